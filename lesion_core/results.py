@@ -1,0 +1,447 @@
+"""Everything a sweep leaves on disk: file names, columns, units, how it is written and read back.
+
+A results folder (a *ledger*) holds
+
+    sweep.json                                   what was asked: settings, trials, folds, versions
+    cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
+    trials/<trial>/trial.json                    first: the whole configuration
+    trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
+    trials/<trial>/checkpoint.pt log.txt         newest epoch; what the trial printed
+    trials/<trial>/lesions.parquet histograms.parquet slices.parquet model.pt    at the end
+    trials/<trial>/done.json | failed.json       last: the trial is complete | why it is not
+
+``done.json`` exists only when everything before it is complete, so whatever lacks it never enters
+an average.  All rows are counts; every rate is derived from them on reading (`rates`).
+Needs pandas and pyarrow only: reading results never loads torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+
+IDENTITY = (
+    pa.field("trial", pa.string()),
+    pa.field("cohort", pa.string()),
+    pa.field("loss", pa.string()),
+    pa.field("seed", pa.int64()),
+    pa.field("fold", pa.int16()),
+)
+"""The columns that open every table of a trial."""
+
+CASES = pa.schema(
+    [
+        *IDENTITY,
+        pa.field("epoch", pa.int16()),  # 0 is the untrained network
+        pa.field("split", pa.string()),  # train | test
+        pa.field("scope", pa.string()),  # image | patch (training patches, train split only)
+        pa.field("case", pa.string()),
+        pa.field("site", pa.string()),
+        # Voxel counts: over the whole image (outside the brain box the prediction is background),
+        # or summed over the case's training patches, where overlapping patches count twice.
+        pa.field("tp", pa.int64()),
+        pa.field("fp", pa.int64()),
+        pa.field("fn", pa.int64()),
+        pa.field("tn", pa.int64()),
+        pa.field("voxel_mm3", pa.float64()),
+        # False positives that are left when "other pathology" (WMH label 2) is masked out.
+        pa.field("fp_masked", pa.int64()),
+        # Confidently wrong voxels: background at p >= 0.9, lesion at p <= 0.1.
+        pa.field("fp_sure", pa.int64()),
+        pa.field("fn_sure", pa.int64()),
+        # 26-connected lesions, any overlap counts as a hit; null for patches.
+        pa.field("n_ref", pa.int32()),
+        pa.field("n_pred", pa.int32()),
+        pa.field("n_ref_hit", pa.int32()),
+        pa.field("n_pred_hit", pa.int32()),
+        pa.field("n_pred_masked", pa.int32()),
+        pa.field("n_pred_hit_masked", pa.int32()),
+        # Boundary metrics: test images at the last epoch only, null elsewhere, NaN if undefined.
+        pa.field("hd95_mm", pa.float64()),
+        pa.field("nsd", pa.float64()),
+        pa.field("wmh_h95_mm", pa.float64()),
+        # Mean-of-patches statistics: sum over the patches where it is defined, and their number.
+        pa.field("n_patch", pa.int32()),
+        pa.field("patch_dice_sum", pa.float64()),
+        pa.field("patch_dice_n", pa.int32()),
+        pa.field("patch_sensitivity_sum", pa.float64()),
+        pa.field("patch_sensitivity_n", pa.int32()),
+        pa.field("patch_precision_sum", pa.float64()),
+        pa.field("patch_precision_n", pa.int32()),
+        # The trial's own loss over the case's training patches taken as one batch.
+        pa.field("loss_value", pa.float64()),
+    ]
+)
+"""One row per (epoch, split, scope, case)."""
+
+CASES_KEY = ["trial", "epoch", "split", "scope", "case"]
+
+EPOCHS = pa.schema(
+    [
+        *IDENTITY,
+        pa.field("epoch", pa.int16()),
+        pa.field("train_loss", pa.float64()),  # mean over batches; null at epoch 0
+        pa.field("grad_norm", pa.float64()),  # mean over batches of the L2 norm; null at epoch 0
+        pa.field("n_batches", pa.int32()),
+        pa.field("n_patches", pa.int32()),
+        pa.field("seconds_train", pa.float64()),
+        pa.field("seconds_evaluate", pa.float64()),
+    ]
+)
+"""One row per epoch of a trial."""
+
+LESIONS = pa.schema(
+    [
+        *IDENTITY,
+        pa.field("epoch", pa.int16()),
+        pa.field("case", pa.string()),
+        pa.field("side", pa.string()),  # ref | pred
+        pa.field("lesion", pa.int32()),  # 1, 2, ... within (case, side)
+        pa.field("voxels", pa.int64()),
+        pa.field("mm3", pa.float64()),
+        pa.field("hit", pa.bool_()),  # touched by at least one voxel of the other side
+        pa.field("overlap_voxels", pa.int64()),
+        pa.field("x", pa.float32()),  # centre of mass, voxel index in the whole image
+        pa.field("y", pa.float32()),
+        pa.field("z", pa.float32()),
+    ]
+)
+"""One row per 26-connected lesion of the test images at the last epoch."""
+
+NUM_BINS = 100
+HISTOGRAMS = pa.schema(
+    [
+        *IDENTITY,
+        pa.field("epoch", pa.int16()),
+        pa.field("case", pa.string()),
+        # NUM_BINS voxel counts each; bin k holds k / NUM_BINS <= p < (k + 1) / NUM_BINS, and the
+        # last one p = 1 too.  Brain box only, so outside it nothing is ever predicted.
+        pa.field("lesion", pa.list_(pa.int64())),
+        pa.field("background", pa.list_(pa.int64())),
+    ]
+)
+"""Predicted probabilities of the test images at the last epoch, per reference label."""
+
+SLICES = pa.schema(
+    [
+        *IDENTITY,
+        pa.field("epoch", pa.int16()),
+        pa.field("case", pa.string()),
+        # np.packbits of the predicted mask [height, width] on the slice that the cohort's
+        # slices.parquet shows for this case.
+        pa.field("prediction", pa.binary()),
+    ]
+)
+"""What the overlays need of a trial: one predicted slice per test image at the last epoch."""
+
+COHORT_CASES = pa.schema(
+    [
+        pa.field("cohort", pa.string()),
+        pa.field("case", pa.string()),
+        pa.field("site", pa.string()),
+        pa.field("shape", pa.list_(pa.int32())),  # whole image, voxels
+        pa.field("box_shape", pa.list_(pa.int32())),  # brain bounding box, voxels
+        pa.field("spacing_mm", pa.list_(pa.float64())),
+        pa.field("brain_voxels", pa.int64()),
+        pa.field("lesion_voxels", pa.int64()),
+        pa.field("other_voxels", pa.int64()),  # WMH label 2
+        pa.field("n_lesions", pa.int32()),  # 26-connected
+        pa.field("lesion_outside_brain_voxels", pa.int64()),
+        pa.field("warnings", pa.list_(pa.string())),
+    ]
+)
+"""One row per case of a cohort, as found on loading."""
+
+COHORT_SLICES = pa.schema(
+    [
+        pa.field("cohort", pa.string()),
+        pa.field("case", pa.string()),
+        # The slice across the axis closest to head-foot with the largest lesion area (ties: the
+        # first), cropped to the brain box, shown with anterior up and the subject's left on the
+        # right of the picture (radiological).
+        pa.field("axis", pa.int8()),
+        pa.field("index", pa.int32()),  # slice index in the whole image
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("row_mm", pa.float64()),
+        pa.field("column_mm", pa.float64()),
+        pa.field("channels", pa.list_(pa.string())),
+        pa.field("images", pa.list_(pa.binary())),  # uint8 [height, width], one per channel
+        pa.field("reference", pa.binary()),  # np.packbits of bool [height, width]
+        pa.field("other", pa.binary()),  # same, WMH label 2
+    ]
+)
+"""One picture per case, for overlays and example figures."""
+
+STATUSES = ("done", "partial", "failed", "diverged", "missing", "corrupt")
+"""done: complete.  partial: begun, neither complete nor failed (running, or interrupted).
+failed, diverged: ended by an error, or by a loss that is not finite.  missing: asked for, never
+begun.  corrupt: says that it is done, but its files cannot be read."""
+
+
+# ---------------------------------------------------------------------------------- derived rates
+def rates(counts: pd.DataFrame) -> pd.DataFrame:
+    """Dice, sensitivity and precision of each row of voxel counts (columns tp, fp, fn).
+
+    Dice = 2 TP / (2 TP + FP + FN), sensitivity = TP / (TP + FN), precision = TP / (TP + FP).
+    Both masks empty: all three NaN.  No reference lesion: sensitivity NaN, the others 0.  Nothing
+    predicted but a lesion there: precision 0 (MetricsReloaded).  NaN is never replaced.
+
+    >>> rates(pd.DataFrame({"tp": [1, 0], "fp": [1, 0], "fn": [0, 0]})).iloc[0].tolist()
+    [0.6666666666666666, 1.0, 0.5]
+    """
+    tp, fp, fn = (counts[name].to_numpy(np.float64) for name in ("tp", "fp", "fn"))
+    with np.errstate(invalid="ignore"):
+        precision = np.where((tp + fp == 0) & (fn > 0), 0.0, tp / (tp + fp))
+        return pd.DataFrame(
+            {
+                "dice": 2 * tp / (2 * tp + fp + fn),
+                "sensitivity": tp / (tp + fn),
+                "precision": precision,
+            },
+            index=counts.index,
+        )
+
+
+# ---------------------------------------------------------------------------------------- writing
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary name beside it, flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; results are meant to be shared
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file whole or not at all.  NaN is refused: JSON has no word for it."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> None:
+    """Write rows (dictionaries with exactly the schema's columns; None is null) as Parquet."""
+    write_bytes(path, table_bytes(rows, schema))
+
+
+def table_bytes(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> bytes:
+    """Rows as a Parquet file's bytes.
+
+    Raises:
+        ValueError: a row has a column that the schema lacks, or lacks one that it has.
+    """
+    rows = list(rows)
+    expected = set(schema.names)
+    for row in rows:
+        if row.keys() != expected:
+            raise ValueError(
+                f"row does not fit the schema: unknown {sorted(row.keys() - expected)}, "
+                f"missing {sorted(expected - row.keys())}"
+            )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+# ---------------------------------------------------------------------------------------- reading
+@dataclass(frozen=True)
+class Sweep:
+    """A results folder in memory.  Frames hold complete trials only; `runs` names all of them."""
+
+    path: Path
+    meta: dict
+    """sweep.json."""
+    runs: pd.DataFrame
+    """One row per trial expected or present: trial, cohort, loss, loss_params (JSON), seed, fold,
+    expected, status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision,
+    error, log."""
+    cases: pd.DataFrame
+    """CASES rows of the complete trials; columns that are null for some rows are float64."""
+    lesions: pd.DataFrame
+    epochs: pd.DataFrame
+    partial: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """CASES rows of the trials that are not complete; never part of an average."""
+
+    @property
+    def losses(self) -> list[str]:
+        """Labels of the losses, in the order in which the sweep named them."""
+        named = [label for label in self.meta.get("losses", [])]
+        return named + sorted(set(self.runs["loss"]) - set(named))
+
+    @property
+    def cohorts(self) -> list[str]:
+        """Names of the cohorts, in the order in which the sweep named them."""
+        return list(dict.fromkeys(self.runs["cohort"]))
+
+    def grid(self) -> pd.DataFrame:
+        """Status by (cohort, loss) and (seed, fold): the expected against the present."""
+        return self.runs.pivot_table(
+            index=["cohort", "loss"], columns=["seed", "fold"], values="status", aggfunc="first"
+        )
+
+    def trial_table(self, file: str) -> pd.DataFrame:
+        """One kind of table (``histograms.parquet``, ``slices.parquet``) of all complete trials."""
+        done = self.runs.loc[self.runs["status"] == "done", "trial"]
+        paths = [self.path / "trials" / trial / file for trial in done]
+        return _concatenate([pq.read_table(path) for path in paths], TABLES[file])
+
+    def cohort_table(self, cohort: str, file: str) -> pd.DataFrame:
+        """``cases.parquet`` or ``slices.parquet`` of a cohort; empty if it was never written."""
+        path = self.path / "cohorts" / cohort / file
+        schema = {"cases.parquet": COHORT_CASES, "slices.parquet": COHORT_SLICES}[file]
+        return _concatenate([pq.read_table(path)] if path.exists() else [], schema)
+
+
+TABLES = {
+    "cases.parquet": CASES,
+    "epochs.parquet": EPOCHS,
+    "lesions.parquet": LESIONS,
+    "histograms.parquet": HISTOGRAMS,
+    "slices.parquet": SLICES,
+}
+"""The tables of a complete trial."""
+
+
+def read_sweep(path: Path | str) -> Sweep:
+    """Read a results folder, finished or not.
+
+    Raises:
+        ValueError: the folder is absent or holds no sweep.json, or its schema is another version.
+    """
+    path = Path(path)
+    meta = read_meta(path)
+    runs, tables, partial = [], {name: [] for name in TABLES}, []
+    for name, expected in _trial_names(path, meta).items():
+        folder = path / "trials" / name
+        run = trial_status(folder) | {"trial": name, "expected": expected}
+        if run["status"] == "done":
+            try:
+                read = {file: pq.read_table(folder / file, schema=TABLES[file]) for file in
+                        ("cases.parquet", "lesions.parquet", "epochs.parquet")}
+            except (OSError, pa.ArrowInvalid, KeyError) as error:
+                run |= {"status": "corrupt", "error": f"{type(error).__name__}: {error}"}
+            else:
+                for file, table in read.items():
+                    tables[file].append(table)
+        elif run["status"] != "missing" and (folder / "cases.parquet").exists():
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                partial.append(pq.read_table(folder / "cases.parquet", schema=CASES))
+        runs.append(run | _identity(meta, name, folder))
+    columns = ["trial", "cohort", "loss", "loss_params", "seed", "fold", "expected", "status",
+               "epochs", "epochs_done", "seconds", "host", "device", "precision", "error", "log"]
+    return Sweep(
+        path=path,
+        meta=meta,
+        runs=pd.DataFrame(runs, columns=columns),
+        cases=_concatenate(tables["cases.parquet"], CASES),
+        lesions=_concatenate(tables["lesions.parquet"], LESIONS),
+        epochs=_concatenate(tables["epochs.parquet"], EPOCHS),
+        partial=_concatenate(partial, CASES),
+    )
+
+
+def read_meta(path: Path) -> dict:
+    """sweep.json of a results folder.
+
+    Raises:
+        ValueError: absent, unreadable, or of another schema version.
+    """
+    file = Path(path) / "sweep.json"
+    try:
+        meta = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no sweep.json there; expected a results folder such as results/paper_grid"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"{file}: schema version {meta.get('schema_version')}, expected {SCHEMA_VERSION}; "
+            "read it with the release that wrote it"
+        )
+    return meta
+
+
+def trial_status(folder: Path) -> dict:
+    """How far one trial is, from its marker files alone: status, epochs_done, error, ..."""
+    run: dict[str, object] = dict.fromkeys(
+        ["epochs_done", "seconds", "host", "device", "precision", "error", "log"]
+    )
+    if not (folder / "trial.json").exists():
+        return run | {"status": "missing", "epochs_done": 0}
+    try:
+        if (folder / "done.json").exists():
+            done = json.loads((folder / "done.json").read_text())
+            absent = [name for name in TABLES if not (folder / name).exists()]
+            status = {"status": "done"} if not absent else {
+                "status": "corrupt", "error": f"done.json is there, but not {', '.join(absent)}"
+            }
+            return run | {key: done[key] for key in run.keys() & done.keys()} | status
+        if (folder / "failed.json").exists():
+            failed = json.loads((folder / "failed.json").read_text())
+            status = "diverged" if failed.get("kind") == "diverged" else "failed"
+            return run | {key: failed[key] for key in run.keys() & failed.keys()} | {
+                "status": status
+            }
+    except ValueError as error:
+        return run | {"status": "corrupt", "error": f"marker file unreadable: {error}"}
+    return run | {"status": "partial", "epochs_done": _epochs_written(folder)}
+
+
+def _epochs_written(folder: Path) -> int:
+    try:
+        return len(pq.read_metadata(folder / "epochs.parquet").schema) and max(
+            0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1
+        )
+    except (OSError, pa.ArrowInvalid):
+        return 0
+
+
+def _trial_names(path: Path, meta: dict) -> dict[str, bool]:
+    """Every trial, with whether it was asked for: sweep.json's order, then strays by name."""
+    names = {trial["name"]: True for trial in meta["trials"]}
+    folder = path / "trials"
+    present = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return names | {name: False for name in present if name not in names}
+
+
+def _identity(meta: dict, name: str, folder: Path) -> dict:
+    """Cohort, loss, seed, fold of a trial: from sweep.json, else from its own trial.json."""
+    for trial in meta["trials"]:
+        if trial["name"] == name:
+            source = trial
+            break
+    else:
+        try:
+            source = json.loads((folder / "trial.json").read_text())
+        except (OSError, ValueError):
+            source = {}
+    return {key: source.get(key) for key in ("cohort", "loss", "loss_params", "seed", "fold",
+                                             "epochs")}
+
+
+def _concatenate(tables: list[pa.Table], schema: pa.Schema) -> pd.DataFrame:
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    return table.to_pandas()
