@@ -1,0 +1,140 @@
+"""The paper's 3D U-Net, with a faster exact form of its decoder.
+
+Per level one 3x3x3 convolution, ReLU and group norm in groups of 8 channels; max pooling by 2 on
+the way down; nearest upsampling, concatenation (upsampled, skip) and a convolution on the way up;
+a 1x1x1 head.  Section 2.2 of the paper gives 2,906,913 parameters, which this has for two channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUP_CHANNELS = 8
+
+
+class UNet3d(nn.Module):
+    """Logits of the lesion class for every voxel.
+
+    Input ``[B, in_channels, X, Y, Z]``, output ``[B, 1, X, Y, Z]``; X, Y and Z must be multiples
+    of ``2 ** (len(filters) - 1)``.  Parameters are ordered encoder levels, bottleneck, decoder
+    levels from deep to shallow, head; within a level conv.weight, conv.bias, norm.weight,
+    norm.bias; so they load by order into a plain formulation of the same network.
+
+    Raises:
+        ValueError: fewer than two levels, filters that are not multiples of 8, or (in forward) a
+            size that the pooling cannot halve exactly.
+    """
+
+    def __init__(
+        self, in_channels: int = 2, filters: Sequence[int] = (32, 64, 128, 256)
+    ) -> None:
+        super().__init__()
+        if len(filters) < 2 or any(width < 1 or width % GROUP_CHANNELS for width in filters):
+            raise ValueError(
+                f"filters {tuple(filters)}: expected two or more multiples of {GROUP_CHANNELS}, "
+                "such as 32 64 128 256 (the paper's) or 8 16 32 64 (narrow)"
+            )
+        *encoder, bottleneck = filters
+        self.encoder = nn.ModuleList(
+            Level(before, after)
+            for before, after in zip([in_channels, *encoder[:-1]], encoder, strict=True)
+        )
+        self.bottleneck = Level(encoder[-1], bottleneck)
+        self.decoder = nn.ModuleList(
+            UpLevel(low, skip)
+            for low, skip in zip([bottleneck, *encoder[:0:-1]], encoder[::-1], strict=True)
+        )
+        self.head = nn.Conv3d(encoder[0], 1, kernel_size=1)
+
+    @property
+    def multiple(self) -> int:
+        """Every side of the input must be a multiple of this."""
+        return 2 ** len(self.encoder)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        if any(size % self.multiple for size in volumes.shape[2:]):
+            raise ValueError(
+                f"input of {tuple(volumes.shape[2:])} voxels: expected multiples of "
+                f"{self.multiple}; choose another patch size"
+            )
+        skips = []
+        for level in self.encoder:
+            skips.append(level(volumes))
+            volumes = F.max_pool3d(skips[-1], kernel_size=2)
+        volumes = self.bottleneck(volumes)
+        for level in self.decoder:
+            volumes = level(volumes, skips.pop())
+        return self.head(volumes)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> UNet3d:
+        """Draw every weight anew from PyTorch's default distribution, using this generator alone.
+
+        Convolution weights and biases are uniform in +-1 / sqrt(fan in); norms are 1 and 0.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                bound = module.weight[0].numel() ** -0.5
+                for parameter in (module.weight, module.bias):
+                    values = torch.empty(parameter.shape).uniform_(
+                        -bound, bound, generator=generator
+                    )
+                    parameter.copy_(values)
+            elif isinstance(module, nn.GroupNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        return self
+
+
+class Level(nn.Module):
+    """Convolution, ReLU, group norm."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(before, after, kernel_size=3, padding=1)
+        self.norm = nn.GroupNorm(after // GROUP_CHANNELS, after)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        return self.norm(F.relu(self.conv(volumes), inplace=True))
+
+
+class UpLevel(nn.Module):
+    """Doubles the resolution of ``low`` and merges it with ``skip``: convolution, ReLU, norm.
+
+    Equal to ``conv(cat([upsample_nearest(low), skip]))``, computed as a convolution of the skip
+    plus a transposed convolution of the low-resolution volume.  An output voxel sees each low
+    voxel through at most two taps per axis, so the upsampling folds into a 4x4x4 kernel: 1.75x
+    fewer multiplications and neither the upsampled nor the concatenated volume in memory.
+    """
+
+    def __init__(self, low: int, skip: int) -> None:
+        super().__init__()
+        self.low = low
+        self.conv = nn.Conv3d(low + skip, skip, kernel_size=3, padding=1)
+        self.norm = nn.GroupNorm(skip // GROUP_CHANNELS, skip)
+
+    def forward(self, low: Tensor, skip: Tensor) -> Tensor:
+        weight = self.conv.weight
+        merged = F.conv3d(skip, weight[:, self.low :], self.conv.bias, padding=1)
+        merged = merged + F.conv_transpose3d(
+            low, upsampling_kernel(weight[:, : self.low]), stride=2, padding=1
+        )
+        return self.norm(F.relu(merged, inplace=True))
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """The 4x4x4 transposed-convolution kernel of "nearest upsampling by 2, then ``weight``".
+
+    ``[out, in, 3, 3, 3]`` -> ``[in, out, 4, 4, 4]``: flipped (a transposed convolution correlates
+    backwards), then box-filtered by 2 per axis (both copies of a low voxel contribute).
+    Differentiable in ``weight``.
+    """
+    kernel = weight.transpose(0, 1).flip(2, 3, 4)
+    for axis in range(3):
+        before = [0, 0] * axis
+        kernel = F.pad(kernel, [*before, 0, 1]) + F.pad(kernel, [*before, 1, 0])
+    return kernel

@@ -1,0 +1,109 @@
+"""The network equals its plain formulation, and its exact decoder is exact."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lesion_core.unet import UNet3d, upsampling_kernel
+
+
+class PlainUNet(nn.Module):
+    """The same network as one would write it down: the oracle."""
+
+    def __init__(self, in_channels=2, filters=(32, 64, 128, 256)):
+        super().__init__()
+        f1, f2, f3, f4 = filters
+
+        def block(before, after):
+            return nn.Sequential(
+                nn.Conv3d(before, after, 3, padding=1), nn.ReLU(), nn.GroupNorm(after // 8, after)
+            )
+
+        self.down = nn.ModuleList([block(in_channels, f1), block(f1, f2), block(f2, f3)])
+        self.bottom = block(f3, f4)
+        self.up = nn.ModuleList([block(f4 + f3, f3), block(f3 + f2, f2), block(f2 + f1, f1)])
+        self.head = nn.Conv3d(f1, 1, 1)
+
+    def forward(self, x):
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = F.max_pool3d(x, 2)
+        x = self.bottom(x)
+        for block in self.up:
+            skip = skips.pop()
+            x = block(torch.cat([F.interpolate(x, size=skip.shape[2:]), skip], 1))
+        return self.head(x)
+
+
+def plain_twin(network: UNet3d, **arguments) -> PlainUNet:
+    plain = PlainUNet(**arguments).to(network.head.weight.dtype)
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        assert ours.shape == theirs.shape
+        theirs.data.copy_(ours.data)
+    return plain
+
+
+def test_parameter_count_is_the_papers():
+    assert sum(p.numel() for p in UNet3d().parameters()) == 2_906_913
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_equals_plain_formulation_in_value_and_gradient(memory_format):
+    generator = torch.Generator().manual_seed(3)
+    network = UNet3d(3, (8, 16, 24, 32)).double().initialise(generator)
+    for parameter in network.parameters():  # biases and norms must matter too
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator).double()
+    plain = plain_twin(network, in_channels=3, filters=(8, 16, 24, 32))
+    network = network.to(memory_format=memory_format)
+    x = torch.randn(2, 3, 16, 24, 8, generator=generator).double()
+    ours, theirs = network(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    ours.square().mean().backward()
+    theirs.square().mean().backward()
+    for p, q in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-8, atol=1e-12)
+
+
+def test_full_width_equals_plain_formulation_in_single_precision():
+    network = UNet3d().initialise(torch.Generator().manual_seed(0))
+    x = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain_twin(network)(x), rtol=1e-4, atol=1e-5)
+
+
+def test_upsampling_kernel_of_one_tap_is_a_box():
+    weight = torch.zeros(1, 1, 3, 3, 3)
+    weight[0, 0, 1, 1, 1] = 1.0  # the identity: upsampling alone copies each voxel into a 2^3 box
+    kernel = upsampling_kernel(weight)
+    assert kernel.shape == (1, 1, 4, 4, 4)
+    assert kernel.sum() == 8
+    assert kernel[0, 0, 1:3, 1:3, 1:3].eq(1).all()
+
+
+def test_initialisation_depends_on_the_generator_alone():
+    def draw(seed):
+        torch.rand(7)  # global state must not matter
+        return UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(seed))
+
+    a, b, other = draw(5), draw(5), draw(6)
+    pairs = list(zip(a.parameters(), b.parameters(), other.parameters(), strict=True))
+    assert all(p.equal(q) for p, q, _ in pairs)
+    assert not all(p.equal(r) for p, _, r in pairs)
+    weight = a.encoder[0].conv.weight
+    bound = 54**-0.5  # fan in 2 * 27
+    assert weight.abs().max() <= bound
+    assert weight.abs().max() > 0.95 * bound
+
+
+@pytest.mark.parametrize("filters", [(8,), (8, 12), (0, 8), ()])
+def test_unusable_filters_are_refused(filters):
+    with pytest.raises(ValueError, match="multiples of 8"):
+        UNet3d(2, filters)
+
+
+def test_indivisible_size_is_refused():
+    with pytest.raises(ValueError, match="multiples of 8"):
+        UNet3d(1, (8, 8, 8, 8))(torch.zeros(1, 1, 32, 32, 36))
