@@ -219,17 +219,17 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary name beside it, flushed, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; results are meant to be shared
-        os.replace(temporary, path)
+        temporary.chmod(0o644)  # mkstemp makes it private; results are meant to be shared
+        temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -332,13 +332,15 @@ def read_sweep(path: Path | str) -> Sweep:
     path = Path(path)
     meta = read_meta(path)
     runs, tables, partial = [], {name: [] for name in TABLES}, []
-    for name, expected in _trial_names(path, meta).items():
+    for name, identity in _trials(path, meta).items():
         folder = path / "trials" / name
-        run = trial_status(folder) | {"trial": name, "expected": expected}
+        run = identity | trial_status(folder) | {"trial": name}
         if run["status"] == "done":
             try:
-                read = {file: pq.read_table(folder / file, schema=TABLES[file]) for file in
-                        ("cases.parquet", "lesions.parquet", "epochs.parquet")}
+                read = {
+                    file: pq.read_table(folder / file, schema=TABLES[file])
+                    for file in ("cases.parquet", "lesions.parquet", "epochs.parquet")
+                }
             except (OSError, pa.ArrowInvalid, KeyError) as error:
                 run |= {"status": "corrupt", "error": f"{type(error).__name__}: {error}"}
             else:
@@ -347,9 +349,25 @@ def read_sweep(path: Path | str) -> Sweep:
         elif run["status"] != "missing" and (folder / "cases.parquet").exists():
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 partial.append(pq.read_table(folder / "cases.parquet", schema=CASES))
-        runs.append(run | _identity(meta, name, folder))
-    columns = ["trial", "cohort", "loss", "loss_params", "seed", "fold", "expected", "status",
-               "epochs", "epochs_done", "seconds", "host", "device", "precision", "error", "log"]
+        runs.append(run)
+    columns = [
+        "trial",
+        "cohort",
+        "loss",
+        "loss_params",
+        "seed",
+        "fold",
+        "expected",
+        "status",
+        "epochs",
+        "epochs_done",
+        "seconds",
+        "host",
+        "device",
+        "precision",
+        "error",
+        "log",
+    ]
     return Sweep(
         path=path,
         meta=meta,
@@ -395,51 +413,50 @@ def trial_status(folder: Path) -> dict:
         if (folder / "done.json").exists():
             done = json.loads((folder / "done.json").read_text())
             absent = [name for name in TABLES if not (folder / name).exists()]
-            status = {"status": "done"} if not absent else {
-                "status": "corrupt", "error": f"done.json is there, but not {', '.join(absent)}"
-            }
+            status = (
+                {"status": "done"}
+                if not absent
+                else {
+                    "status": "corrupt",
+                    "error": f"done.json is there, but not {', '.join(absent)}",
+                }
+            )
             return run | {key: done[key] for key in run.keys() & done.keys()} | status
         if (folder / "failed.json").exists():
             failed = json.loads((folder / "failed.json").read_text())
             status = "diverged" if failed.get("kind") == "diverged" else "failed"
-            return run | {key: failed[key] for key in run.keys() & failed.keys()} | {
-                "status": status
-            }
+            return (
+                run | {key: failed[key] for key in run.keys() & failed.keys()} | {"status": status}
+            )
     except ValueError as error:
         return run | {"status": "corrupt", "error": f"marker file unreadable: {error}"}
     return run | {"status": "partial", "epochs_done": _epochs_written(folder)}
 
 
 def _epochs_written(folder: Path) -> int:
+    """Trained epochs in the table so far; epoch 0 is a row but no training."""
     try:
-        return len(pq.read_metadata(folder / "epochs.parquet").schema) and max(
-            0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1
-        )
+        return max(0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1)
     except (OSError, pa.ArrowInvalid):
         return 0
 
 
-def _trial_names(path: Path, meta: dict) -> dict[str, bool]:
-    """Every trial, with whether it was asked for: sweep.json's order, then strays by name."""
-    names = {trial["name"]: True for trial in meta["trials"]}
+def _trials(path: Path, meta: dict) -> dict[str, dict]:
+    """Identity of every trial by name: those asked for in order, then what else is there."""
+    columns = ("cohort", "loss", "loss_params", "seed", "fold", "epochs")
+    trials = {
+        trial["name"]: {"expected": True} | {key: trial.get(key) for key in columns}
+        for trial in meta["trials"]
+    }
     folder = path / "trials"
-    present = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    return names | {name: False for name in present if name not in names}
-
-
-def _identity(meta: dict, name: str, folder: Path) -> dict:
-    """Cohort, loss, seed, fold of a trial: from sweep.json, else from its own trial.json."""
-    for trial in meta["trials"]:
-        if trial["name"] == name:
-            source = trial
-            break
-    else:
-        try:
-            source = json.loads((folder / "trial.json").read_text())
-        except (OSError, ValueError):
-            source = {}
-    return {key: source.get(key) for key in ("cohort", "loss", "loss_params", "seed", "fold",
-                                             "epochs")}
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if entry.name not in trials:
+            try:
+                source = json.loads((entry / "trial.json").read_text())
+            except (OSError, ValueError):
+                source = {}
+            trials[entry.name] = {"expected": False} | {key: source.get(key) for key in columns}
+    return trials
 
 
 def _concatenate(tables: list[pa.Table], schema: pa.Schema) -> pd.DataFrame:

@@ -29,9 +29,7 @@ class UNet3d(nn.Module):
             size that the pooling cannot halve exactly.
     """
 
-    def __init__(
-        self, in_channels: int = 2, filters: Sequence[int] = (32, 64, 128, 256)
-    ) -> None:
+    def __init__(self, in_channels: int = 2, filters: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
         if len(filters) < 2 or any(width < 1 or width % GROUP_CHANNELS for width in filters):
             raise ValueError(

@@ -1,0 +1,275 @@
+"""What a network predicts on whole images and on its training patches, as rows of counts.
+
+Images are predicted window by window, overlapping windows averaged as probabilities, and cut at
+0.5 (paper, section 2.4).  One row per image, and one per training image over its patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lesion_core.images import Image, slice_view
+from lesion_core.metrics import (
+    components,
+    lesion_counts,
+    lesion_rows,
+    surface_distances,
+    wmh_h95_mm,
+)
+from lesion_core.patches import Patches, Volumes
+from lesion_core.results import CASES, NUM_BINS
+from lesion_core.train import LossFunction, TrainSettings, autocast, batches
+
+THRESHOLD = 0.5
+SURE = 0.9
+"""From this probability on a wrong voxel is confidently wrong (and from 1 - SURE down)."""
+
+
+@torch.no_grad()
+def predict_volume(
+    network: nn.Module,
+    image: np.ndarray | Tensor,
+    *,
+    patch_size: int = 32,
+    stride: int = 16,
+    batch_size: int = 16,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """Lesion probability of every voxel of ``image [C, X, Y, Z]``, as float32 ``[X, Y, Z]``.
+
+    The average over all overlapping windows; any size, smaller than a window too (padded with 0
+    and cropped back).  Equals MONAI's ``sliding_window_inference`` with constant weights.
+    """
+    device = next(network.parameters()).device
+    voxels = np.asarray(image.cpu() if isinstance(image, Tensor) else image, dtype=np.float32)
+    volumes = Volumes(
+        [voxels], [np.zeros(voxels.shape[1:], dtype=bool)], [0],
+        patch_size=patch_size, stride=stride, device=str(device),
+    )  # fmt: skip
+    network.eval()
+    logits = _logits(network, volumes, volumes.windows(0), batch_size, precision)
+    windows = torch.cat([part for _, part in logits])
+    return volumes.grids[0].stitch(torch.sigmoid(windows)).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows without identity columns; the last three are empty unless ``final`` was asked for."""
+
+    cases: list[dict]
+    lesions: list[dict]
+    histograms: list[dict]
+    slices: list[dict]
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    loss: LossFunction,
+    volumes: Volumes,
+    images: Sequence[Image],
+    test: Sequence[int],
+    settings: TrainSettings,
+    *,
+    final: bool = False,
+) -> Evaluation:
+    """Score every image, and the training patches of the images that are not in ``test``.
+
+    Patch scores come from the same windows as the image scores; only mirrored patches are
+    predicted on top.  ``final`` adds lesions, probability histograms, slices and surface
+    distances of the test images.
+    """
+    network.eval()
+    plans = [_Plan.of(volumes, index, index in set(test), settings) for index in range(len(images))]
+    out = Evaluation([], [], [], [])
+    predicted = _predict(network, volumes, [plan.patches for plan in plans], settings)
+    for plan, image, (logits, target) in zip(plans, images, predicted, strict=True):
+        windows = torch.sigmoid(logits[: plan.num_windows])
+        probability = volumes.grids[plan.index].stitch(windows).cpu().numpy()
+        row = dict.fromkeys(CASES.names)
+        row |= {"case": image.case, "site": image.site, "voxel_mm3": image.voxel_mm3}
+        row |= {"split": "test" if plan.is_test else "train"}
+        scored = row | {"scope": "image"} | image_counts(image, probability)
+        if final and plan.is_test:
+            scored |= _describe(image, probability, out)
+        out.cases.append(scored)
+        if not plan.is_test:
+            inside = (slice(None), *volumes.grids[plan.index].inside_window)
+            out.cases.append(
+                row
+                | {"scope": "patch"}
+                | _patch_counts(logits[plan.rows][inside], target[plan.rows][inside], loss)
+            )
+    return out
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to predict of one image: its windows, then its mirrored training patches."""
+
+    index: int
+    is_test: bool
+    patches: Patches
+    num_windows: int
+    rows: Tensor
+    """Which of the patches are training patches."""
+
+    @staticmethod
+    def of(volumes: Volumes, index: int, is_test: bool, settings: TrainSettings) -> _Plan:
+        windows = volumes.windows(index)
+        if is_test:
+            return _Plan(index, True, windows, len(windows), torch.zeros(0, dtype=torch.int64))
+        rows = np.flatnonzero(volumes.has_lesion(windows))
+        patches = windows
+        if settings.flip and len(rows):
+            chosen = windows[rows]
+            mirrored = Patches(chosen.image, chosen.start, np.ones(len(rows), dtype=bool))
+            patches = Patches.join([windows, mirrored])
+            rows = np.concatenate([rows, len(windows) + np.arange(len(rows))])
+        rows = torch.from_numpy(rows).to(volumes.device)
+        return _Plan(index, False, patches, len(windows), rows)
+
+
+def _predict(
+    network: nn.Module, volumes: Volumes, parts: list[Patches], settings: TrainSettings
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets ``[n, p, p, p]`` part by part, batched across the borders of parts."""
+    predicted = _logits(
+        network, volumes, Patches.join(parts), settings.batch_size, settings.precision
+    )
+    logits, targets = [], []
+    have = 0
+    for part in parts:
+        while have < len(part):
+            target, values = next(predicted)
+            logits.append(values)
+            targets.append(target)
+            have += len(values)
+        all_logits, all_targets = torch.cat(logits), torch.cat(targets)
+        yield all_logits[: len(part)], all_targets[: len(part)]
+        logits, targets = [all_logits[len(part) :]], [all_targets[len(part) :]]
+        have -= len(part)
+
+
+def _logits(
+    network: nn.Module, volumes: Volumes, patches: Patches, batch_size: int, precision: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Targets and float32 logits, ``[B, p, p, p]`` each, batch by batch."""
+    for batch in batches(patches, batch_size):
+        inputs, target = volumes.gather(batch)
+        with autocast(volumes.device, precision):
+            logits = network(inputs)
+        yield target[:, 0], logits[:, 0].float()
+
+
+def image_counts(image: Image, probability: np.ndarray) -> dict[str, int]:
+    """Voxel and lesion counts of one image, from the probabilities inside its brain box.
+
+    Outside the box nothing is predicted: lesion voxels there are false negatives, the rest true
+    negatives.
+    """
+    lesion, prediction = image.lesion, probability >= THRESHOLD
+    outside = len(image.lesion_outside_box)
+    wrong = prediction & ~lesion
+    tp = int(np.count_nonzero(prediction & lesion))
+    fp = int(np.count_nonzero(wrong))
+    fn = int(np.count_nonzero(lesion)) - tp + outside
+    counts = lesion_counts(image.labels, image.num_lesions, prediction)
+    masked, fp_masked = counts, fp
+    if image.other is not None and (wrong & image.other).any():
+        fp_masked = int(np.count_nonzero(wrong & ~image.other))
+        masked = lesion_counts(
+            image.labels, image.num_lesions, prediction & ~(image.other & ~lesion)
+        )
+    return {
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": int(np.prod(image.shape)) - tp - fp - fn,
+        "fp_masked": fp_masked,
+        "fp_sure": int(np.count_nonzero(~lesion & (probability >= SURE))),
+        "fn_sure": int(np.count_nonzero(lesion & (probability <= 1 - SURE))) + outside,
+        "n_ref": counts.n_ref,
+        "n_pred": counts.n_pred,
+        "n_ref_hit": counts.n_ref_hit,
+        "n_pred_hit": counts.n_pred_hit,
+        "n_pred_masked": masked.n_pred,
+        "n_pred_hit_masked": masked.n_pred_hit,
+    }
+
+
+def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> dict[str, float | int]:
+    """Counts summed over patches ``[n, p, p, p]``, and sums of per-patch rates where defined."""
+    if not len(logits):  # a training image without lesions has no patches
+        sums = {f"patch_{name}_sum": 0.0 for name in ("dice", "sensitivity", "precision")}
+        numbers = {f"patch_{name}_n": 0 for name in ("dice", "sensitivity", "precision")}
+        zeros = dict.fromkeys(["tp", "fp", "fn", "tn", "fp_masked", "fp_sure", "fn_sure"], 0)
+        return zeros | sums | numbers | {"n_patch": 0}
+    probability = torch.sigmoid(logits)
+    prediction = probability >= THRESHOLD
+    voxels = (1, 2, 3)
+    tp = (prediction & target).sum(voxels)
+    fp = (prediction & ~target).sum(voxels)
+    fn = (~prediction & target).sum(voxels)
+    tn = (~prediction & ~target).sum(voxels)
+    fp_sure = (~target & (probability >= SURE)).sum()
+    fn_sure = (target & (probability <= 1 - SURE)).sum()
+    value = loss(logits[:, None], target[:, None].float())
+    tp, fp, fn, tn = (count.cpu().numpy() for count in (tp, fp, fn, tn))
+    # Every training patch holds a lesion voxel, so all three rates are defined; precision is 0
+    # where nothing is predicted (results.rates).
+    rates = {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "sensitivity": tp / (tp + fn),
+        "precision": tp / np.maximum(tp + fp, 1),
+    }
+    return {
+        "tp": int(tp.sum()),
+        "fp": int(fp.sum()),
+        "fn": int(fn.sum()),
+        "tn": int(tn.sum()),
+        "fp_masked": int(fp.sum()),
+        "fp_sure": int(fp_sure),
+        "fn_sure": int(fn_sure),
+        "n_patch": len(tp),
+        **{f"patch_{name}_sum": float(rate.sum()) for name, rate in rates.items()},
+        **{f"patch_{name}_n": len(rate) for name, rate in rates.items()},
+        "loss_value": float(value),
+    }
+
+
+def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[str, float]:
+    """The last epoch's extras of a test image: fills ``out``, returns its surface distances."""
+    prediction = probability >= THRESHOLD
+    box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
+    labels = np.zeros(image.shape, dtype=image.labels.dtype)
+    labels[box] = image.labels
+    x, y, z, label = image.lesion_outside_box.T
+    labels[x, y, z] = label
+    whole = np.zeros(image.shape, dtype=bool)
+    whole[box] = prediction
+    predicted_labels, _ = components(whole)
+    for side, ours, theirs in (
+        ("ref", labels, whole),
+        ("pred", predicted_labels, labels > 0),
+    ):
+        rows = lesion_rows(ours, theirs, image.voxel_mm3)
+        out.lesions.extend({"case": image.case, "side": side} | row for row in rows)
+    bins = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    lesion = image.lesion
+    out.histograms.append(
+        {
+            "case": image.case,
+            "lesion": np.bincount(bins[lesion], minlength=NUM_BINS).tolist(),
+            "background": np.bincount(bins[~lesion], minlength=NUM_BINS).tolist(),
+        }
+    )
+    shown = slice_view(prediction, image)
+    out.slices.append({"case": image.case, "prediction": np.packbits(shown).tobytes()})
+    distances = surface_distances(labels > 0, whole, image.spacing_mm)
+    return distances | {"wmh_h95_mm": wmh_h95_mm(labels > 0, whole, image.affine)}

@@ -1,0 +1,214 @@
+"""Cutting images into windows and putting predicted windows back together.
+
+Windows start every ``stride`` voxels, with a last one flush with the border: the grid of the
+authors' code, of MONAI's ``dense_patch_slices`` and of TorchIO's ``GridSampler`` alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lesion_core.images import Image
+
+
+def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
+    """First voxel of every window along one axis of ``size >= patch_size`` voxels.
+
+    >>> window_starts(70, 32, 16)
+    [0, 16, 32, 38]
+    >>> window_starts(32, 32, 16)
+    [0]
+    """
+    return [*range(0, size - patch_size, stride), size - patch_size]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The windows of one image: ``starts`` per axis, numbered with the last axis fastest."""
+
+    starts: tuple[list[int], list[int], list[int]]
+    patch_size: int
+    padded: tuple[int, int, int]
+    """Size after padding: at least a patch along every axis."""
+    inside: tuple[slice, slice, slice]
+    """Where the image lies in the padded volume; the padding is split evenly, as MONAI does."""
+
+    @staticmethod
+    def of(shape: Sequence[int], patch_size: int, stride: int) -> Grid:
+        padded = tuple(max(size, patch_size) for size in shape)
+        before = [(full - size) // 2 for full, size in zip(padded, shape, strict=True)]
+        return Grid(
+            starts=tuple(window_starts(size, patch_size, stride) for size in padded),
+            patch_size=patch_size,
+            padded=padded,
+            inside=tuple(slice(b, b + size) for b, size in zip(before, shape, strict=True)),
+        )
+
+    def __len__(self) -> int:
+        return int(np.prod([len(axis) for axis in self.starts]))
+
+    @property
+    def inside_window(self) -> tuple[slice, slice, slice]:
+        """Which part of every window is image: all of it, but along axes that were padded.
+
+        A padded axis is one window long, so the part is the same in all windows.
+        """
+        return tuple(
+            part if part.stop - part.start < self.patch_size else slice(None)
+            for part in self.inside
+        )
+
+    def windows(self) -> np.ndarray:
+        """``[n, 3]`` first voxels of all windows."""
+        return np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, 3)
+
+    def stitch(self, windows: Tensor) -> Tensor:
+        """Average of overlapping windows ``[n, p, p, p]``, cropped to the image ``[X, Y, Z]``.
+
+        Sums along one axis after the other, since the grid is a product of three: no loop over
+        windows.  How many windows cover a voxel is an outer product of three counts.
+        """
+        p = self.patch_size
+        nx, ny, nz = (len(axis) for axis in self.starts)
+        total = windows.reshape(nx, ny, nz, p, p, p)
+        for axis in (2, 1, 0):
+            size = list(total.shape)
+            del size[axis]  # the window index goes,
+            size[2 * axis] = self.padded[axis]  # its voxel axis grows from a window to the image
+            merged = total.new_zeros(size)
+            for index, start in enumerate(self.starts[axis]):
+                merged.narrow(2 * axis, start, p).add_(total.select(axis, index))
+            total = merged
+        counts = [torch.zeros(size, device=total.device) for size in self.padded]
+        for count, starts in zip(counts, self.starts, strict=True):
+            for start in starts:
+                count[start : start + p] += 1
+        cover = counts[0][:, None, None] * counts[1][:, None] * counts[2]
+        return (total / cover)[self.inside]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Where to cut: parallel arrays of image number, first voxel (padded grid) and flip."""
+
+    image: np.ndarray  # int64 [n]
+    start: np.ndarray  # int64 [n, 3]
+    flip: np.ndarray  # bool [n]: mirrored along the image's left-right axis
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Patches:
+        return Patches(self.image[index], self.start[index], self.flip[index])
+
+    @staticmethod
+    def join(parts: Sequence[Patches]) -> Patches:
+        return Patches(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("image", "start", "flip")
+            )
+        )
+
+
+class Volumes:
+    """Images on one device as one flat buffer, so that a batch of patches is one gather.
+
+    Images smaller than a patch are padded with 0, the mean intensity of the brain.
+    """
+
+    def __init__(
+        self,
+        voxels: Sequence[np.ndarray],
+        lesions: Sequence[np.ndarray],
+        left_right_axes: Sequence[int],
+        *,
+        patch_size: int,
+        stride: int,
+        device: str = "cpu",
+    ) -> None:
+        """Channels ``[C, X, Y, Z]``, lesion masks ``[X, Y, Z]`` and mirror axis, one per image."""
+        self.device = torch.device(device)
+        self.patch_size = patch_size
+        self.grids = [Grid.of(image.shape[1:], patch_size, stride) for image in voxels]
+        sizes = np.array([grid.padded for grid in self.grids], dtype=np.int64)
+        ends = np.cumsum(sizes.prod(axis=1))
+        strides = np.stack([sizes[:, 1] * sizes[:, 2], sizes[:, 2], 0 * sizes[:, 0] + 1], axis=1)
+        values = np.zeros((ends[-1], len(voxels[0])), dtype=np.float32)  # channels last
+        lesion = np.zeros(ends[-1], dtype=bool)
+        for image, mask, grid, end in zip(voxels, lesions, self.grids, ends, strict=True):
+            part = slice(end - int(np.prod(grid.padded)), end)
+            values[part].reshape(*grid.padded, -1)[grid.inside] = np.moveaxis(image, 0, -1)
+            lesion[part].reshape(grid.padded)[grid.inside] = mask
+        self._values = torch.from_numpy(values).to(self.device)
+        self._lesion = torch.from_numpy(lesion).to(self.device)
+        self._offset = torch.from_numpy(ends - sizes.prod(axis=1)).to(self.device)
+        self._strides = torch.from_numpy(strides).to(self.device)
+        self._left_right = torch.tensor(list(left_right_axes)).to(self.device)
+
+    @staticmethod
+    def of(
+        images: Sequence[Image], *, patch_size: int, stride: int, device: str = "cpu"
+    ) -> Volumes:
+        return Volumes(
+            [image.voxels for image in images],
+            [image.lesion for image in images],
+            [image.left_right_axis for image in images],
+            patch_size=patch_size,
+            stride=stride,
+            device=device,
+        )
+
+    def windows(self, index: int) -> Patches:
+        """All windows of one image, unflipped, in the order that its grid stitches."""
+        start = self.grids[index].windows()
+        return Patches(np.full(len(start), index), start, np.zeros(len(start), dtype=bool))
+
+    def has_lesion(self, patches: Patches) -> np.ndarray:
+        """Which patches hold at least one lesion voxel.  ``bool [n]``"""
+        found = [
+            self._lesion.index_select(0, self._index(part)).view(len(part), -1).any(dim=1)
+            for part in (patches[at : at + 64] for at in range(0, len(patches), 64))
+        ]
+        return torch.cat(found).cpu().numpy()
+
+    def training_patches(self, indices: Sequence[int], flip: bool) -> Patches:
+        """The windows with lesion voxels of these images; with ``flip``, each mirrored as well.
+
+        Mirrored copies double the patches of an epoch, as in the authors' code.
+        """
+        windows = Patches.join([self.windows(index) for index in indices])
+        windows = windows[self.has_lesion(windows)]
+        if not flip:
+            return windows
+        mirrored = Patches(windows.image, windows.start, np.ones(len(windows), dtype=bool))
+        return Patches.join([windows, mirrored])
+
+    def gather(self, patches: Patches) -> tuple[Tensor, Tensor]:
+        """``[B, C, p, p, p]`` float32 (channels-last memory) and ``[B, 1, p, p, p]`` bool."""
+        index = self._index(patches)
+        shape = [len(patches), *3 * [self.patch_size]]
+        values = self._values.index_select(0, index).view(*shape, -1)
+        lesion = self._lesion.index_select(0, index).view(shape)
+        return values.permute(0, 4, 1, 2, 3), lesion[:, None]
+
+    def _index(self, patches: Patches) -> Tensor:
+        """Where the voxels of the patches lie in the flat buffer, ``[B * p * p * p]``."""
+        image, start, flip = (
+            torch.from_numpy(part).to(self.device)
+            for part in (patches.image, patches.start, patches.flip)
+        )
+        along = torch.arange(self.patch_size, device=self.device)
+        index = self._offset[image].view(-1, 1, 1, 1)
+        for axis in range(3):
+            mirrored = (flip & (self._left_right[image] == axis))[:, None]
+            voxel = start[:, axis, None] + torch.where(mirrored, self.patch_size - 1 - along, along)
+            shape = [len(patches), 1, 1, 1]
+            shape[axis + 1] = self.patch_size
+            index = index + (voxel * self._strides[image, axis, None]).view(shape)
+        return index.reshape(-1)

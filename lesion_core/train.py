@@ -1,0 +1,168 @@
+"""One epoch of training, and the settings that define a training."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lesion_core.patches import Patches, Volumes
+
+PRECISIONS = ("fp32", "bf16")
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything besides data, loss, seed and fold that decides what a training computes.
+
+    Defaults are the paper's (section 2) and, where it is silent, its authors' code.
+    """
+
+    epochs: int = 25
+    """Passes over the training patches; each is followed by an evaluation."""
+    batch_size: int = 16
+    """Patches per step (paper, 2.1.3)."""
+    patch_size: int = 32
+    """Side of the cubic windows, voxels."""
+    stride: int | None = None
+    """Voxels between windows; none: half a window, as in the paper."""
+    learning_rate: float = 1e-4
+    """Of Adam, constant."""
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels of the network's levels."""
+    flip: bool = True
+    """Train on every patch twice per epoch, once mirrored left-right."""
+    precision: str = "fp32"
+    """fp32, or bf16 for the network's arithmetic (weights and loss stay fp32)."""
+
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            object.__setattr__(self, "stride", max(1, self.patch_size // 2))
+        object.__setattr__(self, "filters", tuple(int(width) for width in self.filters))
+        for name, least in {"epochs": 1, "batch_size": 1, "patch_size": 1, "stride": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more")
+        if self.stride > self.patch_size:
+            raise ValueError(
+                f"stride {self.stride} exceeds patch_size {self.patch_size}: voxels between "
+                f"windows would never be predicted; expected {self.patch_size} or less"
+            )
+        multiple = 2 ** (len(self.filters) - 1)
+        if self.patch_size % multiple:
+            raise ValueError(
+                f"patch_size {self.patch_size} with {len(self.filters)} levels of filters: "
+                f"expected a multiple of {multiple}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected more than 0")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
+            )
+
+    def to_dict(self) -> dict:
+        """Plain JSON values; `from_dict` undoes it."""
+        return asdict(self) | {"filters": list(self.filters)}
+
+    @staticmethod
+    def from_dict(values: dict) -> TrainSettings:
+        """Raises ValueError when a field is unknown or absent."""
+        expected = {field.name for field in fields(TrainSettings)}
+        if values.keys() != expected:
+            raise ValueError(
+                f"training settings do not fit this release: unknown "
+                f"{sorted(values.keys() - expected)}, missing {sorted(expected - values.keys())}"
+            )
+        return TrainSettings(**values)
+
+
+class Diverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+    def __init__(self, epoch: int, batch: int, value: float) -> None:
+        super().__init__(f"loss became {value} in epoch {epoch}, batch {batch}")
+        self.epoch, self.batch, self.value = epoch, batch, value
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.epoch, self.batch, self.value)
+
+
+def generator(seed: int, fold: int, epoch: int, purpose: str) -> torch.Generator:
+    """The random numbers of one purpose: the same for every loss, and at any restart."""
+    key = [seed, fold, epoch, zlib.crc32(purpose.encode())]
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context in which the network runs."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def batches(
+    patches: Patches, batch_size: int, shuffle: torch.Generator | None = None
+) -> Iterator[Patches]:
+    """Patches in order, or shuffled; the last batch may be smaller."""
+    order = (
+        torch.randperm(len(patches), generator=shuffle).numpy()
+        if shuffle is not None
+        else np.arange(len(patches))
+    )
+    for begin in range(0, len(patches), batch_size):
+        yield patches[order[begin : begin + batch_size]]
+
+
+def train_epoch(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss: LossFunction,
+    volumes: Volumes,
+    patches: Patches,
+    settings: TrainSettings,
+    *,
+    epoch: int,
+    shuffle: torch.Generator,
+) -> dict[str, float | int]:
+    """One pass over the patches: mean loss, mean gradient norm, and how many batches.
+
+    Raises:
+        Diverged: the loss of a batch is NaN or infinite.
+    """
+    network.train()
+    values, norms = [], []
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for batch in batches(patches, settings.batch_size, shuffle):
+        inputs, target = volumes.gather(batch)
+        with autocast(volumes.device, settings.precision):
+            logits = network(inputs)
+        value = loss(logits.float(), target.float())
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        values.append(value.detach())
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+        optimiser.step()
+        if volumes.device.type == "cpu":  # free here; on a GPU it would wait for every batch
+            _check(values[-1:], epoch, first=len(values))
+    _check(values, epoch)
+    return {
+        "train_loss": float(torch.stack(values).double().mean()),
+        "grad_norm": float(torch.stack(norms).double().mean()),
+        "n_batches": len(values),
+    }
+
+
+def _check(values: list[Tensor], epoch: int, first: int = 1) -> None:
+    losses = torch.stack(values).float().cpu()
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if len(bad):
+        batch = int(bad[0])
+        raise Diverged(epoch, first + batch, float(losses[batch]))

@@ -1,0 +1,263 @@
+"""A trial: one training with its evaluations, without Ray, W&B or a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from lesion_core.evaluate import evaluate
+from lesion_core.folds import test_folds
+from lesion_core.images import LoadedCohort
+from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
+from lesion_core.patches import Volumes
+from lesion_core.train import TrainSettings, generator, train_epoch
+from lesion_core.unet import UNet3d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Everything that decides a training's outcome; two equal trials give the same bits."""
+
+    cohort: str
+    """Name of the cohort."""
+    fingerprint: str
+    """Of the cohort's files: other data is another trial."""
+    loss: Loss
+    """Callable of (logits, target)."""
+    seed: int
+    """With the fold, decides initial weights and batch order, the same for every loss."""
+    fold: int
+    """Which of the folds is tested, from 0."""
+    num_folds: int
+    """Folds of the cross-validation."""
+    settings: TrainSettings
+    """Everything else."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fold < self.num_folds:
+            raise ValueError(f"fold is {self.fold}; expected 0 to {self.num_folds - 1}")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; expected 0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole configuration as plain JSON values; `from_dict` undoes it."""
+        return {
+            "cohort": self.cohort,
+            "fingerprint": self.fingerprint,
+            "loss": loss_to_dict(self.loss),
+            "seed": self.seed,
+            "fold": self.fold,
+            "num_folds": self.num_folds,
+            "settings": self.settings.to_dict(),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Trial:
+        parts = {
+            "loss": loss_from_dict(values["loss"]),
+            "settings": TrainSettings.from_dict(values["settings"]),
+        }
+        return Trial(**(dict(values) | parts))
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits of the SHA-256 of the whole configuration."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def loss_label(self) -> str:
+        return loss_label(self.loss)
+
+    @property
+    def name(self) -> str:
+        """Its folder in the ledger."""
+        loss = re.sub(r"[^A-Za-z0-9.-]+", "_", self.loss_label).strip("_")
+        return f"{self.cohort}-{loss}-s{self.seed}-f{self.fold}-{self.hash}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The columns that open each of its rows (`results.IDENTITY`)."""
+        return {
+            "trial": self.name,
+            "cohort": self.cohort,
+            "loss": self.loss_label,
+            "seed": self.seed,
+            "fold": self.fold,
+        }
+
+    def row(self) -> dict[str, Any]:
+        """How sweep.json lists it."""
+        return {
+            "name": self.name,
+            "hash": self.hash,
+            "cohort": self.cohort,
+            "loss": self.loss_label,
+            "loss_params": json.dumps(loss_to_dict(self.loss), sort_keys=True),
+            "seed": self.seed,
+            "fold": self.fold,
+            "epochs": self.settings.epochs,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """What only the last epoch leaves: rows of three tables, and the weights."""
+
+    lesions: list[dict]
+    histograms: list[dict]
+    slices: list[dict]
+    model: bytes
+    """``torch.save`` of ``{"in_channels", "filters", "weights"}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """What one epoch leaves."""
+
+    epoch: int
+    cases: list[dict]
+    """Complete `results.CASES` rows of this epoch."""
+    epochs: dict
+    """A `results.EPOCHS` row."""
+    checkpoint: bytes
+    """From which `run` goes on with the next epoch."""
+    final: Final | None
+
+
+def run(
+    trial: Trial,
+    cohort: LoadedCohort,
+    *,
+    checkpoint: bytes | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    on_epoch: Callable[[EpochReport], None],
+) -> dict[str, Any]:
+    """Train and evaluate; reports every epoch, 0 (untrained) included; returns a summary.
+
+    Given a checkpoint, goes on after its epoch (and reports that one again if it was the last).
+    On a CPU the outcome is the same to the bit for equal ``threads``, interrupted or not.
+
+    Raises:
+        ValueError: the cohort is another than the trial's, or has no training lesions.
+        Diverged: the loss became NaN or infinite.
+    """
+    begun = time.monotonic()
+    if cohort.fingerprint != trial.fingerprint:
+        raise ValueError(
+            f"cohort {cohort.name} has fingerprint {cohort.fingerprint[:12]}, the trial expects "
+            f"{trial.fingerprint[:12]}: the files have changed since it was defined"
+        )
+    torch.set_num_threads(threads)
+    settings = trial.settings
+    cases = [image.case for image in cohort.images]
+    tested = set(test_folds(cases, trial.num_folds)[trial.fold])
+    test = [index for index, case in enumerate(cases) if case in tested]
+    training = [index for index, case in enumerate(cases) if case not in tested]
+    volumes = Volumes.of(
+        cohort.images, patch_size=settings.patch_size, stride=settings.stride, device=device
+    )
+    patches = volumes.training_patches(training, settings.flip)
+    if not len(patches):
+        raise ValueError(
+            f"fold {trial.fold} of cohort {cohort.name}: none of its {len(training)} training "
+            "cases has a lesion; use fewer folds or check the lesion masks"
+        )
+    network = UNet3d(len(cohort.channels), settings.filters)
+    network.initialise(generator(trial.seed, trial.fold, 0, "weights"))
+    network.to(device)
+    if volumes.device.type == "cpu":  # twice as fast there
+        network.to(memory_format=torch.channels_last_3d)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    first = 0
+    if checkpoint is not None:
+        state = torch.load(io.BytesIO(checkpoint), map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = min(state["epoch"] + 1, settings.epochs)
+    for epoch in range(first, settings.epochs + 1):
+        clock = time.monotonic()
+        losses: dict[str, Any] = {"train_loss": None, "grad_norm": None, "n_batches": 0}
+        if epoch > 0 and not (checkpoint is not None and epoch == state["epoch"]):
+            losses = train_epoch(
+                network, optimiser, trial.loss, volumes, patches, settings,
+                epoch=epoch, shuffle=generator(trial.seed, trial.fold, epoch, "order"),
+            )  # fmt: skip
+        trained = time.monotonic()
+        last = epoch == settings.epochs
+        scores = evaluate(network, trial.loss, volumes, cohort.images, test, settings, final=last)
+        report = EpochReport(
+            epoch=epoch,
+            cases=[row | trial.identity | {"epoch": epoch} for row in scores.cases],
+            epochs={
+                **trial.identity,
+                "epoch": epoch,
+                **losses,
+                "n_patches": len(patches),
+                "seconds_train": trained - clock,
+                "seconds_evaluate": time.monotonic() - trained,
+            },
+            checkpoint=_saved(
+                {
+                    "epoch": epoch,
+                    "network": network.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                }
+            ),
+            final=_final(trial, scores, network, len(cohort.channels)) if last else None,
+        )
+        on_epoch(report)
+    return {
+        "epochs_done": settings.epochs,
+        "seconds": time.monotonic() - begun,
+        "host": socket.gethostname(),
+        "device": _device_name(volumes.device),
+        "precision": settings.precision,
+        "threads": threads,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {name: version(name) for name in ("numpy", "scipy", "monai")},
+        "fingerprint": cohort.fingerprint,
+    }
+
+
+def _final(trial: Trial, scores: Any, network: nn.Module, in_channels: int) -> Final:
+    def complete(rows: list[dict]) -> list[dict]:
+        return [trial.identity | {"epoch": trial.settings.epochs} | row for row in rows]
+
+    model = {
+        "in_channels": in_channels,
+        "filters": list(trial.settings.filters),
+        "weights": network.state_dict(),
+    }
+    return Final(
+        lesions=complete(scores.lesions),
+        histograms=complete(scores.histograms),
+        slices=complete(scores.slices),
+        model=_saved(model),
+    )
+
+
+def _saved(state: dict) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine() or os.name
