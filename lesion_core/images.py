@@ -1,0 +1,506 @@
+"""From a case's files to checked, normalised arrays of its brain box.
+
+Every check raises one line that names the file.  Images must share one grid, hold finite numbers
+and vary inside the brain; masks hold whole labels only; nothing is repaired.  What is odd but
+usable (lesion outside the brain, no lesion at all) is kept and listed in `Image.warnings`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import io_orientation
+from nibabel.spatialimages import HeaderDataError
+
+from lesion_core.cohorts import Case, Cohort
+from lesion_core.metrics import components
+
+FORMAT_VERSION = 1
+"""Raise it when the same files give other arrays: it is part of every fingerprint."""
+
+MAX_LESIONS = np.iinfo(np.uint16).max
+
+SAME_GRID_VOXELS = 0.1
+"""Affines count as equal if no corner of the image moves by more than this part of a voxel."""
+
+MASK_TOLERANCE = 1e-4
+"""Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
+
+Box = tuple[slice, slice, slice]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Image:
+    """One case in memory: its brain box, last plane included."""
+
+    case: str
+    site: str
+    channels: tuple[str, ...]
+    voxels: np.ndarray
+    """float32 ``[C, X, Y, Z]``: z-scores by the mean and deviation inside the brain mask, also
+    outside it."""
+    labels: np.ndarray
+    """uint16 ``[X, Y, Z]``: lesions of the whole image (26-connected, from 1), cut to the box."""
+    num_lesions: int
+    """In the whole image; may exceed ``labels.max()``."""
+    lesion_outside_box: np.ndarray
+    """int32 ``[n, 4]``: x, y, z in the whole image and lesion number of every lesion voxel outside
+    the box.  No prediction reaches them; they count as missed."""
+    other: np.ndarray | None
+    """bool ``[X, Y, Z]``: WMH label 2; None if the cohort has no such label."""
+    other_outside_box: int = 0
+    """Voxels of label 2 outside the box."""
+    brain: np.ndarray
+    """bool ``[X, Y, Z]``."""
+    shape: tuple[int, int, int]
+    """Of the whole image."""
+    origin: tuple[int, int, int]
+    """First voxel of the box in the whole image."""
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
+    """float64 ``[4, 4]``: voxel indices of the whole image to mm (right, anterior, superior)."""
+    left_right_axis: int
+    """Array axis closest to left-right."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lesion(self) -> np.ndarray:
+        return self.labels > 0
+
+    @property
+    def lesion_voxels(self) -> int:
+        """In the whole image."""
+        return int(np.count_nonzero(self.labels)) + len(self.lesion_outside_box)
+
+    @property
+    def box_shape(self) -> tuple[int, int, int]:
+        return _three(self.brain.shape)
+
+    @property
+    def voxel_mm3(self) -> float:
+        return float(np.prod(self.spacing_mm))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedCohort:
+    """All images of a cohort, in its natural order."""
+
+    name: str
+    channels: tuple[str, ...]
+    images: list[Image]
+    fingerprint: str
+    """See `fingerprint`."""
+
+
+def load_cohort(
+    cohort: Cohort, data: Path, on_case: Callable[[int, int, str], None] | None = None
+) -> LoadedCohort:
+    """Read every case, several at a time; the order and the values do not depend on that.
+
+    ``on_case(number, of, case_id)`` hears of each case in order, numbered from 1.
+
+    Raises:
+        ValueError: the first case that cannot be used, with its file and reason.
+    """
+    cases = cohort.cases(data)
+    images = []
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
+    try:
+        for number, image in enumerate(pool.map(load_case, cases), start=1):
+            images.append(image)
+            if on_case is not None:
+                on_case(number, len(cases), image.case)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return LoadedCohort(
+        name=cohort.name,
+        channels=tuple(cohort.channels),
+        images=images,
+        fingerprint=_fingerprint(cases, tuple(cohort.channels), Path(data) / cohort.name),
+    )
+
+
+def load_case(case: Case) -> Image:
+    """Read, check, cut to the brain box and normalise one case.
+
+    Raises:
+        ValueError: with the file and what is wrong with it.
+    """
+    if case.brain is None:
+        raise ValueError(
+            f"{case.lesion.parent}: no brain mask (brain.nii.gz); make one with "
+            "`python -m lesion_core.prepare`"
+        )
+    first = _read(next(iter(case.channels.values())))
+    brain = _mask(_read_on_grid(case.brain, first), highest=1) == 1
+    box = bounding_box(brain)
+    if box is None:
+        raise ValueError(f"{case.brain}: the brain mask is empty; expected 1 inside the brain")
+    in_brain = np.ascontiguousarray(brain[box])
+
+    voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
+    for channel, path in enumerate(case.channels.values()):
+        file = first if channel == 0 else _read_on_grid(path, first)
+        voxels[channel] = _finite(file)[box]
+        _normalise(path, voxels[channel], in_brain)
+
+    marked = _mask(_read_on_grid(case.lesion, first), highest=2 if case.has_other else 1)
+    labels, num_lesions = components(marked == 1)
+    if num_lesions > MAX_LESIONS:
+        raise ValueError(
+            f"{case.lesion}: {num_lesions} separate lesions; expected {MAX_LESIONS} at most, so "
+            "this looks like noise rather than a lesion mask"
+        )
+    outside = labels > 0
+    outside[box] = False
+    coordinates = np.argwhere(outside)
+    lesion_outside_box = np.column_stack([coordinates, labels[outside]]).astype(np.int32)
+    other, other_outside_box = None, 0
+    if case.has_other:
+        other = np.ascontiguousarray(marked[box] == 2)
+        other_outside_box = int(np.count_nonzero(marked == 2) - np.count_nonzero(other))
+    return Image(
+        case=case.id,
+        site=case.site,
+        channels=tuple(case.channels),
+        voxels=voxels,
+        labels=labels[box].astype(np.uint16, order="C"),
+        num_lesions=num_lesions,
+        lesion_outside_box=lesion_outside_box,
+        other=other,
+        other_outside_box=other_outside_box,
+        brain=in_brain,
+        shape=first.shape,
+        origin=_three([side.start for side in box]),
+        spacing_mm=_three(first.spacing_mm.tolist()),
+        affine=first.affine,
+        left_right_axis=_axis_and_sign(first.affine, LEFT_RIGHT)[0],
+        warnings=tuple(_warnings(case.lesion, first, labels > 0, brain)),
+    )
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """The smallest box that holds every voxel of a mask; None if it has none.
+
+    >>> mask = np.zeros((4, 4, 4), dtype=bool)
+    >>> mask[1, 2, 0] = mask[3, 2, 1] = True
+    >>> bounding_box(mask)
+    (slice(1, 4, None), slice(2, 3, None), slice(0, 2, None))
+    """
+    sides = []
+    for axis in range(3):
+        across = tuple(other for other in range(3) if other != axis)
+        (planes,) = np.nonzero(mask.any(axis=across))
+        if not len(planes):
+            return None
+        sides.append(slice(int(planes[0]), int(planes[-1]) + 1))
+    return _three(sides)
+
+
+# -------------------------------------------------------------------------------- fingerprint
+def fingerprint(cohort: Cohort, data: Path) -> str:
+    """SHA-256 (hex) over every file of the cohort and its path below the cohort's folder.
+
+    The order of the channels and `FORMAT_VERSION` count too; where the folder lies does not.
+    """
+    return _fingerprint(cohort.cases(data), tuple(cohort.channels), Path(data) / cohort.name)
+
+
+def _fingerprint(cases: list[Case], channels: tuple[str, ...], root: Path) -> str:
+    total = hashlib.sha256(f"{FORMAT_VERSION}\n{' '.join(channels)}\n".encode())
+    files = {path.relative_to(root).as_posix(): path for case in cases for path in case.files}
+    for name in sorted(files):
+        try:
+            with files[name].open("rb") as file:
+                content = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise ValueError(_unreadable(files[name], error)) from None
+        total.update(f"{content.hexdigest()} {name}\n".encode())
+    return total.hexdigest()
+
+
+# ------------------------------------------------------------------------------------ pictures
+LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
+"""World axes of a NIfTI affine: they grow to the right, anterior and superior."""
+
+
+def shown_slice(image: Image) -> tuple[int, int]:
+    """Array axis closest to foot-head, and the index in the whole image of the slice to show.
+
+    The slice through the brain box with the most lesion voxels (the first of equals), counted in
+    the whole image; without any, the middle of the box.
+    """
+    axis, _ = _axis_and_sign(image.affine, FOOT_HEAD)
+    across = tuple(other for other in range(3) if other != axis)
+    area = np.count_nonzero(image.labels, axis=across)
+    beside = image.lesion_outside_box[:, axis] - image.origin[axis]
+    beside = beside[(beside >= 0) & (beside < len(area))]
+    area = area + np.bincount(beside, minlength=len(area))
+    index = int(area.argmax()) if area.any() else len(area) // 2
+    return axis, image.origin[axis] + index
+
+
+def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
+    """The shown slice of a box-shaped volume as a picture ``[height, width]``.
+
+    Anterior is up and the subject's left on the right of the picture (radiological), whatever
+    the order of the array's axes.
+    """
+    axis, index = shown_slice(image)
+    plane = volume_box.take(index - image.origin[axis], axis=axis)
+    rows, rows_sign = _axis_and_sign(image.affine, BACK_FRONT)
+    columns, columns_sign = _axis_and_sign(image.affine, LEFT_RIGHT)
+    if rows > columns:
+        plane = plane.T
+    # The first row is the most anterior, the first column the subject's rightmost.
+    return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
+
+
+def describe(cohort: LoadedCohort) -> tuple[list[dict], list[dict]]:
+    """Rows for `results.COHORT_CASES` and `results.COHORT_SLICES`."""
+    cases = [_case_row(cohort.name, image) for image in cohort.images]
+    slices = [_slice_row(cohort.name, image) for image in cohort.images]
+    return cases, slices
+
+
+def _case_row(cohort: str, image: Image) -> dict:
+    outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
+    other = 0 if image.other is None else np.count_nonzero(image.other)
+    return {
+        "cohort": cohort,
+        "case": image.case,
+        "site": image.site,
+        "shape": list(image.shape),
+        "box_shape": list(image.box_shape),
+        "spacing_mm": list(image.spacing_mm),
+        "brain_voxels": int(np.count_nonzero(image.brain)),
+        "lesion_voxels": image.lesion_voxels,
+        "other_voxels": int(other) + image.other_outside_box,
+        "n_lesions": image.num_lesions,
+        "lesion_outside_brain_voxels": int(outside_brain),
+        "warnings": list(image.warnings),
+    }
+
+
+def _slice_row(cohort: str, image: Image) -> dict:
+    axis, index = shown_slice(image)
+    reference = slice_view(image.lesion, image)
+    height, width = reference.shape
+    rows, _ = _axis_and_sign(image.affine, BACK_FRONT)
+    columns, _ = _axis_and_sign(image.affine, LEFT_RIGHT)
+    return {
+        "cohort": cohort,
+        "case": image.case,
+        "axis": axis,
+        "index": index,
+        "height": height,
+        "width": width,
+        "row_mm": image.spacing_mm[rows],
+        "column_mm": image.spacing_mm[columns],
+        "channels": list(image.channels),
+        "images": [_picture(channel, image).tobytes() for channel in image.voxels],
+        "reference": np.packbits(reference).tobytes(),
+        "other": None
+        if image.other is None
+        else np.packbits(slice_view(image.other, image)).tobytes(),
+    }
+
+
+def _picture(channel: np.ndarray, image: Image) -> np.ndarray:
+    """uint8: black at the 1st percentile inside the brain, white at the 99th."""
+    black, white = np.percentile(channel[image.brain], [1, 99])
+    scaled = (slice_view(channel, image) - black) / max(white - black, np.finfo(np.float32).tiny)
+    return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
+
+
+def _axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:
+    """The array axis closest to a world axis, and 1 if both grow together, else -1."""
+    orientation = io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == world_axis)[0])
+    return axis, int(orientation[axis, 1])
+
+
+# -------------------------------------------------------------------------- reading and checks
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _File:
+    """A NIfTI file with a usable header."""
+
+    path: Path
+    proxy: Any
+    """nibabel's array proxy: scales the stored numbers when it is turned into an array."""
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    header_mm: np.ndarray
+    """Voxel size by the header alone, which need not agree with the affine."""
+    oriented: bool
+    """Whether the header says how the axes lie in the body."""
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return voxel_sizes(self.affine)
+
+
+def _read(path: Path) -> _File:
+    """Opens a NIfTI file; decompresses it whole, so that its checksum is verified."""
+    try:
+        content = path.read_bytes()
+        if not content:
+            raise ValueError(f"{path}: the file is empty (0 bytes); copy or download it again")
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        kind = _nifti_version(path, content)
+        header: Any = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+        header_mm = np.array(header["pixdim"][1:4], dtype=np.float64)
+        if not (np.isfinite(header_mm).all() and (header_mm > 0).all()):  # nibabel changes them
+            raise ValueError(
+                f"{path}: voxel size {_by(header_mm)} mm in the header; expected positive numbers; "
+                "correct pixdim in the header"
+            )
+        image: Any = kind.from_bytes(content)
+    except (OSError, EOFError, zlib.error, HeaderDataError, ImageFileError) as error:
+        raise ValueError(_unreadable(path, error)) from None
+    if len(image.shape) != 3 or min(image.shape) < 1:
+        raise ValueError(
+            f"{path}: {len(image.shape)}D image of shape {_by(image.shape)}; expected one 3D "
+            "volume; save a single volume without a fourth axis"
+        )
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{path}: voxels of type {dtype}; expected one number per voxel")
+    needed = image.dataobj.offset + math.prod(image.shape) * dtype.itemsize
+    if len(content) < needed:
+        raise ValueError(
+            f"{path}: truncated: {len(content)} of {needed} bytes (uncompressed); copy or download "
+            "it again"
+        )
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path}: the affine is singular or not finite; correct the header")
+    return _File(
+        path=path,
+        proxy=image.dataobj,
+        shape=image.shape,
+        affine=image.affine,
+        header_mm=header_mm,
+        oriented=bool(header["sform_code"] or header["qform_code"]),
+    )
+
+
+def _nifti_version(path: Path, content: bytes) -> type[nib.Nifti1Image]:
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        if kind.header_class.may_contain_header(content[: kind.header_class.sizeof_hdr]):
+            return kind
+    raise ValueError(f"{path}: not a NIfTI file; expected a 3D image in .nii or .nii.gz format")
+
+
+def _read_on_grid(path: Path, first: _File) -> _File:
+    file = _read(path)
+    if file.shape != first.shape:
+        raise ValueError(
+            f"{path}: shape {_by(file.shape)} differs from {first.path.name}'s "
+            f"{_by(first.shape)}; resample it onto the same grid, or check the pairing"
+        )
+    corners = np.stack(np.meshgrid(*([-0.5, size - 0.5] for size in file.shape)), axis=-1)
+    shift = apply_affine(file.affine, corners) - apply_affine(first.affine, corners)
+    apart_mm = np.linalg.norm(shift, axis=-1).max()
+    if apart_mm > SAME_GRID_VOXELS * first.spacing_mm.min():
+        raise ValueError(
+            f"{path}: affine differs from {first.path.name}'s (corners up to {apart_mm:.3g} mm "
+            "apart); resample it onto the same grid, or check the pairing"
+        )
+    return file
+
+
+def _finite(file: _File) -> np.ndarray:
+    """Scaled voxel values, float32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the check below speaks more clearly
+        values = np.asanyarray(file.proxy, dtype=np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        place = ", ".join(str(index) for index in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{file.path}: {np.count_nonzero(bad)} voxels are NaN or infinite, the first at "
+            f"({place}); replace them, for instance with 0"
+        )
+    return values
+
+
+def _mask(file: _File, highest: int) -> np.ndarray:
+    """uint8 labels 0 to ``highest``, exactly as stored."""
+    values = _finite(file)
+    labels = np.rint(values)
+    whole = np.abs(values - labels).max() <= MASK_TOLERANCE
+    if not whole or labels.min() < 0 or labels.max() > highest:
+        found = np.unique(values)
+        listed = ", ".join(f"{value:g}" for value in found[:5])
+        more = f" and {len(found) - 5} other values" if len(found) > 5 else ""
+        expected = "0 and 1" if highest == 1 else "0, 1 (lesion) and 2 (other pathology)"
+        raise ValueError(
+            f"{file.path}: the mask holds {listed}{more}; expected {expected} only; "
+            "binarise it first"
+        )
+    return labels.astype(np.uint8)
+
+
+def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
+    """In place: mean 0 and standard deviation 1 inside the brain."""
+    inside = channel[brain]
+    if inside.min() == inside.max():
+        raise ValueError(
+            f"{path}: every voxel inside the brain mask is {inside[0]:g}, so there is nothing to "
+            "learn from it; check the image and the brain mask"
+        )
+    channel -= np.float32(inside.mean(dtype=np.float64))
+    channel /= np.float32(inside.std(dtype=np.float64))
+
+
+def _warnings(lesion_file: Path, first: _File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+    lesion_name, first_name = (
+        f"{path.parent.name}/{path.name}" for path in (lesion_file, first.path)
+    )
+    found = []
+    total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
+    if outside:
+        found.append(
+            f"{lesion_name}: {outside} of {total} lesion voxels lie outside the brain mask"
+        )
+    if not total:
+        found.append(f"{lesion_name}: no lesion voxel; tested on, but never trained on")
+    if not first.oriented:
+        found.append(
+            f"{first_name}: the header states no orientation; the first axis is taken as left-right"
+        )
+    if not np.allclose(first.header_mm, first.spacing_mm, rtol=0.01):
+        found.append(
+            f"{first_name}: voxel size {_by(first.header_mm)} mm in the header, "
+            f"{_by(first.spacing_mm)} mm by the affine, which is used"
+        )
+    return found
+
+
+def _three(items: Sequence[T]) -> tuple[T, T, T]:
+    x, y, z = items
+    return x, y, z
+
+
+def _by(numbers: object) -> str:
+    return " x ".join(f"{number:g}" for number in np.asarray(numbers))
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return f"{path}: cannot be read ({reason}); if it is damaged, copy or download it again"
