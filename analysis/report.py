@@ -1,0 +1,194 @@
+"""A results folder as one honest page: python analysis/report.py RESULTS [--out DIR].
+
+Works on a sweep that is still running, too, and says what is missing.  Writes report.html (one
+file, no network) with every figure (SVG, PDF, PNG, CSV) and table (CSV, Markdown, LaTeX) beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import jinja2
+from markupsafe import Markup
+
+from analysis import bands, checks, coverage, overlays, style, table2, violins
+from analysis.output import FORMATS, Section, prose, render
+from analysis.scores import Study, studies
+from lesion_core.results import Sweep, read_sweep, write_bytes
+
+
+def build(
+    results: Path | str,
+    out: Path | str | None = None,
+    *,
+    paper_colours: bool = False,
+    formats: Sequence[str] = FORMATS,
+) -> Path:
+    """Write the report of a results folder; returns the page's path.
+
+    Args:
+        results: the folder that holds sweep.json.
+        out: where to write; default: the folder `report` inside the results.
+        paper_colours: overlays in green, red and blue as in the paper's Fig. 6 and 7, instead of
+            colours that everybody can tell apart.
+        formats: which files to write of each figure, of svg, pdf and png.
+
+    Raises:
+        ValueError: not a results folder, or nothing was asked for in it.
+    """
+    results = Path(results)
+    folder = Path(out) if out is not None else results / "report"
+    sweep = read_sweep(results)
+    cohorts = studies(sweep)
+    if not cohorts:
+        raise ValueError(f"{results}: sweep.json lists no trial; nothing to report on")
+    # A cohort without a single complete trial has a coverage map and nothing else.
+    ready = [study for study in cohorts if study.shown]
+    sections = [coverage.section(sweep, cohorts)]
+    if ready:
+        sections += [
+            bands.section(ready),
+            bands.section_by_fold(ready),
+            table2.section(ready),
+            violins.section(ready),
+            overlays.section(sweep, ready, paper_colours=paper_colours),
+        ]
+    page = _page(sweep, cohorts, sections, folder, formats)
+    target = folder / "report.html"
+    write_bytes(target, page.encode())
+    return target
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="analysis/report.py", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("results", type=Path, help="results folder (holds sweep.json)")
+    parser.add_argument("--out", type=Path, help="where to write (default: RESULTS/report)")
+    parser.add_argument(
+        "--paper-colours", action="store_true", help="overlays in the paper's green, red and blue"
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="*",
+        choices=FORMATS,
+        default=FORMATS,
+        help="files of each figure (default: all)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        page = build(
+            options.results,
+            options.out,
+            paper_colours=options.paper_colours,
+            formats=options.formats,
+        )
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"report: {page}")
+    print(f"figures and tables: {page.parent / 'figures'}, {page.parent / 'tables'}")
+    return 0
+
+
+def _page(
+    sweep: Sweep,
+    cohorts: list[Study],
+    sections: list[Section],
+    folder: Path,
+    formats: Sequence[str],
+) -> str:
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((here / "page.html").read_text())
+    rendered = [
+        {
+            "key": section.key,
+            "title": section.title,
+            "lead": prose(section.lead),
+            "body": [render(item, folder, formats) for item in section.items],
+        }
+        for section in sections
+    ]
+    losses = [
+        {"index": index, "name": name}
+        for index, name in enumerate(sweep.losses)
+        if any(index in study.shown for study in cohorts)
+    ]
+    return template.render(
+        title=_title(cohorts),
+        facts=_facts(sweep, cohorts),
+        losses=losses,
+        sections=rendered,
+        findings=checks.findings(sweep, cohorts),
+        verdict="",
+        css=Markup(_css(losses, here)),
+        js=Markup((here / "page.js").read_text()),
+    )
+
+
+def _title(cohorts: list[Study]) -> str:
+    shown = len(
+        {
+            study.losses[loss]
+            for study in cohorts
+            for loss in range(len(study.losses))
+            if (study.status[loss] != "").any()
+        }
+    )
+    names = [study.title for study in cohorts]
+    where = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    return f"{shown} {'loss' if shown == 1 else 'losses'} on {where}"
+
+
+def _facts(sweep: Sweep, cohorts: list[Study]) -> Markup:
+    done = sum(int(study.done.sum()) for study in cohorts)
+    asked = sum(study.expected for study in cohorts)
+    parts = [f"**{done} of {asked}** trials complete"]
+    for study in cohorts:
+        parts.append(
+            f"{study.title}: {len(study.seeds)} seeds × {len(study.folds)} folds, "
+            f"{len(study.cases)} test cases, {study.num_epochs} epochs"
+        )
+    if sweep.meta.get("updated"):
+        parts.append(f"ledger of {str(sweep.meta['updated'])[:10]}")
+    return prose(" · ".join(parts))
+
+
+def _css(losses: list[dict], here: Path) -> str:
+    dark = {
+        "surface": "#14171b",
+        "raised": "#1a1e23",
+        "ink": "#e7eaee",
+        "muted": "#9aa5b1",
+        "grid": "#2c333b",
+        "shade": "#20262c",
+        "line": "#2a3038",
+        "accent": "#6db3f2",
+        "mark": "#3b3215",
+        "warn": "#ffb066",
+    }
+    dark |= {f"c{i}": value for i, value in enumerate(style.PALETTE_DARK)}
+    css = (
+        (here / "page.css")
+        .read_text()
+        .replace("DARK", "color-scheme: dark; " + " ".join(f"--{k}: {v};" for k, v in dark.items()))
+    )
+    switches = [
+        f"body:has(#t{loss['index']}:not(:checked)) main .L{loss['index']}{{display:none}}"
+        for loss in losses
+    ]
+    return css + "\n".join(switches)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

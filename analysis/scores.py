@@ -1,0 +1,270 @@
+"""What did each trial score: rates per case and per epoch, with how many cases define them.
+
+A `Study` is one cohort of a sweep as arrays with fixed axes, so that every statistic is a pure
+function of an array: losses L, seeds S, folds F, cases P, epochs E + 1 (0 = untrained).  A
+missing trial is NaN everywhere; a rate that a case does not define is NaN too, and `defined`
+tells the two apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lesion_core import results
+
+METRICS = ("dice", "sensitivity", "precision")
+METRIC_NAMES = {"dice": "DSC", "sensitivity": "Sensitivity", "precision": "Precision"}
+VIEWS = ("patch", "train", "test")
+"""The paper's three views: training patches, training images, test images."""
+VIEW_NAMES = {"patch": "training patches", "train": "training images", "test": "test images"}
+
+COHORT_TITLES = {
+    "wmh2017": "WMH challenge 2017",
+    "lit": "LIT longitudinal",
+    "simulated": "simulated WMH",
+    "simulated_lit": "simulated LIT",
+}
+
+COUNTS = (
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    "fp_masked",
+    "fp_sure",
+    "fn_sure",
+    "n_ref",
+    "n_pred",
+    "n_ref_hit",
+    "n_pred_hit",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One cohort of a sweep, complete trials only."""
+
+    cohort: str
+    losses: list[str]
+    seeds: list[int]
+    folds: list[int]
+    cases: list[str]
+    fold_of: np.ndarray
+    """[P] index into `folds` of the fold that tests the case."""
+    sites: np.ndarray
+    """[P] scanner group, "" if the cohort has none."""
+    status: np.ndarray
+    """[L, S, F] one of results.STATUSES, "" where no trial was asked for."""
+    last_epoch: np.ndarray
+    """[L, S, F] index of the last epoch of a complete trial, -1 elsewhere."""
+    curves: np.ndarray
+    """[L, S, F, E + 1, views, metrics] epoch means: over cases for images, patches for patches."""
+    defined: np.ndarray
+    """Same shape: how many cases (patches) the mean is over."""
+    asked: np.ndarray
+    """[L, S, F, E + 1, views] how many cases (patches) there were."""
+    test: np.ndarray
+    """[L, S, P, E + 1, metrics] rates of the test images."""
+    counts: np.ndarray
+    """[L, S, P, E + 1, COUNTS] voxel and lesion counts of the test images; NaN if missing."""
+    pooled: np.ndarray
+    """[L, S, F, E + 1, views, tp fp fn tn fp_sure fn_sure] counts summed over the cases."""
+    final: pd.DataFrame
+    """Test rows of the last epoch: every column of results.CASES, and the three rates."""
+    voxel_mm3: np.ndarray
+    """[P]"""
+
+    @property
+    def title(self) -> str:
+        """The cohort's name as the paper writes it."""
+        return COHORT_TITLES.get(self.cohort, self.cohort)
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs, the untrained network not counted."""
+        return self.curves.shape[3] - 1
+
+    @property
+    def shown(self) -> list[int]:
+        """Losses with at least one complete trial."""
+        return [index for index in range(len(self.losses)) if self.done[index].any()]
+
+    @property
+    def done(self) -> np.ndarray:
+        """[L, S, F] whether the trial is complete."""
+        return self.status == "done"
+
+    @property
+    def expected(self) -> int:
+        """Number of trials asked for."""
+        return int((self.status != "").sum())
+
+    @property
+    def presence(self) -> str:
+        """How much of what was asked for is there, in words: n of N, and who is absent."""
+        absent = np.argwhere((self.status != "") & ~self.done)
+        text = f"{int(self.done.sum())} of {self.expected} trials"
+        if len(absent) == 0:
+            return text
+        names = [
+            f"{self.losses[loss]} s{self.seeds[seed]} f{self.folds[fold]} "
+            f"({self.status[loss, seed, fold]})"
+            for loss, seed, fold in absent[:4]
+        ]
+        more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+        return f"{text}; without {', '.join(names)}{more}"
+
+    def last_by_fold(self, values: np.ndarray) -> np.ndarray:
+        """[L, S, F, ...]: each trial's last epoch of [L, S, F, E + 1, ...]; NaN if incomplete."""
+        return at_epoch(values, self.last_epoch)
+
+    def last_by_case(self, values: np.ndarray) -> np.ndarray:
+        """[L, S, P, ...]: each trial's last epoch of [L, S, P, E + 1, ...]; NaN if incomplete."""
+        return at_epoch(values, self.last_epoch[:, :, self.fold_of])
+
+
+def at_epoch(values: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+    """values[l, s, x, epochs[l, s, x], ...]; NaN where the epoch is negative."""
+    grid = np.ogrid[tuple(slice(size) for size in epochs.shape)]
+    taken = values[(*grid, np.maximum(epochs, 0))].astype(float)
+    taken[epochs < 0] = np.nan
+    return taken
+
+
+def studies(sweep: results.Sweep) -> list[Study]:
+    """One study per cohort that a trial was asked for, in the sweep's order."""
+    runs = asked_for(sweep)
+    return [
+        _study(sweep, runs[runs["cohort"] == cohort], cohort, sweep.losses)
+        for cohort in dict.fromkeys(runs["cohort"])
+    ]
+
+
+def asked_for(sweep: results.Sweep) -> pd.DataFrame:
+    """The runs that sweep.json lists.  A folder that it does not list never enters an average,
+    since its settings may differ; `checks` names such folders."""
+    runs = sweep.runs
+    known = runs["expected"].astype(bool) & runs[["cohort", "loss", "seed", "fold"]].notna().all(
+        axis=1
+    )
+    runs = runs[known].astype({"seed": np.int64, "fold": np.int64})
+    return runs.drop_duplicates(["cohort", "loss", "seed", "fold"])
+
+
+def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequence[str]) -> Study:
+    losses, seeds = list(losses), list(dict.fromkeys(runs["seed"]))
+    folds = sorted(set(runs["fold"]))
+    index = {
+        "loss": {name: i for i, name in enumerate(losses)},
+        "seed": {seed: i for i, seed in enumerate(seeds)},
+        "fold": {fold: i for i, fold in enumerate(folds)},
+    }
+    status = np.full((len(losses), len(seeds), len(folds)), "", object)
+    place = tuple(runs[axis].map(index[axis]).to_numpy(int) for axis in ("loss", "seed", "fold"))
+    status[place] = runs["status"].to_numpy()
+
+    done = runs.loc[runs["status"] == "done", "trial"]
+    rows = sweep.cases
+    if len(rows):
+        rows = rows[rows["trial"].isin(set(done)).to_numpy()]
+    trial_place = {trial: tuple(at) for trial, *at in zip(runs["trial"], *place, strict=True)}
+    codes, names = pd.factorize(rows["trial"])
+    positions = np.array([trial_place[name] for name in names], int).reshape(-1, 3)[codes]
+    epoch = rows["epoch"].to_numpy(int)
+    view = np.where(rows["scope"] == "patch", 0, np.where(rows["split"] == "train", 1, 2))
+    num_epochs = int(epoch.max()) if len(rows) else 0
+
+    shape = (len(losses), len(seeds), len(folds))
+    last = np.full(shape, -1)
+    np.maximum.at(last, tuple(positions.T), epoch)
+
+    rates = results.rates(rows)[list(METRICS)].to_numpy()
+    flat = (
+        np.ravel_multi_index((*positions.T, epoch, view), (*shape, num_epochs + 1, 3))
+        if len(rows)
+        else np.empty(0, int)
+    )
+    size = int(np.prod(shape)) * (num_epochs + 1) * 3
+    patch = view == 0
+    curves, defined = [], []
+    for column, metric in enumerate(METRICS):
+        ok = ~np.isnan(rates[:, column])
+        total = np.where(
+            patch, _numbers(rows, f"patch_{metric}_sum"), np.where(ok, rates[:, column], 0.0)
+        )
+        number = np.where(patch, _numbers(rows, f"patch_{metric}_n"), ok)
+        total, number = (np.bincount(flat, part, size).astype(float) for part in (total, number))
+        curves.append(np.divide(total, number, out=np.full(size, np.nan), where=number > 0))
+        defined.append(number)
+    asked = np.bincount(flat, np.where(patch, _numbers(rows, "n_patch"), 1.0), size)
+    names = ("tp", "fp", "fn", "tn", "fp_sure", "fn_sure")
+    pooled = np.stack(
+        [np.bincount(flat, rows[name].to_numpy(float), size).astype(float) for name in names], -1
+    )
+    pooled[np.bincount(flat, minlength=size) == 0] = np.nan
+
+    tested = view == 2
+    fold_case = pd.MultiIndex.from_arrays([positions[tested, 2], rows["case"].to_numpy()[tested]])
+    case_codes, uniques = pd.factorize(fold_case)
+    order = _natural_order([case for _, case in uniques])
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    case_index = rank[case_codes] if len(uniques) else np.empty(0, int)
+    cases = [uniques[i][1] for i in order]
+    fold_of = np.array([uniques[i][0] for i in order], int)
+    at = (positions[tested, 0], positions[tested, 1], case_index, epoch[tested])
+    test = np.full((*shape[:2], len(cases), num_epochs + 1, len(METRICS)), np.nan)
+    test[at] = rates[tested]
+    counts = np.full((*test.shape[:4], len(COUNTS)), np.nan)
+    counts[at] = rows.loc[tested, list(COUNTS)].to_numpy(float)
+    sites, voxel_mm3 = np.full(len(cases), "", object), np.full(len(cases), np.nan)
+    sites[case_index] = rows["site"].to_numpy()[tested]
+    voxel_mm3[case_index] = rows["voxel_mm3"].to_numpy()[tested]
+
+    is_last = tested & (epoch == last[tuple(positions.T)]) if len(rows) else tested
+    final = rows[is_last].assign(**dict(zip(METRICS, rates[is_last].T, strict=True)))
+    final = final.assign(
+        loss_index=positions[is_last, 0],
+        seed_index=positions[is_last, 1],
+        fold_index=positions[is_last, 2],
+        case_index=pd.Series(case_index, index=rows.index[tested]).reindex(final.index),
+    )
+    by = (*shape, num_epochs + 1, 3)
+    return Study(
+        cohort=cohort,
+        losses=losses,
+        seeds=[int(seed) for seed in seeds],
+        folds=folds,
+        cases=cases,
+        fold_of=fold_of,
+        sites=sites,
+        status=status,
+        last_epoch=last,
+        curves=np.stack(curves, -1).reshape(*by, 3),
+        defined=np.stack(defined, -1).reshape(*by, 3),
+        asked=asked.reshape(by),
+        test=test,
+        counts=counts,
+        pooled=pooled.reshape(*by, len(names)),
+        final=final,
+        voxel_mm3=voxel_mm3,
+    )
+
+
+def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
+    return np.nan_to_num(rows[column].to_numpy(float))
+
+
+def _natural_order(names: Sequence[str]) -> list[int]:
+    """Indices that sort names with numbers by value: case2 before case10."""
+
+    def key(position: int) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", names[position])
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+    return sorted(range(len(names)), key=key)

@@ -1,0 +1,550 @@
+"""A results folder that looks like a finished (or broken) sweep, written in seconds from a seed.
+
+Learning curves with loss, patient, training-set, seed and residual effects on the logit scale;
+whole counts, so that every identity that holds for a real ledger holds here (tp + fn is the same
+for every loss, seed and epoch).  Everything goes through `lesion_core.results`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lesion_core import results
+
+PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
+PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
+
+# loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
+CHARACTER = {
+    "xent": (0.55, 0.80, 7.0, 1.0),
+    "gdsc": (0.65, 0.74, 4.0, 4.0),
+    "dsc": (0.68, 0.66, 3.5, 6.0),
+    "mixed": (0.66, 0.70, 4.0, 4.0),
+    "focal1": (0.59, 0.79, 6.0, 0.5),
+    "focal2": (0.69, 0.74, 5.0, 0.5),
+    "new": (0.83, 0.61, 2.5, 0.7),
+}
+CHANNELS = {"lit": ("baseline_flair", "followup_flair")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeSweep:
+    """What the synthetic ledger should look like."""
+
+    cohorts: Sequence[str] = ("wmh2017",)
+    losses: Sequence[str] = PAPER_LOSSES
+    seeds: Sequence[int] = PAPER_SEEDS
+    num_folds: int = 5
+    num_cases: int = 20
+    epochs: int = 8
+    rng_seed: int = 0
+    status: Mapping[tuple[str, str, int, int], str] = field(default_factory=dict)
+    """(cohort, loss, seed, fold) -> missing | partial | failed | diverged | corrupt."""
+    empty_cases: int = 0
+    """The first cases have no lesion."""
+    collapsed: Sequence[str] = ()
+    """Losses that predict nothing at all, from the first epoch on."""
+    patient_sd: float = 0.5
+    patient_loss_sd: float = 0.15
+    fold_loss_sd: float = 0.06
+    run_sd: float = 0.12
+    residual_sd: float = 0.15
+    pictures: bool = True
+
+    def write(self, path: Path) -> Path:
+        """Write the whole results folder; returns its path."""
+        trials = []
+        for number, cohort in enumerate(self.cohorts):
+            rng = np.random.default_rng([self.rng_seed, number])
+            cases = self._draw_cases(cohort, rng)
+            self._write_cohort(path, cohort, cases)
+            folds = [
+                list(range(fold, len(cases), self.num_folds)) for fold in range(self.num_folds)
+            ]
+            # The difficulty of a patient is the same for every loss, seed and fold.
+            for loss_number, loss in enumerate(self.losses):
+                effect = np.random.default_rng([self.rng_seed, number, loss_number])
+                by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))
+                by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
+                for seed in self.seeds:
+                    for fold in range(self.num_folds):
+                        status = self.status.get((cohort, loss, seed, fold), "done")
+                        row = trial_row(cohort, loss, seed, fold, self.epochs)
+                        trials.append(row)
+                        if status == "missing":
+                            continue
+                        rng = np.random.default_rng(
+                            [self.rng_seed, number, loss_number, seed, fold]
+                        )
+                        self._write_trial(
+                            path, row, cases, folds[fold], by_case, by_fold[:, fold], status, rng
+                        )
+        names = [f"case{index + 1:02d}" for index in range(self.num_cases)]
+        results.write_json(
+            path / "sweep.json",
+            {
+                "schema_version": results.SCHEMA_VERSION,
+                "created": "2026-01-02T03:04:05+00:00",
+                "updated": "2026-01-03T03:04:05+00:00",
+                "command": "sweeps/paper_grid.py --results " + path.name,
+                "git_commit": "0" * 40,
+                "versions": {"python": "3.11.7", "torch": "2.13.0"},
+                "losses": list(self.losses),
+                "settings": {
+                    "epochs": self.epochs,
+                    "batch_size": 16,
+                    "patch_size": 32,
+                    "stride": 16,
+                    "learning_rate": 1e-4,
+                    "filters": [32, 64, 128, 256],
+                    "flip": True,
+                    "precision": "fp32",
+                },
+                "num_folds": self.num_folds,
+                "folds": {
+                    cohort: [names[fold :: self.num_folds] for fold in range(self.num_folds)]
+                    for cohort in self.cohorts
+                },
+                "cohorts": {
+                    cohort: {
+                        "fingerprint": hashlib.sha256(cohort.encode()).hexdigest(),
+                        "channels": list(channels_of(cohort)),
+                        "num_cases": self.num_cases,
+                    }
+                    for cohort in self.cohorts
+                },
+                "trials": trials,
+            },
+        )
+        return path
+
+    # ------------------------------------------------------------------------------ the cohort
+    def _draw_cases(self, cohort: str, rng: np.random.Generator) -> list[dict]:
+        cases = []
+        for index in range(self.num_cases):
+            n_lesions = 0 if index < self.empty_cases else int(rng.integers(4, 16))
+            sizes = np.maximum(1, rng.lognormal(3.0, 1.2, n_lesions)).astype(int)
+            lesion = int(sizes.sum())
+            cases.append(
+                {
+                    "case": f"case{index + 1:02d}",
+                    "site": ("Utrecht", "Singapore", "Amsterdam")[3 * index // self.num_cases]
+                    if cohort.startswith("wmh")
+                    else "",
+                    "sizes": sizes,
+                    "lesion": lesion,
+                    "brain": int(rng.integers(60_000, 90_000)),
+                    "voxel_mm3": 3.0 if cohort.startswith("wmh") else 1.5,
+                    "easy": rng.normal(0, self.patient_sd, 2),
+                    "picture": draw_slice(rng, lesion) if self.pictures else None,
+                }
+            )
+        return cases
+
+    def _write_cohort(self, path: Path, cohort: str, cases: list[dict]) -> None:
+        folder = path / "cohorts" / cohort
+        results.write_table(
+            folder / "cases.parquet",
+            [
+                {
+                    "cohort": cohort,
+                    "case": case["case"],
+                    "site": case["site"],
+                    "shape": [60, 72, 40],
+                    "box_shape": [48, 60, 36],
+                    "spacing_mm": [1.0, 1.0, 3.0],
+                    "brain_voxels": case["brain"],
+                    "lesion_voxels": case["lesion"],
+                    "other_voxels": 0,
+                    "n_lesions": len(case["sizes"]),
+                    "lesion_outside_brain_voxels": 0,
+                    "warnings": [],
+                }
+                for case in cases
+            ],
+            results.COHORT_CASES,
+        )
+        results.write_table(
+            folder / "slices.parquet",
+            [
+                {
+                    "cohort": cohort,
+                    "case": case["case"],
+                    "axis": 2,
+                    "index": 20,
+                    "height": case["picture"]["reference"].shape[0],
+                    "width": case["picture"]["reference"].shape[1],
+                    "row_mm": 1.0,
+                    "column_mm": 1.0,
+                    "channels": list(channels_of(cohort)),
+                    "images": [image.tobytes() for image in case["picture"]["images"]],
+                    "reference": np.packbits(case["picture"]["reference"]).tobytes(),
+                    "other": np.packbits(np.zeros_like(case["picture"]["reference"])).tobytes(),
+                }
+                for case in cases
+                if case["picture"]
+            ],
+            results.COHORT_SLICES,
+        )
+
+    # ------------------------------------------------------------------------------- one trial
+    def _write_trial(
+        self,
+        path: Path,
+        row: dict,
+        cases: list[dict],
+        test: list[int],
+        by_case: np.ndarray,
+        by_fold: np.ndarray,
+        status: str,
+        rng: np.random.Generator,
+    ) -> None:
+        folder = path / "trials" / row["name"]
+        identity = {
+            "trial": row["name"],
+            "cohort": row["cohort"],
+            "loss": row["loss"],
+            "seed": row["seed"],
+            "fold": row["fold"],
+        }
+        results.write_json(
+            folder / "trial.json", {**row, "schema_version": results.SCHEMA_VERSION, "config": {}}
+        )
+        last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
+        run = by_fold + rng.normal(0, self.run_sd, 2)
+        case_noise = rng.normal(0, self.residual_sd, (2, len(cases)))
+        rows, final = [], {}
+        for epoch in range(last + 1):
+            wobble = rng.normal(0, 0.06 / math.sqrt(1 + epoch), 2)
+            for index, case in enumerate(cases):
+                logit = case["easy"] + by_case[:, index] + run + case_noise[:, index] + wobble
+                tested = index in test
+                for scope in ("image",) if tested else ("image", "patch"):
+                    counts = self._counts(row["loss"], case, epoch, logit, tested, scope, rng)
+                    if tested and epoch == last:
+                        final[index] = counts
+                    rows.append(
+                        case_row(
+                            identity,
+                            epoch,
+                            case,
+                            counts,
+                            tested,
+                            scope,
+                            tested and epoch == last and status == "done",
+                            rng,
+                        )
+                    )
+        results.write_table(folder / "cases.parquet", rows, results.CASES)
+        results.write_table(
+            folder / "epochs.parquet",
+            [
+                {
+                    **identity,
+                    "epoch": epoch,
+                    "train_loss": None if epoch == 0 else 0.7 * math.exp(-epoch / 5) + 0.1,
+                    "grad_norm": None if epoch == 0 else 0.3,
+                    "n_batches": 20,
+                    "n_patches": 320,
+                    "seconds_train": 0.0 if epoch == 0 else 10.0,
+                    "seconds_evaluate": 4.0,
+                }
+                for epoch in range(last + 1)
+            ],
+            results.EPOCHS,
+        )
+        if status in ("failed", "diverged"):
+            results.write_json(
+                folder / "failed.json",
+                {
+                    "schema_version": results.SCHEMA_VERSION,
+                    "kind": "diverged" if status == "diverged" else "error",
+                    "error": "loss is nan at epoch 4, batch 17"
+                    if status == "diverged"
+                    else "RuntimeError: out of memory",
+                    "traceback": "",
+                    "log": f"trials/{row['name']}",
+                    "attempts": 3,
+                    "epoch": 4,
+                    "batch": 17,
+                    "host": "node2",
+                },
+            )
+        if status not in ("done", "corrupt"):
+            return
+        lesions, histograms, slices = [], [], []
+        for index in test:
+            lesions += lesion_rows(identity, last, cases[index], final[index], rng)
+            histograms.append(histogram_row(identity, last, cases[index], final[index]))
+            if cases[index]["picture"]:
+                slices.append(slice_row(identity, last, cases[index], final[index], rng))
+        results.write_table(folder / "lesions.parquet", lesions, results.LESIONS)
+        results.write_table(folder / "histograms.parquet", histograms, results.HISTOGRAMS)
+        results.write_table(folder / "slices.parquet", slices, results.SLICES)
+        results.write_json(
+            folder / "done.json",
+            {
+                "schema_version": results.SCHEMA_VERSION,
+                "epochs_done": last,
+                "seconds": 14.0 * last,
+                "host": f"node{row['fold'] % 2 + 1}",
+                "device": "cpu",
+                "precision": "fp32",
+                "threads": 1,
+                "versions": {"torch": "2.13.0"},
+                "fingerprint": "f" * 64,
+            },
+        )
+        if status == "corrupt":
+            (folder / "cases.parquet").write_bytes(b"PAR1 cut short")
+
+    def _counts(
+        self,
+        loss: str,
+        case: dict,
+        epoch: int,
+        logit: np.ndarray,
+        tested: bool,
+        scope: str,
+        rng: np.random.Generator,
+    ) -> dict:
+        sensitivity, precision, slow, sharp = CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
+        learnt = 1 - math.exp(-epoch / slow)
+        bonus = 0.0 if tested else 0.35 * learnt
+        bonus += 0.9 * learnt if scope == "patch" else 0.0
+        at_start = 0.55 + 0.3 * (sensitivity - 0.5)
+        sensitivity = expit(
+            logit_of(at_start) * (1 - learnt)
+            + logit_of(sensitivity) * learnt
+            + logit[0] * learnt
+            + bonus
+        )
+        precision = expit(
+            logit_of(0.02) * (1 - learnt) + logit_of(precision) * learnt + logit[1] * learnt + bonus
+        )
+        repeats = 6 if scope == "patch" else 1
+        reference = case["lesion"] * repeats
+        if loss in self.collapsed:
+            tp = fp = 0
+        else:
+            tp = round(sensitivity * reference)
+            fp = round((max(tp, 3 if reference == 0 else 1)) * (1 - precision) / precision)
+            fp = min(fp, case["brain"] * repeats // 2)
+        fn = reference - tp
+        total = (60 * 72 * 40) if scope == "image" else 32**3 * 40
+        return {
+            "tp": tp,
+            "fp": fp,
+            "fn": fn,
+            "tn": total - tp - fp - fn,
+            "fp_sure": int(fp * sharp / (2 + sharp)),
+            "fn_sure": int(fn * sharp / (3 + sharp)),
+        }
+
+
+def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
+    """One trial as sweep.json lists it."""
+    key = hashlib.sha256(f"{cohort} {loss} {seed} {fold} {epochs}".encode()).hexdigest()[:8]
+    slug = "".join(letter if letter.isalnum() else "_" for letter in loss)
+    return {
+        "name": f"{cohort}-{slug}-s{seed}-f{fold}-{key}",
+        "cohort": cohort,
+        "loss": loss,
+        "loss_params": json.dumps({"type": loss, "fields": {}}),
+        "seed": seed,
+        "fold": fold,
+        "epochs": epochs,
+        "hash": key,
+    }
+
+
+def case_row(
+    identity: dict,
+    epoch: int,
+    case: dict,
+    counts: dict,
+    tested: bool,
+    scope: str,
+    final: bool,
+    rng: np.random.Generator,
+) -> dict:
+    """One row of CASES."""
+    image = scope == "image"
+    tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
+    n_ref = len(case["sizes"])
+    hit = 0 if tp == 0 else round(n_ref * min(1.0, 0.2 + tp / max(1, tp + fn)))
+    n_pred = 0 if tp + fp == 0 else max(1, hit + round(math.sqrt(fp) / 2))
+    patches = 40
+    row = {
+        **identity,
+        "epoch": epoch,
+        "split": "test" if tested else "train",
+        "scope": scope,
+        "case": case["case"],
+        "site": case["site"],
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": counts["tn"],
+        "voxel_mm3": case["voxel_mm3"],
+        "fp_masked": int(0.95 * fp),
+        "fp_sure": counts["fp_sure"],
+        "fn_sure": counts["fn_sure"],
+        "n_ref": n_ref if image else None,
+        "n_pred": n_pred if image else None,
+        "n_ref_hit": hit if image else None,
+        "n_pred_hit": min(hit, n_pred) if image else None,
+        "n_pred_masked": n_pred if image else None,
+        "n_pred_hit_masked": min(hit, n_pred) if image else None,
+        "hd95_mm": None,
+        "nsd": None,
+        "wmh_h95_mm": None,
+        "n_patch": None,
+        "patch_dice_sum": None,
+        "patch_dice_n": None,
+        "patch_sensitivity_sum": None,
+        "patch_sensitivity_n": None,
+        "patch_precision_sum": None,
+        "patch_precision_n": None,
+        "loss_value": None if image else 0.6 * math.exp(-epoch / 6) + 0.1,
+    }
+    dice = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
+    if final:
+        undefined = tp + fp == 0 or tp + fn == 0
+        distance = math.nan if undefined else float(3 + 30 * (1 - dice) * rng.uniform(0.7, 1.3))
+        row |= {
+            "hd95_mm": distance,
+            "wmh_h95_mm": distance * 1.1,
+            "nsd": math.nan if undefined else min(1.0, dice + 0.1),
+        }
+    if not image:
+        sensitivity = tp / (tp + fn) if tp + fn else math.nan
+        precision = tp / (tp + fp) if tp + fp else (0.0 if fn else math.nan)
+        row["n_patch"] = patches
+        for name, value in (("dice", dice), ("sensitivity", sensitivity), ("precision", precision)):
+            n = 0 if math.isnan(value) else patches
+            row |= {f"patch_{name}_sum": 0.0 if n == 0 else value * n, f"patch_{name}_n": n}
+    return row
+
+
+def lesion_rows(
+    identity: dict, epoch: int, case: dict, counts: dict, rng: np.random.Generator
+) -> list[dict]:
+    """Rows of LESIONS for one case: larger lesions are found more often."""
+    rows = []
+    share = counts["tp"] / max(1, counts["tp"] + counts["fn"])
+
+    def row(side: str, number: int, voxels: int, hit: bool) -> dict:
+        return {
+            **identity,
+            "epoch": epoch,
+            "case": case["case"],
+            "side": side,
+            "lesion": number,
+            "voxels": voxels,
+            "mm3": voxels * case["voxel_mm3"],
+            "hit": hit,
+            "overlap_voxels": int(voxels * share) if hit else 0,
+            "x": 20.0,
+            "y": 20.0,
+            "z": 20.0,
+        }
+
+    found = 0
+    for number, voxels in enumerate(case["sizes"], 1):
+        hit = bool(share > 0 and rng.random() < share ** (12 / (4 + voxels)))
+        found += hit
+        rows.append(row("ref", number, int(voxels), hit))
+    wrong = round(math.sqrt(counts["fp"]) / 2)
+    for number in range(1, found + wrong + 1):
+        rows.append(row("pred", number, int(rng.integers(1, 60)), number <= found))
+    return rows
+
+
+def histogram_row(identity: dict, epoch: int, case: dict, counts: dict) -> dict:
+    """One row of HISTOGRAMS whose mass above one half is the predicted count."""
+    sharp = CHARACTER.get(identity["loss"], (0, 0, 0, 1.0))[3]
+    half = results.NUM_BINS // 2
+    rise = (np.arange(1, half + 1) / half) ** sharp
+    background = case["brain"] - case["lesion"] - counts["fp"]
+    return {
+        **identity,
+        "epoch": epoch,
+        "case": case["case"],
+        "lesion": spread(counts["fn"], rise[::-1]) + spread(counts["tp"], rise),
+        "background": spread(background, rise[::-1] ** 12) + spread(counts["fp"], rise),
+    }
+
+
+def slice_row(
+    identity: dict, epoch: int, case: dict, counts: dict, rng: np.random.Generator
+) -> dict:
+    """One row of SLICES: the reference with some voxels lost and some added."""
+    reference, brain = case["picture"]["reference"], case["picture"]["brain"]
+    share = counts["tp"] / max(1, counts["tp"] + counts["fn"])
+    grown = reference.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            grown |= np.roll(reference, step, axis)
+    noise = rng.random(reference.shape)
+    predicted = (reference & (noise < share)) | (grown & ~reference & brain & (noise > share))
+    if counts["tp"] + counts["fp"] == 0:
+        predicted = np.zeros_like(reference)
+    return {
+        **identity,
+        "epoch": epoch,
+        "case": case["case"],
+        "prediction": np.packbits(predicted).tobytes(),
+    }
+
+
+def draw_slice(
+    rng: np.random.Generator, lesion_voxels: int, height: int = 72, width: int = 60
+) -> dict:
+    """A picture: an ellipse with two ventricles, bright blobs where the lesions are."""
+    y, x = np.mgrid[:height, :width]
+    y, x = (y - height / 2) / (height / 2), (x - width / 2) / (width / 2)
+    brain = x**2 + y**2 < 0.9
+    ventricles = ((abs(x) - 0.18) / 0.1) ** 2 + (y / 0.35) ** 2 < 1
+    reference = np.zeros((height, width), bool)
+    for _ in range(0 if lesion_voxels == 0 else 5):
+        cy, cx, radius = rng.uniform(-0.5, 0.5), rng.uniform(-0.6, 0.6), rng.uniform(0.05, 0.12)
+        reference |= (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+    reference &= brain & ~ventricles
+    base = 110 * brain + rng.normal(0, 6, brain.shape)
+    flair = np.where(ventricles, 40, base + 90 * reference)
+    t1 = np.where(ventricles, 50, base + 40 * brain - 30 * reference)
+    return {
+        "images": [np.clip(image, 0, 255).astype(np.uint8) for image in (t1, flair)],
+        "reference": reference,
+        "brain": brain,
+    }
+
+
+def channels_of(cohort: str) -> tuple[str, ...]:
+    """Channel names of the cohort's layout."""
+    return CHANNELS.get(cohort, ("t1", "flair"))
+
+
+def spread(total: int, weights: np.ndarray) -> list[int]:
+    """Whole numbers in proportion to the weights, with exactly that total."""
+    share = np.floor(total * weights / weights.sum()).astype(int)
+    share[int(np.argmax(weights))] += total - share.sum()
+    return share.tolist()
+
+
+def expit(value: float) -> float:
+    """The logistic function."""
+    return 1 / (1 + math.exp(-value))
+
+
+def logit_of(value: float) -> float:
+    """Inverse of the logistic function."""
+    return math.log(value / (1 - value))
