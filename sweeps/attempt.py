@@ -1,0 +1,228 @@
+"""One attempt at a trial: from the ledger's checkpoint to done or failed.
+
+The same code in a Ray worker and, without Ray, under `train_one`, so both leave the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TextIO
+
+from sweeps.ledger import LedgerError
+from sweeps.tracking import Run, Tracking
+
+RUN = "lesion_core.trial:run"
+"""What trains; another function with the same arguments can stand in for it in tests."""
+
+SCALARS = ("dice", "sensitivity", "precision")
+SECONDS_BETWEEN_DELIVERIES = 2
+
+
+class NotTheTrialsFault(RuntimeError):
+    """The ledger cannot be reached: try again, from the checkpoint."""
+
+
+class LedgerCalls(Protocol):
+    """What an attempt needs of a ledger: `Ledger` itself, or a stand-in that is far away."""
+
+    def begin(self, trial: Mapping[str, Any], worker: str) -> dict[str, Any]: ...
+    def epoch(self, name: str, report: Mapping[str, Any]) -> None: ...
+    def done(self, name: str, summary: Mapping[str, Any]) -> None: ...
+    def failed(self, trial: Mapping[str, Any], failure: Mapping[str, Any]) -> None: ...
+    def log(self, name: str, text: str) -> None: ...
+    def keep(self, files: Mapping[str, bytes], instead_of: str) -> None: ...
+
+
+def attempt(
+    trial: Mapping[str, Any],
+    cohort: Callable[[], Any],
+    ledger: LedgerCalls,
+    *,
+    device: str,
+    threads: int,
+    tracking: Tracking,
+    run: str = RUN,
+    echo: bool = False,
+) -> bool:
+    """Train until the ledger says done (True) or failed (False).
+
+    ``trial`` is what its trial.json says.  An error of the trial's own - of its code, its data or
+    a loss that diverged - is recorded, not raised.
+
+    Raises:
+        LedgerError, NotTheTrialsFault: the results folder or its keeper failed.
+    """
+    name = trial["name"]
+    begun = ledger.begin(trial, worker=f"{socket.gethostname()}:{os.getpid()}")
+    if begun["state"] == "done":
+        return True
+    with _captured(lambda text: ledger.log(name, text), echo) as output:
+        _announce(name, begun, device, threads)
+        tracked = Run(tracking, trial, _earlier(begun))
+        reached = -1 if begun["epoch"] is None else begun["epoch"]
+
+        def on_epoch(report: Any) -> None:
+            nonlocal reached
+            ledger.epoch(name, dataclasses.asdict(report))
+            reached = report.epoch
+            summary = scalars(report.cases, report.epochs)
+            print(_line(report.epoch, trial["epochs"], summary))
+            output.deliver()
+            tracked.log(report.epoch, summary)
+
+        try:
+            summary = _train(
+                trial, cohort, run,
+                checkpoint=begun["checkpoint"], device=device, threads=threads, on_epoch=on_epoch,
+            )  # fmt: skip
+        except (LedgerError, NotTheTrialsFault):
+            raise
+        except (Exception, SystemExit) as error:  # whatever it is, it is this trial's own
+            traceback.print_exc()
+            output.deliver()
+            ledger.failed(trial, _failure(error, reached + 1))
+            _finish(tracked, ledger, failed=True)
+            return False
+        print(f"done in {summary['seconds']:.1f} s")
+        output.deliver()
+        _finish(tracked, ledger, failed=False)
+        ledger.done(name, summary)
+    return True
+
+
+def scalars(cases: list[dict], epochs: Mapping[str, Any]) -> dict[str, float]:
+    """Means over cases by split and scope, and over how many cases each is defined.
+
+    >>> row = {"split": "test", "scope": "image", "tp": 1, "fp": 1, "fn": 0}
+    >>> scalars([row], {"train_loss": None})["test/image/sensitivity"]
+    1.0
+    """
+    import pandas as pd
+
+    from lesion_core.results import rates
+
+    found: dict[str, float] = {}
+    if epochs["train_loss"] is not None:
+        found["train_loss"] = epochs["train_loss"]
+    for split, scope in dict.fromkeys((row["split"], row["scope"]) for row in cases):
+        part = [row for row in cases if (row["split"], row["scope"]) == (split, scope)]
+        of_cases = rates(pd.DataFrame(part))
+        for metric in SCALARS:
+            defined = of_cases[metric].dropna()
+            found[f"{split}/{scope}/{metric}_cases"] = len(defined)
+            if len(defined):
+                found[f"{split}/{scope}/{metric}"] = float(defined.to_numpy().mean())
+    return found
+
+
+def _train(trial: Mapping[str, Any], cohort: Callable[[], Any], run: str, **arguments: Any) -> dict:
+    from lesion_core.trial import Trial
+
+    module, _, function = run.partition(":")
+    configured = Trial.from_dict(trial["config"])
+    if configured.name != trial["name"]:
+        raise ValueError(
+            f"this worker's code makes {configured.name} of the configuration of {trial['name']}; "
+            "update the code on this machine to the driver's"
+        )
+    return getattr(importlib.import_module(module), function)(configured, cohort(), **arguments)
+
+
+def _failure(error: BaseException, epoch: int) -> dict[str, Any]:
+    """What failed.json says of it."""
+    reason = " ".join(str(error).split()) or "no message"
+    if len(reason) > 400:
+        reason = f"{reason[:400]}..."
+    diverged = type(error).__name__ == "Diverged"
+    hint = ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        hint = "; fewer trials per GPU (--gpus-per-trial 1) or a smaller --batch-size need less"
+    return {
+        "kind": "diverged" if diverged else "error",
+        "error": f"{reason if diverged else f'{type(error).__name__}: {reason}'}{hint}",
+        "traceback": "".join(traceback.format_exception(error)),
+        "epoch": getattr(error, "epoch", epoch),
+        "batch": getattr(error, "batch", None),
+        "host": socket.gethostname(),
+    }
+
+
+def _finish(tracked: Run, ledger: LedgerCalls, *, failed: bool) -> None:
+    files = tracked.finish(failed=failed)
+    if files:
+        ledger.keep(files, tracked.replaces)
+
+
+def _earlier(begun: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """The epochs that earlier attempts left."""
+    return [
+        (row["epoch"], scalars([c for c in begun["cases"] if c["epoch"] == row["epoch"]], row))
+        for row in begun["epochs"]
+    ]
+
+
+# ------------------------------------------------------------------------------------- what it says
+def _announce(name: str, begun: Mapping[str, Any], device: str, threads: int) -> None:
+    start = "from the start" if begun["epoch"] is None else f"after epoch {begun['epoch']}"
+    print(
+        f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: attempt {begun['attempt']}, {start}, on "
+        f"{socket.gethostname()}, {device}, {threads} thread{'s' if threads > 1 else ''}"
+    )
+    for note in begun["notes"]:
+        print(f"thrown away, since it cannot be trusted: {note}")
+
+
+def _line(epoch: int, of: int, summary: Mapping[str, float]) -> str:
+    dice = summary.get("test/image/dice")
+    shown = "undefined" if dice is None else f"{dice:.3f}"
+    loss = f"loss {summary['train_loss']:.5f}, " if "train_loss" in summary else "untrained, "
+    return f"epoch {epoch}/{of}: {loss}mean Dice of the test images {shown}"
+
+
+class _Output:
+    """Collects what is printed, for the ledger; shows it too if asked."""
+
+    def __init__(self, send: Callable[[str], None], terminal: TextIO | None) -> None:
+        self._send, self._terminal = send, terminal
+        self._parts: list[str] = []
+        self._delivered = time.monotonic()
+
+    def write(self, text: str) -> int:
+        self._parts.append(text)
+        if self._terminal is not None:
+            self._terminal.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Called after every line by some; each delivery is a message to the ledger's host."""
+        if time.monotonic() - self._delivered > SECONDS_BETWEEN_DELIVERIES:
+            self.deliver()
+
+    def deliver(self) -> None:
+        self._delivered = time.monotonic()
+        parts, self._parts = self._parts, []
+        if parts:
+            self._send("".join(parts))
+        if self._terminal is not None:
+            self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def _captured(send: Callable[[str], None], echo: bool) -> Iterator[_Output]:
+    output = _Output(send, sys.stdout if echo else None)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):  # type: ignore[type-var]
+        try:
+            yield output
+        finally:
+            output.deliver()

@@ -1,0 +1,102 @@
+"""What every command here does alike: reads its flags, reports mistakes in one line, stops.
+
+Exit status: 0 everything done; 1 something failed; 2 the input was wrong; 130 or 143 stopped by
+Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, TypeVar
+
+import tyro
+
+from sweeps.ledger import LedgerError
+
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """Someone wants this process to end."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_status = 128 + signal_number
+
+
+def read_flags(kind: type[T], arguments: Sequence[str], default: T | None = None) -> T:
+    """The flags as an instance of a dataclass; its field docstrings are the help.
+
+    Raises:
+        ValueError: an unknown flag, or a value that does not fit.
+    """
+    said = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,), **options
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise ValueError(_one_line(said.getvalue())) from None
+
+
+def run(command: Callable[[Sequence[str]], int]) -> int:
+    """Exit status of a command, given the flags that this process was started with."""
+    catch_signals()
+    try:
+        return command(sys.argv[1:])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except LedgerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return stop.exit_status
+    except BrokenPipeError:  # the reader of a pipe (head, less) has left
+        sys.stderr.close()
+        return 141
+
+
+def catch_signals() -> None:
+    """Ctrl-C, SIGTERM and a closed terminal raise `Stopped` (Ray puts its own handlers there)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+
+def ignore_signals() -> None:
+    """While cleaning up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _one_line(message: str) -> str:
+    """tyro's box of several lines as one.
+
+    >>> _one_line("╭─ Invalid ─╮\\n│ epochs: x │\\n│ is bad    │\\n│ ───────── │\\n╰───────────╯")
+    'epochs: x is bad; see --help'
+    """
+    parts = [[]]
+    for line in message.splitlines():
+        text = line.strip("│ \t")
+        if re.fullmatch(r"[─-]+", text):
+            parts.append([])
+        elif text and not text.startswith(("╭", "╰")):
+            parts[-1].append(text)
+    lines = [" ".join(part) for part in parts if part]
+    lines = [line for line in lines if not re.match(r"(For full helptext|Help:)", line)]
+    return "; ".join([*lines, "see --help"])

@@ -1,0 +1,139 @@
+"""How long will it take?  From finished trials, or else from a few steps on this machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.options import Data, Machines
+from sweeps.progress import duration
+
+if TYPE_CHECKING:
+    from lesion_core.images import LoadedCohort
+    from lesion_core.trial import Trial
+
+
+def predicted(
+    trials: Sequence[Trial],
+    data: Sequence[Data],
+    states: Mapping[str, Mapping[str, Any]],
+    machines: Machines,
+    results: Path,
+) -> str:
+    """A sentence or two for people."""
+    slots, where, device = _slots(machines)
+    spent = finished_seconds(results)
+    total, sources = 0.0, []
+    for cohort, number in Counter(trial.cohort for trial in trials).items():
+        if spent.get(cohort):
+            seconds = statistics.mean(spent[cohort])
+            source = f"mean of {len(spent[cohort])} finished trials in this folder"
+        else:
+            (found,) = [item for item in data if item.name == cohort]
+            trial = next(trial for trial in trials if trial.cohort == cohort)
+            seconds = calibrated(trial, found.load(), device, machines.cpus_per_trial)
+            source = f"from one training step and one evaluation batch on this machine's {device}"
+        total += number * seconds
+        sources.append(f"{duration(seconds)} per trial of {cohort}: {source}")
+    at_once = max(1, min(slots, len(trials)))
+    hours = total / at_once / 3600
+    return (
+        f"predicted: {hours:.3g} h ({duration(3600 * hours)}), {at_once} at a time on {where}\n"
+        + "\n".join(f"    {source}" for source in sources)
+    )
+
+
+def finished_seconds(results: Path) -> dict[str, list[float]]:
+    """Seconds of the trials that are done, by cohort."""
+    from lesion_core.results import read_meta, trial_status
+
+    spent: dict[str, list[float]] = {}
+    if (results / "sweep.json").exists():
+        for trial in read_meta(results)["trials"]:
+            state = trial_status(results / "trials" / trial["name"])
+            if state["status"] == "done" and state["seconds"]:
+                spent.setdefault(trial["cohort"], []).append(state["seconds"])
+    return spent
+
+
+def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) -> float:
+    """Seconds that a trial should take, by the speed of its batches and how many it has."""
+    import numpy as np
+    import torch
+
+    from lesion_core.evaluate import image_counts
+    from lesion_core.patches import Volumes
+    from lesion_core.train import autocast, generator, train_epoch
+    from lesion_core.unet import UNet3d
+
+    torch.set_num_threads(threads)
+    settings = trial.settings
+    images = cohort.images
+    volumes = Volumes.of(
+        images, patch_size=settings.patch_size, stride=settings.stride or 1, device=device
+    )
+    patches = volumes.training_patches(range(len(images)), settings.flip)
+    num_windows = sum(len(volumes.windows(index)) for index in range(len(images)))
+    num_mirrored = len(patches) // 2 if settings.flip else 0
+    network: Any = UNet3d(len(cohort.channels), settings.filters).to(device)
+    if device == "cpu":  # as in a trial
+        network.to(memory_format=torch.channels_last_3d)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    batch = patches[np.arange(settings.batch_size) % len(patches)]
+
+    def step() -> None:
+        shuffle = generator(0, 0, 0, "calibration")
+        train_epoch(
+            network, optimiser, trial.loss, volumes, batch, settings, epoch=1, shuffle=shuffle
+        )
+
+    @torch.no_grad()
+    def predict() -> None:
+        inputs, _ = volumes.gather(batch)
+        with autocast(volumes.device, settings.precision):
+            float(network(inputs).float().sum())  # waits for the device
+
+    def count() -> None:
+        image_counts(images[0], np.zeros(images[0].box_shape, dtype=np.float32))
+
+    trained = len(patches) * (trial.num_folds - 1) / trial.num_folds
+    evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
+    training = trained / settings.batch_size * _seconds(step)
+    evaluation = evaluated / settings.batch_size * _seconds(predict)
+    evaluation += len(images) * _seconds(count)
+    return settings.epochs * training + (settings.epochs + 1) * evaluation
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Of the second time: the first one allocates."""
+    work()
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _slots(machines: Machines) -> tuple[int, str, str]:
+    """How many trials at a time, where, and the device to calibrate on."""
+    import torch
+
+    on_gpu = torch.cuda.is_available() and machines.gpus_per_trial != 0
+    device = "cuda" if on_gpu else "cpu"
+    if machines.address is not None:
+        from sweeps.launch import connected
+
+        with connected(machines) as cluster:
+            return cluster.slots, cluster.where, device
+    slots = len(os.sched_getaffinity(0)) // machines.cpus_per_trial
+    if on_gpu:
+        slots = min(slots, int(torch.cuda.device_count() / (machines.gpus_per_trial or 1) + 1e-6))
+    if slots < 1:
+        raise ValueError(
+            f"--cpus-per-trial {machines.cpus_per_trial}: this machine has "
+            f"{len(os.sched_getaffinity(0))}; expected that or less"
+        )
+    return slots, "this machine", device

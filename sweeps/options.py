@@ -1,0 +1,191 @@
+"""The flags that sweeps share, and the data and settings that they stand for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from lesion_core.cohorts import Cohort
+    from lesion_core.images import LoadedCohort
+    from lesion_core.train import TrainSettings
+    from lesion_core.trial import Trial
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How each network is trained; the defaults are the paper's."""
+
+    epochs: int = 25
+    """Passes over the training patches."""
+    batch_size: int = 16
+    """Patches per step."""
+    patch_size: int = 32
+    """Side of the cubic patches, voxels; they overlap by half."""
+    learning_rate: float = 1e-4
+    """Of Adam, constant."""
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the network's arithmetic; weights and loss stay fp32."""
+
+    def settings(self) -> TrainSettings:
+        """Raises ValueError when they contradict each other."""
+        from lesion_core.train import TrainSettings
+        from lesion_core.unet import UNet3d
+
+        settings = TrainSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            patch_size=self.patch_size,
+            learning_rate=self.learning_rate,
+            filters=self.filters,
+            precision=self.precision,
+        )
+        UNet3d(1, settings.filters)  # refuses widths that it cannot have
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """Where trials run, and how much of it each one takes."""
+
+    address: str | None = None
+    """Ray cluster: auto (the one this machine belongs to) or host:port; none: this machine."""
+    cpus_per_trial: int = 1
+    """CPU cores, and threads, of a trial."""
+    gpus_per_trial: float | None = None
+    """GPUs of a trial: 1, 0, or 1/n to share one; default: 1 where there are any."""
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_trial < 1:
+            raise ValueError(f"--cpus-per-trial {self.cpus_per_trial}: expected 1 or more")
+        gpus = self.gpus_per_trial
+        if gpus and not (0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 1e-6):
+            raise ValueError(
+                f"--gpus-per-trial {gpus:g}: expected 0, 1 or 1/n such as 0.5 or 0.25: "
+                "a trial uses one GPU, or an equal share of one"
+            )
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(
+                f"--address {self.address}: Ray's client protocol is not supported; run this on a "
+                "machine of the cluster, with --address auto"
+            )
+
+
+@dataclass(frozen=True)
+class Data:
+    """A cohort on disk, looked through but not loaded."""
+
+    cohort: Cohort
+    folder: Path
+    """The data folder, not the cohort's."""
+    cases: list[str]
+    fingerprint: str
+
+    @staticmethod
+    def of(cohort: Cohort, folder: Path) -> Data:
+        """Raises ValueError when the cohort is not there or a file cannot be read."""
+        from lesion_core.images import fingerprint
+
+        cases = [case.id for case in cohort.cases(folder)]
+        return Data(cohort, folder, cases, fingerprint(cohort, folder))
+
+    @property
+    def name(self) -> str:
+        return self.cohort.name
+
+    def load(self) -> LoadedCohort:
+        """Raises ValueError at the first case that cannot be used, or if a file has changed."""
+        from lesion_core.images import load_cohort
+
+        begun = time.monotonic()
+        loaded = load_cohort(self.cohort, self.folder)
+        if loaded.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"{self.folder / self.name}: the files change while they are read; wait until "
+                "they are complete"
+            )
+        size = sum(image.voxels.nbytes for image in loaded.images) / 1e9
+        print(
+            f"{self.name}: {len(loaded.images)} cases, {size:.1f} GB, "
+            f"read in {time.monotonic() - begun:.0f} s"
+        )
+        odd = [warning for image in loaded.images for warning in image.warnings]
+        for warning in odd[:3]:
+            print(f"  warning: {warning}")
+        if len(odd) > 3:
+            print(f"  and {len(odd) - 3} more warnings, listed in the report")
+        return loaded
+
+
+def request(
+    trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
+) -> dict[str, Any]:
+    """What sweep.json shall say of these trials (`Ledger.ask`)."""
+    from lesion_core.cohorts import cohort_to_dict
+    from lesion_core.folds import test_folds
+
+    return {
+        "command": command_line(),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "losses": list(dict.fromkeys(trial.loss_label for trial in trials)),
+        "settings": settings.to_dict(),
+        "num_folds": num_folds,
+        "folds": {cohort.name: test_folds(cohort.cases, num_folds) for cohort in data},
+        "cohorts": {
+            cohort.name: {
+                "fingerprint": cohort.fingerprint,
+                "channels": list(cohort.cohort.channels),
+                "num_cases": len(cohort.cases),
+                "definition": cohort_to_dict(cohort.cohort),
+            }
+            for cohort in data
+        },
+        "trials": [trial.row() for trial in trials],
+    }
+
+
+def described(trial: Trial) -> dict[str, Any]:
+    """What trial.json says of a trial (but the schema version)."""
+    return trial.row() | {"config": json.loads(json.dumps(trial.to_dict()))}
+
+
+def command_line() -> str:
+    """As typed, for messages and sweep.json."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def git_commit() -> str | None:
+    """Of this code, marked if files differ from it; None outside a checkout."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}-changed" if changes else commit
+
+
+def versions() -> dict[str, str]:
+    """Of what computes and what schedules."""
+    import platform
+    from importlib.metadata import version
+
+    libraries = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
+    return {"python": platform.python_version()} | {name: version(name) for name in libraries}

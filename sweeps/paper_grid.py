@@ -1,0 +1,141 @@
+"""The paper's grid: every loss x seed x fold, on every cohort that is there.
+
+    python sweeps/paper_grid.py --address auto      the whole grid on a running Ray cluster
+    python sweeps/paper_grid.py --demo              a small simulated cohort, minutes on two cores
+
+175 trials per cohort.  The same command again goes on where it stopped, adds what is asked for
+beyond, and does nothing once everything is done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from sweeps import command
+from sweeps.options import Data, Machines, Training
+from sweeps.tracking import Mode
+
+if TYPE_CHECKING:
+    from lesion_core.cohorts import Cohort
+    from lesion_core.trial import Trial
+
+LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
+"""`lesion_core.losses.PAPER_LOSSES`, which loads torch: --help should not wait for it."""
+
+SEEDS = (42, 80702, 74794, 62021, 48497)
+"""Those of the authors' code."""
+
+DEMO = "demo"
+"""Name of the demo's simulated cohort."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperGrid(Training, Machines):
+    """Train every loss with every seed on every fold, and compare them in a report.
+
+    Exit status: 0 every trial done, 1 some failed, 2 wrong input.
+    """
+
+    data: Path = Path("data")
+    """Folder that holds the cohorts' folders."""
+    results: Path = Path("results/paper_grid")
+    """Folder for what trials produce; the same folder again goes on."""
+    cohorts: tuple[str, ...] = ()
+    """Of wmh2017, lit, simulated, simulated_lit, or a folder below --data (with --channels);
+    default: the real ones found there."""
+    channels: tuple[str, ...] = ()
+    """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
+    losses: tuple[str, ...] = LOSSES
+    """Names, names with fields such as focal(alpha=0.3,gamma=1.5), or module:name of your own."""
+    seeds: tuple[int, ...] = SEEDS
+    """One whole cross-validation per seed."""
+    folds: int = 5
+    """Folds of the cross-validation."""
+    wandb: Mode = "auto"
+    """Weights & Biases; auto: online if a key is configured, else offline."""
+    retry_failed: bool = False
+    """Run trials again that failed by their own fault."""
+    dry_run: bool = False
+    """Only say what would run, what is done, and how many hours it would take."""
+    demo: bool = False
+    """All losses on a small simulated cohort with a narrow network, in minutes."""
+    no_report: bool = False
+    """Build no report at the end."""
+
+    def cohort_objects(self) -> list[Cohort]:
+        """Raises ValueError when a name is unknown, or none is given and none is there."""
+        from lesion_core.cohorts import Simulated, cohort_named, cohorts_found
+
+        names = self.cohorts or tuple(cohorts_found(self.data))
+        if not names:
+            raise ValueError(
+                f"no cohort in {self.data}/ (looked for wmh2017 and lit); try --demo, use "
+                "--cohorts simulated, or prepare a download with `python -m lesion_core.prepare`"
+            )
+        demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=2.5)
+        return [
+            demo if name == DEMO else cohort_named(name, self.channels)
+            for name in dict.fromkeys(names)
+        ]
+
+    def trials(self, data: Sequence[Data]) -> list[Trial]:
+        """In an order that makes an unfinished sweep useful: all losses of a fold, all folds of
+        a seed, then the next seed."""
+        from lesion_core.losses import loss_named
+        from lesion_core.trial import Trial
+
+        settings = self.settings()
+        losses = [loss_named(name) for name in dict.fromkeys(self.losses)]
+        seeds = list(dict.fromkeys(self.seeds))
+        return [
+            Trial(
+                cohort=cohort.name,
+                fingerprint=cohort.fingerprint,
+                loss=loss,
+                seed=seed,
+                fold=fold,
+                num_folds=self.folds,
+                settings=settings,
+            )
+            for seed, fold, cohort, loss in product(seeds, range(self.folds), data, losses)
+        ]
+
+
+DEMO_GRID = PaperGrid(
+    cohorts=(DEMO,),
+    results=Path("results/demo"),
+    seeds=SEEDS[:2],
+    folds=2,
+    epochs=6,
+    filters=(8, 16, 32, 64),
+    learning_rate=3e-3,
+)
+"""The defaults of the other flags under --demo."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    default = DEMO_GRID if "--demo" in arguments else PaperGrid()
+    grid = command.read_flags(PaperGrid, arguments, default)
+    for flag in ("losses", "seeds"):
+        if not getattr(grid, flag):
+            raise ValueError(f"--{flag} is empty; name at least one")
+    grid.settings()  # mistakes show before the data are read
+    from sweeps.sweep import Sweep
+
+    data = [Data.of(cohort, grid.data) for cohort in grid.cohort_objects()]
+    sweep = Sweep(grid.trials(data), data, grid.settings(), grid.folds, grid.results)
+    if grid.dry_run:
+        return sweep.dry_run(grid, retry_failed=grid.retry_failed)
+    return sweep.run(grid, grid.wandb, retry_failed=grid.retry_failed, report=not grid.no_report)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

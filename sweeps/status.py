@@ -1,0 +1,128 @@
+"""How far is a sweep?  Reads a results folder at any time, also while the sweep runs.
+
+python sweeps/status.py results/paper_grid --watch
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from sweeps import command
+from sweeps.ledger import PROGRESS
+from sweeps.lock import Holder, holder
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Show what a results folder holds: done, running, failed, left.
+
+    Exit status: 0 every trial is done; 1 some are not; 2 not a results folder.
+    """
+
+    results: tyro.conf.Positional[Path]
+    """Folder that holds sweep.json."""
+    watch: bool = False
+    """Show it again every two seconds until every trial is done or the sweep stops."""
+
+
+def states(results: Path, driver: Holder | None) -> dict[str, dict[str, Any]]:
+    """`results.trial_status` of every trial asked for, and ``running`` where a driver is at it."""
+    from lesion_core.results import read_meta, trial_status
+
+    found = {}
+    for trial in read_meta(results)["trials"]:
+        folder = results / "trials" / trial["name"]
+        state = trial | trial_status(folder)
+        if state["status"] == "partial" and driver is not None:
+            with suppress(OSError, ValueError):
+                progress = json.loads((folder / PROGRESS).read_text())
+                if progress.get("driver") == driver.token:
+                    state |= {"status": "running", "worker": progress.get("worker", "")}
+        found[trial["name"]] = state
+    return found
+
+
+def table(
+    results: Path, found: Mapping[str, Mapping[str, Any]], driver: Holder | None
+) -> RenderableType:
+    """What to show of them."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=str(results), title_justify="left")
+    columns = ("done", "running", "failed", "diverged", "corrupt", "interrupted", "left")
+    shown.add_column("cohort")
+    shown.add_column("loss")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    shown.add_column("epochs", justify="right")
+    rows = dict.fromkeys((state["cohort"], state["loss"]) for state in found.values())
+    for cohort, loss in [*rows, ("", "all")]:
+        part = [
+            state
+            for state in found.values()
+            if loss == "all" or (state["cohort"], state["loss"]) == (cohort, loss)
+        ]
+        count = Counter(state["status"] for state in part)
+        count["interrupted"], count["left"] = count["partial"], count["missing"]
+        trained = sum(state["epochs_done"] or 0 for state in part)
+        asked = sum(state["epochs"] for state in part)
+        numbers = [str(count[column]) if count[column] else "" for column in columns]
+        shown.add_row(cohort, loss, *numbers, f"{trained}/{asked}", end_section=loss != "all")
+    held = f"in use by {driver}" if driver else "no driver is at work"
+    lines = [
+        f"running: {name}, epoch {state['epochs_done']}/{state['epochs']}, on {state['worker']}"
+        for name, state in found.items()
+        if state["status"] == "running"
+    ]
+    for name, state in found.items():
+        if state["status"] in ("failed", "diverged", "corrupt"):
+            log = results / (state["log"] or f"trials/{name}/log.txt")
+            lines += [f"{state['status']}: {name}", f"    why: {state['error']}", f"    log: {log}"]
+    return Group(shown, Text("\n".join([held, *lines]), overflow="fold"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = command.read_flags(Status, arguments)
+    from rich.console import Console
+    from rich.live import Live
+
+    driver = holder(asked.results)
+    found = states(asked.results, driver)
+    if asked.watch:
+        with Live(table(asked.results, found, driver), auto_refresh=False) as live:
+            while driver is not None and not _all_done(found):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                driver = holder(asked.results)
+                found = states(asked.results, driver)
+                live.update(table(asked.results, found, driver), refresh=True)
+    else:
+        Console().print(table(asked.results, found, driver))
+    return 0 if _all_done(found) else 1
+
+
+def _all_done(found: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(state["status"] == "done" for state in found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

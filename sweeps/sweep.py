@@ -1,0 +1,189 @@
+"""From a list of trials to a finished results folder, its failures and its report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps import options
+from sweeps.ledger import Ledger
+from sweeps.lock import Lock
+from sweeps.options import ROOT, Data, Machines
+from sweeps.tracking import Mode, Tracking
+
+if TYPE_CHECKING:
+    from lesion_core.train import TrainSettings
+    from lesion_core.trial import Trial
+
+FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run, and where its results go."""
+
+    trials: Sequence[Trial]
+    data: Sequence[Data]
+    settings: TrainSettings
+    num_folds: int
+    results: Path
+
+    def run(
+        self, machines: Machines, wandb: Mode, *, retry_failed: bool = False, report: bool = True
+    ) -> int:
+        """Run what is not done yet; returns the exit status.
+
+        Raises:
+            ValueError: the folder holds another sweep, or is in use; no such cluster or data.
+            LedgerError: the folder cannot be written.
+        """
+        tracking = Tracking.decide(wandb, self.results)
+        trials = {trial["name"]: trial for trial in map(options.described, self.trials)}
+        with Lock(self.results, options.command_line()) as lock:
+            ledger = Ledger(self.results, lock.token)
+            self._warn_of_other_versions()
+            ledger.ask(self._request())
+            states = ledger.states(list(trials))
+            for name, state in states.items():
+                if state["status"] == "corrupt":
+                    print(f"{name} is damaged and runs again: {state['error']}", file=sys.stderr)
+            left = ledger.missing(list(trials), retry_failed=retry_failed)
+            print(f"{self.results}: {_counted(states, left)}", flush=True)
+            if left:
+                self._launch([trials[name] for name in left], ledger, lock, machines, tracking)
+                states = ledger.states(list(trials))
+            else:
+                print("nothing to do")
+        unfinished = _print_failures(self.results, states)
+        done = sum(state["status"] == "done" for state in states.values())
+        print(f"{done} of {len(states)} trials are done")
+        if left and (hint := tracking.hint(self.results)):
+            print(hint)
+        print(f"ledger: {self.results}")
+        reported = not report or not done or build_report(self.results)
+        return 1 if unfinished or not reported else 0
+
+    def dry_run(self, machines: Machines, *, retry_failed: bool = False) -> int:
+        """Say what `run` would do, and how long it would take; writes nothing."""
+        from sweeps import estimate
+
+        ledger = Ledger(self.results)
+        ledger.united(self._request())
+        trials = {trial.name: trial for trial in self.trials}
+        states = ledger.states(list(trials))
+        left = ledger.missing(list(trials), retry_failed=retry_failed)
+        print(f"{self.results}: {_counted(states, left)}")
+        for name in left:
+            print(f"would run  {name}")
+        if left:
+            rows = [trials[name] for name in left]
+            print(estimate.predicted(rows, self.data, states, machines, self.results))
+        return 0
+
+    def _launch(
+        self,
+        trials: list[dict[str, Any]],
+        ledger: Ledger,
+        lock: Lock,
+        machines: Machines,
+        tracking: Tracking,
+    ) -> None:
+        from lesion_core.images import describe
+        from sweeps.launch import connected
+
+        stored = [trial["config"]["loss"].get("import", "") for trial in trials]
+        modules = [path.partition(":")[0] for path in stored if path]
+        with connected(machines, modules) as cluster:
+            each = f"{cluster.cpus_per_trial} CPU" + (
+                f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
+            )
+            at_once = min(cluster.slots, len(trials))
+            print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
+            needed = {trial["cohort"] for trial in trials}
+            cohorts = {data.name: data.load() for data in self.data if data.name in needed}
+            for name, cohort in cohorts.items():
+                ledger.write_cohort(name, *describe(cohort))
+            sys.stdout.flush()
+            cluster.run(
+                trials,
+                cohorts,
+                self.results,
+                token=lock.token,
+                tracking=tracking,
+                already_done=len(self.trials) - len(trials),
+            )
+
+    def _request(self) -> dict[str, Any]:
+        return options.request(self.trials, self.data, self.settings, self.num_folds)
+
+    def _warn_of_other_versions(self) -> None:
+        from lesion_core.results import read_meta
+
+        if not (self.results / "sweep.json").exists():
+            return
+        before, now = read_meta(self.results).get("versions", {}), options.versions()
+        changed = [
+            f"{name} {before[name]} -> {now[name]}"
+            for name in ("torch", "numpy", "scipy", "monai")
+            if name in before and before[name] != now[name]
+        ]
+        if changed:
+            print(
+                f"warning: earlier trials in {self.results} ran with other versions "
+                f"({', '.join(changed)}); equal seeds may differ in the last digits",
+                file=sys.stderr,
+            )
+
+
+def build_report(results: Path) -> bool:
+    """Build the report if it is older than the ledger, and say where it is.
+
+    In a process of its own: a sweep needs nothing of what reports are made with.
+    """
+    page = results / "report" / "report.html"
+    newest = max(
+        (file.stat().st_mtime for file in results.glob("trials/*/*.json")),
+        default=(results / "sweep.json").stat().st_mtime,
+    )
+    if not (page.exists() and page.stat().st_mtime > newest):
+        command = [sys.executable, str(ROOT / "analysis" / "report.py"), str(results)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if finished.returncode:
+            reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
+            print(f"the report could not be built ({reason}); try: {' '.join(command)}")
+            return False
+    print(f"report: {page}")
+    return True
+
+
+def _counted(states: Mapping[str, Mapping[str, Any]], left: Sequence[str]) -> str:
+    count = Counter(state["status"] for state in states.values())
+    parts = [f"{len(states)} trials", f"{count['done']} done", f"{len(left)} to run"]
+    skipped = sum(
+        states[name]["status"] in ("failed", "diverged") for name in states.keys() - set(left)
+    )
+    if skipped:
+        parts.append(f"{skipped} failed before (--retry-failed runs them again)")
+    return ", ".join(parts)
+
+
+def _print_failures(results: Path, states: Mapping[str, Mapping[str, Any]]) -> int:
+    """Which trials are not done, why, and where their logs are; returns how many."""
+    unfinished = [name for name, state in states.items() if state["status"] != "done"]
+    for name in unfinished[:FAILURES_SHOWN]:
+        state = states[name]
+        log = results / (state.get("log") or f"trials/{name}/log.txt")
+        print(f"{state['status']}: {name}")
+        print(f"    why: {state.get('error') or 'it was not finished; run the same command again'}")
+        print(f"    log: {log}")
+    if len(unfinished) > FAILURES_SHOWN:
+        print(
+            f"and {len(unfinished) - FAILURES_SHOWN} more: "
+            f"{sys.executable} {ROOT / 'sweeps' / 'status.py'} {results}"
+        )
+    return len(unfinished)

@@ -1,0 +1,113 @@
+"""One trial without Ray: the debugging door.
+
+    python sweeps/train_one.py --cohort wmh2017 --loss focal1 --seed 42 --fold 0
+
+Same ledger, same bits as in a sweep with as many --cpus-per-trial.  A breakpoint works, a
+traceback is the whole one, and a trial that was stopped goes on from its newest epoch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from sweeps import command, options
+from sweeps.attempt import attempt
+from sweeps.ledger import Ledger
+from sweeps.lock import Lock
+from sweeps.options import Data, Training
+from sweeps.tracking import Mode, Tracking
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOne(Training):
+    """Train one network, here and now.
+
+    Exit status: 0 done, 1 failed, 2 wrong input.
+    """
+
+    cohort: str
+    """wmh2017, lit, simulated, simulated_lit, or a folder below --data (with --channels)."""
+    data: Path = Path("data")
+    """Folder that holds the cohort's folder."""
+    channels: tuple[str, ...] = ()
+    """File names without ending, of a cohort that is just a folder."""
+    results: Path = Path("results/train_one")
+    """Folder for what the trial produces; may be that of a sweep with the same settings."""
+    loss: str = "xent"
+    """A name, a name with fields such as focal(alpha=0.3,gamma=1.5), or module:name."""
+    seed: int = 42
+    """With the fold, decides initial weights and batch order."""
+    fold: int = 0
+    """Which fold is tested, from 0."""
+    folds: int = 5
+    """Folds of the cross-validation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU if there is one."""
+    cpus_per_trial: int = 1
+    """Threads.  On a CPU, another number gives other last digits."""
+    wandb: Mode = "disabled"
+    """Weights & Biases."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    one = command.read_flags(TrainOne, arguments)
+    if one.cpus_per_trial < 1:
+        raise ValueError(f"--cpus-per-trial {one.cpus_per_trial}: expected 1 or more")
+    settings = one.settings()
+    from lesion_core.cohorts import cohort_named
+    from lesion_core.images import describe
+    from lesion_core.losses import loss_named
+    from lesion_core.trial import Trial
+
+    data = Data.of(cohort_named(one.cohort, one.channels), one.data)
+    trial = Trial(
+        cohort=data.name,
+        fingerprint=data.fingerprint,
+        loss=loss_named(one.loss),
+        seed=one.seed,
+        fold=one.fold,
+        num_folds=one.folds,
+        settings=settings,
+    )
+    tracking = Tracking.decide(one.wandb, one.results)
+    folder = one.results / "trials" / trial.name
+    with Lock(one.results, options.command_line()) as lock:
+        ledger = Ledger(one.results, lock.token)
+        ledger.ask(options.request([trial], [data], settings, one.folds))
+        if not ledger.missing([trial.name], retry_failed=True):
+            print(f"nothing to do: {folder} is done")
+            return 0
+        cohort = data.load()
+        ledger.write_cohort(data.name, *describe(cohort))
+        done = attempt(
+            options.described(trial),
+            lambda: cohort,
+            ledger,
+            device=_device(one.device),
+            threads=one.cpus_per_trial,
+            tracking=tracking,
+            echo=True,
+        )
+    print(f"{'done' if done else 'failed'}: {folder}")
+    return 0 if done else 1
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is usable here; use --device cpu")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
