@@ -20,9 +20,9 @@ def test_folds(cases: Sequence[str], num_folds: int) -> list[list[str]]:
     if num_folds < 2:
         raise ValueError(f"{num_folds} folds: expected at least 2, so that some cases are trained")
     if len(cases) < num_folds:
+        fix = f"ask for {len(cases)} folds or fewer, or add cases" if cases[1:] else "add cases"
         raise ValueError(
-            f"{len(cases)} cases for {num_folds} folds: every fold needs a test case; "
-            f"ask for {len(cases)} folds or fewer, or add cases"
+            f"{len(cases)} cases for {num_folds} folds: every fold needs a test case; {fix}"
         )
     return [list(cases[fold::num_folds]) for fold in range(num_folds)]
 

@@ -359,20 +359,24 @@ def _read(path: Path) -> _File:
     """Opens a NIfTI file; decompresses it whole, so that its checksum is verified."""
     try:
         content = path.read_bytes()
-        if not content:
-            raise ValueError(f"{path}: the file is empty (0 bytes); copy or download it again")
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" and content:
             content = gzip.decompress(content)
-        kind = _nifti_version(path, content)
-        header: Any = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
-        header_mm = np.array(header["pixdim"][1:4], dtype=np.float64)
-        if not (np.isfinite(header_mm).all() and (header_mm > 0).all()):  # nibabel changes them
-            raise ValueError(
-                f"{path}: voxel size {_by(header_mm)} mm in the header; expected positive numbers; "
-                "correct pixdim in the header"
-            )
-        image: Any = kind.from_bytes(content)
-    except (OSError, EOFError, zlib.error, HeaderDataError, ImageFileError) as error:
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(_unreadable(path, error)) from None
+    if not content:
+        raise ValueError(f"{path}: the file is empty; copy or download it again")
+    kind = _nifti_version(path, content)
+    header: Any = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+    header_mm = np.array(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(header_mm).all() and (header_mm > 0).all()):  # nibabel would change them
+        raise ValueError(
+            f"{path}: voxel size {_by(header_mm)} mm in the header; expected positive numbers; "
+            "correct pixdim in the header"
+        )
+    try:
+        with np.errstate(invalid="ignore"):
+            image: Any = kind.from_bytes(content)
+    except (HeaderDataError, ImageFileError, ValueError, OverflowError) as error:
         raise ValueError(_unreadable(path, error)) from None
     if len(image.shape) != 3 or min(image.shape) < 1:
         raise ValueError(
