@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 WMH_DEPTH = 5
 """How deep below the cohort's folder a WMH case may lie (Amsterdam/GE3T/100 is 3)."""
@@ -152,7 +152,7 @@ class Simulated:
         return _wmh_cases(folder) if self.kind == "wmh" else _flat_cases(folder, self.channels)
 
     @property
-    def _parameters(self) -> dict[str, object]:
+    def _parameters(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def _make(self, folder: Path) -> None:
