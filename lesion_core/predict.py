@@ -1,0 +1,134 @@
+"""Trained trials -> NIfTI masks: ``python -m lesion_core.predict RESULTS --data DIR --out DIR``.
+
+Writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own images, for the
+test cases of each complete trial (each case is then predicted by networks that never saw it).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from lesion_core.cohorts import cohort_from_dict
+from lesion_core.evaluate import THRESHOLD, predict_volume
+from lesion_core.folds import test_folds
+from lesion_core.images import Image, LoadedCohort, load_cohort
+from lesion_core.results import read_meta, trial_status
+from lesion_core.train import TrainSettings
+from lesion_core.unet import UNet3d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Write the masks that trained trials predict, as NIfTI files."""
+
+    results: Path
+    """Results folder of a sweep."""
+    data: Path = Path("data")
+    """Folder that holds the sweep's cohorts."""
+    out: Path | None = None
+    """Where the masks go; default: predictions/ inside the results folder."""
+    trials: tuple[str, ...] = ()
+    """Names of trials; default: every complete one."""
+    probabilities: bool = False
+    """Write the lesion probability (float32) instead of the mask."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where to run the network."""
+
+
+def load_network(model: bytes, device: str = "cpu") -> UNet3d:
+    """The network in a trial's ``model.pt``."""
+    state = torch.load(io.BytesIO(model), map_location=device, weights_only=True)
+    network = UNet3d(state["in_channels"], state["filters"])
+    network.load_state_dict(state["weights"])
+    return network.to(device, memory_format=torch.channels_last_3d).eval()
+
+
+def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.ndarray:
+    """Lesion probability on the whole image's grid, 0 outside the brain box.  ``[X, Y, Z]``"""
+    box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
+    whole = np.zeros(image.shape, dtype=np.float32)
+    whole[box] = predict_volume(
+        network,
+        image.voxels,
+        patch_size=settings.patch_size,
+        stride=settings.stride or settings.patch_size // 2,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
+    return whole
+
+
+def predict(options: Predict) -> Iterator[Path]:
+    """Every file as it is written.
+
+    Raises:
+        ValueError: no such sweep or trial, an incomplete trial, or data that have changed.
+    """
+    meta = read_meta(options.results)
+    names = _complete(options.results, meta, options.trials)
+    out = options.out or options.results / "predictions"
+    loaded: dict[str, LoadedCohort] = {}
+    for name in names:
+        folder = options.results / "trials" / name
+        config = json.loads((folder / "trial.json").read_text())["config"]
+        cohort = config["cohort"]
+        if cohort not in loaded:
+            definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
+            loaded[cohort] = load_cohort(definition, options.data)
+        if loaded[cohort].fingerprint != config["fingerprint"]:
+            raise ValueError(
+                f"{options.data / cohort}: these are not the files that {name} was trained on; "
+                "point --data at the ones that were"
+            )
+        settings = TrainSettings.from_dict(config["settings"])
+        network = load_network((folder / "model.pt").read_bytes(), options.device)
+        cases = [image.case for image in loaded[cohort].images]
+        tested = set(test_folds(cases, config["num_folds"])[config["fold"]])
+        for image in loaded[cohort].images:
+            if image.case in tested:
+                probability = predict_image(network, image, settings)
+                voxels = probability
+                if not options.probabilities:
+                    voxels = (probability >= THRESHOLD).astype(np.uint8)
+                path = out / name / f"{image.case}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                nib.save(nib.Nifti1Image(voxels, image.affine), path)
+                yield path
+
+
+def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
+    asked = [trial["name"] for trial in meta["trials"]]
+    for name in wanted:
+        status = trial_status(results / "trials" / name)["status"]
+        if status != "done":
+            raise ValueError(f"trial {name} is {status}; expected a complete one of {results}")
+    done = [n for n in asked if trial_status(results / "trials" / n)["status"] == "done"]
+    if not done:
+        raise ValueError(f"{results}: no trial is complete yet")
+    return list(wanted) or done
+
+
+def main() -> int:
+    import tyro
+
+    options = tyro.cli(Predict, description=__doc__)
+    try:
+        for path in predict(options):
+            print(path)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
