@@ -7,37 +7,25 @@ usable (lesion outside the brain, no lesion at all) is kept and listed in `Image
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import math
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import io_orientation
-from nibabel.spatialimages import HeaderDataError
 
 from lesion_core.cohorts import Case, Cohort
 from lesion_core.metrics import components
+from lesion_core.nifti import File, by, finite_values, mask_labels, read, read_on_grid, unreadable
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""
 
 MAX_LESIONS = np.iinfo(np.uint16).max
-
-SAME_GRID_VOXELS = 0.1
-"""Affines count as equal if no corner of the image moves by more than this part of a voxel."""
-
-MASK_TOLERANCE = 1e-4
-"""Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
 
 Box = tuple[slice, slice, slice]
 
@@ -146,8 +134,8 @@ def load_case(case: Case) -> Image:
             f"{case.lesion.parent}: no brain mask (brain.nii.gz); make one with "
             "`python -m lesion_core.prepare`"
         )
-    first = _read(next(iter(case.channels.values())))
-    brain = _mask(_read_on_grid(case.brain, first), highest=1) == 1
+    first = read(next(iter(case.channels.values())))
+    brain = mask_labels(read_on_grid(case.brain, first), highest=1) == 1
     box = bounding_box(brain)
     if box is None:
         raise ValueError(f"{case.brain}: the brain mask is empty; expected 1 inside the brain")
@@ -155,11 +143,11 @@ def load_case(case: Case) -> Image:
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
     for channel, path in enumerate(case.channels.values()):
-        file = first if channel == 0 else _read_on_grid(path, first)
-        voxels[channel] = _finite(file)[box]
+        file = first if channel == 0 else read_on_grid(path, first)
+        voxels[channel] = finite_values(file)[box]
         _normalise(path, voxels[channel], in_brain)
 
-    marked = _mask(_read_on_grid(case.lesion, first), highest=2 if case.has_other else 1)
+    marked = mask_labels(read_on_grid(case.lesion, first), highest=2 if case.has_other else 1)
     labels, num_lesions = components(marked == 1)
     if num_lesions > MAX_LESIONS:
         raise ValueError(
@@ -229,7 +217,7 @@ def _fingerprint(cases: list[Case], channels: tuple[str, ...], root: Path) -> st
             with files[name].open("rb") as file:
                 content = hashlib.file_digest(file, "sha256")
         except OSError as error:
-            raise ValueError(_unreadable(files[name], error)) from None
+            raise ValueError(unreadable(files[name], error)) from None
         total.update(f"{content.hexdigest()} {name}\n".encode())
     return total.hexdigest()
 
@@ -335,131 +323,7 @@ def _axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:
     return axis, int(orientation[axis, 1])
 
 
-# -------------------------------------------------------------------------- reading and checks
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _File:
-    """A NIfTI file with a usable header."""
-
-    path: Path
-    proxy: Any
-    """nibabel's array proxy: scales the stored numbers when it is turned into an array."""
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    header_mm: np.ndarray
-    """Voxel size by the header alone, which need not agree with the affine."""
-    oriented: bool
-    """Whether the header says how the axes lie in the body."""
-
-    @property
-    def spacing_mm(self) -> np.ndarray:
-        return voxel_sizes(self.affine)
-
-
-def _read(path: Path) -> _File:
-    """Opens a NIfTI file; decompresses it whole, so that its checksum is verified."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz" and content:
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(_unreadable(path, error)) from None
-    if not content:
-        raise ValueError(f"{path}: the file is empty; copy or download it again")
-    kind = _nifti_version(path, content)
-    header: Any = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
-    header_mm = np.array(header["pixdim"][1:4], dtype=np.float64)
-    if not (np.isfinite(header_mm).all() and (header_mm > 0).all()):  # nibabel would change them
-        raise ValueError(
-            f"{path}: voxel size {_by(header_mm)} mm in the header; expected positive numbers; "
-            "correct pixdim in the header"
-        )
-    try:
-        with np.errstate(invalid="ignore"):
-            image: Any = kind.from_bytes(content)
-    except (HeaderDataError, ImageFileError, ValueError, OverflowError) as error:
-        raise ValueError(_unreadable(path, error)) from None
-    if len(image.shape) != 3 or min(image.shape) < 1:
-        raise ValueError(
-            f"{path}: {len(image.shape)}D image of shape {_by(image.shape)}; expected one 3D "
-            "volume; save a single volume without a fourth axis"
-        )
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise ValueError(f"{path}: voxels of type {dtype}; expected one number per voxel")
-    needed = image.dataobj.offset + math.prod(image.shape) * dtype.itemsize
-    if len(content) < needed:
-        raise ValueError(
-            f"{path}: truncated: {len(content)} of {needed} bytes (uncompressed); copy or download "
-            "it again"
-        )
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path}: the affine is singular or not finite; correct the header")
-    return _File(
-        path=path,
-        proxy=image.dataobj,
-        shape=image.shape,
-        affine=image.affine,
-        header_mm=header_mm,
-        oriented=bool(header["sform_code"] or header["qform_code"]),
-    )
-
-
-def _nifti_version(path: Path, content: bytes) -> type[nib.Nifti1Image]:
-    for kind in (nib.Nifti1Image, nib.Nifti2Image):
-        if kind.header_class.may_contain_header(content[: kind.header_class.sizeof_hdr]):
-            return kind
-    raise ValueError(f"{path}: not a NIfTI file; expected a 3D image in .nii or .nii.gz format")
-
-
-def _read_on_grid(path: Path, first: _File) -> _File:
-    file = _read(path)
-    if file.shape != first.shape:
-        raise ValueError(
-            f"{path}: shape {_by(file.shape)} differs from {first.path.name}'s "
-            f"{_by(first.shape)}; resample it onto the same grid, or check the pairing"
-        )
-    corners = np.stack(np.meshgrid(*([-0.5, size - 0.5] for size in file.shape)), axis=-1)
-    shift = apply_affine(file.affine, corners) - apply_affine(first.affine, corners)
-    apart_mm = np.linalg.norm(shift, axis=-1).max()
-    if apart_mm > SAME_GRID_VOXELS * first.spacing_mm.min():
-        raise ValueError(
-            f"{path}: affine differs from {first.path.name}'s (corners up to {apart_mm:.3g} mm "
-            "apart); resample it onto the same grid, or check the pairing"
-        )
-    return file
-
-
-def _finite(file: _File) -> np.ndarray:
-    """Scaled voxel values, float32."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the check below speaks more clearly
-        values = np.asanyarray(file.proxy, dtype=np.float32)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        place = ", ".join(str(index) for index in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{file.path}: {np.count_nonzero(bad)} voxels are NaN or infinite, the first at "
-            f"({place}); replace them, for instance with 0"
-        )
-    return values
-
-
-def _mask(file: _File, highest: int) -> np.ndarray:
-    """uint8 labels 0 to ``highest``, exactly as stored."""
-    values = _finite(file)
-    labels = np.rint(values)
-    whole = np.abs(values - labels).max() <= MASK_TOLERANCE
-    if not whole or labels.min() < 0 or labels.max() > highest:
-        found = np.unique(values)
-        listed = ", ".join(f"{value:g}" for value in found[:5])
-        more = f" and {len(found) - 5} other values" if len(found) > 5 else ""
-        expected = "0 and 1" if highest == 1 else "0, 1 (lesion) and 2 (other pathology)"
-        raise ValueError(
-            f"{file.path}: the mask holds {listed}{more}; expected {expected} only; "
-            "binarise it first"
-        )
-    return labels.astype(np.uint8)
-
-
+# ------------------------------------------------------------------------------------- helpers
 def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     """In place: mean 0 and standard deviation 1 inside the brain."""
     inside = channel[brain]
@@ -472,7 +336,7 @@ def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     channel /= np.float32(inside.std(dtype=np.float64))
 
 
-def _warnings(lesion_file: Path, first: _File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+def _warnings(lesion_file: Path, first: File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
     lesion_name, first_name = (
         f"{path.parent.name}/{path.name}" for path in (lesion_file, first.path)
     )
@@ -490,8 +354,8 @@ def _warnings(lesion_file: Path, first: _File, lesion: np.ndarray, brain: np.nda
         )
     if not np.allclose(first.header_mm, first.spacing_mm, rtol=0.01):
         found.append(
-            f"{first_name}: voxel size {_by(first.header_mm)} mm in the header, "
-            f"{_by(first.spacing_mm)} mm by the affine, which is used"
+            f"{first_name}: voxel size {by(first.header_mm)} mm in the header, "
+            f"{by(first.spacing_mm)} mm by the affine, which is used"
         )
     return found
 
@@ -499,12 +363,3 @@ def _warnings(lesion_file: Path, first: _File, lesion: np.ndarray, brain: np.nda
 def _three(items: Sequence[T]) -> tuple[T, T, T]:
     x, y, z = items
     return x, y, z
-
-
-def _by(numbers: object) -> str:
-    return " x ".join(f"{number:g}" for number in np.asarray(numbers))
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return f"{path}: cannot be read ({reason}); if it is damaged, copy or download it again"

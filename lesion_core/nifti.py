@@ -1,0 +1,155 @@
+"""Opening a NIfTI file and checking it: every complaint is one line that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+SAME_GRID_VOXELS = 0.1
+"""Affines count as equal if no corner of the image moves by more than this part of a voxel."""
+
+MASK_TOLERANCE = 1e-4
+"""Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class File:
+    """A NIfTI file with a usable header."""
+
+    path: Path
+    proxy: Any
+    """nibabel's array proxy: scales the stored numbers when it is turned into an array."""
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    header_mm: np.ndarray
+    """Voxel size by the header alone, which need not agree with the affine."""
+    oriented: bool
+    """Whether the header says how the axes lie in the body."""
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return voxel_sizes(self.affine)
+
+
+def read(path: Path) -> File:
+    """Opens a NIfTI file; decompresses it whole, so that its checksum is verified."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz" and content:
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(unreadable(path, error)) from None
+    if not content:
+        raise ValueError(f"{path}: the file is empty; copy or download it again")
+    kind = _nifti_version(path, content)
+    header: Any = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+    header_mm = np.array(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(header_mm).all() and (header_mm > 0).all()):  # nibabel would change them
+        raise ValueError(
+            f"{path}: voxel size {by(header_mm)} mm in the header; expected positive numbers; "
+            "correct pixdim in the header"
+        )
+    try:
+        with np.errstate(invalid="ignore"):
+            image: Any = kind.from_bytes(content)
+    except (HeaderDataError, ImageFileError, ValueError, OverflowError) as error:
+        raise ValueError(unreadable(path, error)) from None
+    if len(image.shape) != 3 or min(image.shape) < 1:
+        raise ValueError(
+            f"{path}: {len(image.shape)}D image of shape {by(image.shape)}; expected one 3D "
+            "volume; save a single volume without a fourth axis"
+        )
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{path}: voxels of type {dtype}; expected one number per voxel")
+    needed = image.dataobj.offset + math.prod(image.shape) * dtype.itemsize
+    if len(content) < needed:
+        raise ValueError(
+            f"{path}: truncated: {len(content)} of {needed} bytes (uncompressed); copy or download "
+            "it again"
+        )
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path}: the affine is singular or not finite; correct the header")
+    return File(
+        path=path,
+        proxy=image.dataobj,
+        shape=image.shape,
+        affine=image.affine,
+        header_mm=header_mm,
+        oriented=bool(header["sform_code"] or header["qform_code"]),
+    )
+
+
+def _nifti_version(path: Path, content: bytes) -> type[nib.Nifti1Image]:
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        if kind.header_class.may_contain_header(content[: kind.header_class.sizeof_hdr]):
+            return kind
+    raise ValueError(f"{path}: not a NIfTI file; expected a 3D image in .nii or .nii.gz format")
+
+
+def read_on_grid(path: Path, first: File) -> File:
+    file = read(path)
+    if file.shape != first.shape:
+        raise ValueError(
+            f"{path}: shape {by(file.shape)} differs from {first.path.name}'s "
+            f"{by(first.shape)}; resample it onto the same grid, or check the pairing"
+        )
+    corners = np.stack(np.meshgrid(*([-0.5, size - 0.5] for size in file.shape)), axis=-1)
+    shift = apply_affine(file.affine, corners) - apply_affine(first.affine, corners)
+    apart_mm = np.linalg.norm(shift, axis=-1).max()
+    if apart_mm > SAME_GRID_VOXELS * first.spacing_mm.min():
+        raise ValueError(
+            f"{path}: affine differs from {first.path.name}'s (corners up to {apart_mm:.3g} mm "
+            "apart); resample it onto the same grid, or check the pairing"
+        )
+    return file
+
+
+def finite_values(file: File) -> np.ndarray:
+    """Scaled voxel values, float32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the check below speaks more clearly
+        values = np.asanyarray(file.proxy, dtype=np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        place = ", ".join(str(index) for index in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{file.path}: {np.count_nonzero(bad)} voxels are NaN or infinite, the first at "
+            f"({place}); replace them, for instance with 0"
+        )
+    return values
+
+
+def mask_labels(file: File, highest: int) -> np.ndarray:
+    """uint8 labels 0 to ``highest``, exactly as stored."""
+    values = finite_values(file)
+    labels = np.rint(values)
+    whole = np.abs(values - labels).max() <= MASK_TOLERANCE
+    if not whole or labels.min() < 0 or labels.max() > highest:
+        found = np.unique(values)
+        listed = ", ".join(f"{value:g}" for value in found[:5])
+        more = f" and {len(found) - 5} other values" if len(found) > 5 else ""
+        expected = "0 and 1" if highest == 1 else "0, 1 (lesion) and 2 (other pathology)"
+        raise ValueError(
+            f"{file.path}: the mask holds {listed}{more}; expected {expected} only; "
+            "binarise it first"
+        )
+    return labels.astype(np.uint8)
+
+
+def by(numbers: object) -> str:
+    return " x ".join(f"{number:g}" for number in np.asarray(numbers))
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return f"{path}: cannot be read ({reason}); if it is damaged, copy or download it again"
