@@ -17,7 +17,26 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 import jinja2
 from markupsafe import Markup
 
-from analysis import bands, checks, coverage, overlays, style, table2, violins
+from analysis import (
+    bands,
+    checks,
+    coverage,
+    gradients,
+    imbalance,
+    lesions,
+    overlays,
+    pairs,
+    policies,
+    profiles,
+    ranks,
+    seeds,
+    style,
+    table2,
+    thresholds,
+    tradeoff,
+    variance,
+    violins,
+)
 from analysis.output import FORMATS, Section, prose, render
 from analysis.scores import Study, studies
 from lesion_core.results import Sweep, read_sweep, write_bytes
@@ -27,6 +46,8 @@ def build(
     results: Path | str,
     out: Path | str | None = None,
     *,
+    reference: str | None = None,
+    rope: float = pairs.ROPE,
     paper_colours: bool = False,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
@@ -35,12 +56,15 @@ def build(
     Args:
         results: the folder that holds sweep.json.
         out: where to write; default: the folder `report` inside the results.
+        reference: the loss that the others are compared with (default: xent, else the first).
+        rope: differences in DSC up to this size count as none.
         paper_colours: overlays in green, red and blue as in the paper's Fig. 6 and 7, instead of
             colours that everybody can tell apart.
         formats: which files to write of each figure, of svg, pdf and png.
 
     Raises:
-        ValueError: not a results folder, or nothing was asked for in it.
+        ValueError: not a results folder, nothing was asked for in it, or the reference has no
+            complete trial.
     """
     results = Path(results)
     folder = Path(out) if out is not None else results / "report"
@@ -52,17 +76,47 @@ def build(
     ready = [study for study in cohorts if study.shown]
     sections = [coverage.section(sweep, cohorts)]
     if ready:
+        base = reference_loss(ready, reference)
         sections += [
+            imbalance.section(sweep, ready),
             bands.section(ready),
             bands.section_by_fold(ready),
             table2.section(ready),
+            pairs.section(ready, base, rope),
             violins.section(ready),
+            profiles.section(ready),
+            seeds.section(ready, rope),
+            variance.section(ready),
+            ranks.section(ready),
+            tradeoff.section(ready),
+            thresholds.section(sweep, ready),
+            lesions.section(sweep, ready),
+            tradeoff.gap_section(ready),
+            gradients.section(sweep, ready),
             overlays.section(sweep, ready, paper_colours=paper_colours),
+            policies.section(ready),
         ]
     page = _page(sweep, cohorts, sections, folder, formats)
     target = folder / "report.html"
     write_bytes(target, page.encode())
     return target
+
+
+def reference_loss(cohorts: list[Study], reference: str | None) -> str:
+    """The loss that the others are compared with: the named one, else xent, else the first.
+
+    Raises:
+        ValueError: the named loss has no complete trial.
+    """
+    shown = list(dict.fromkeys(study.losses[loss] for study in cohorts for loss in study.shown))
+    if reference is None:
+        return "xent" if "xent" in shown else shown[0]
+    if reference not in shown:
+        raise ValueError(
+            f"reference loss {reference!r} has no complete trial; expected one of "
+            f"{', '.join(shown)}"
+        )
+    return reference
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +126,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("results", type=Path, help="results folder (holds sweep.json)")
     parser.add_argument("--out", type=Path, help="where to write (default: RESULTS/report)")
+    parser.add_argument(
+        "--reference", metavar="LOSS", help="loss that the others are compared with (default: xent)"
+    )
+    parser.add_argument(
+        "--rope",
+        type=float,
+        default=pairs.ROPE,
+        help="differences in DSC up to this size count as none (default: 0.01)",
+    )
     parser.add_argument(
         "--paper-colours", action="store_true", help="overlays in the paper's green, red and blue"
     )
@@ -87,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = build(
             options.results,
             options.out,
+            reference=options.reference,
+            rope=options.rope,
             paper_colours=options.paper_colours,
             formats=options.formats,
         )

@@ -59,6 +59,11 @@ def epochs(curves: np.ndarray, last_epoch: np.ndarray, selector: str) -> np.ndar
     raise ValueError(f"unknown selector {selector!r}; expected one of {sorted(SELECTORS)}")
 
 
+def mean_over(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over the entries of an axis that are not NaN; NaN where all are."""
+    return _quiet(np.nanmean, values, axis)
+
+
 def _lofo(curves: np.ndarray, last_epoch: np.ndarray) -> np.ndarray:
     dice = curves[..., TEST, DICE]
     num_folds = dice.shape[2]

@@ -31,6 +31,18 @@ CHARACTER = {
     "focal2": (0.69, 0.74, 5.0, 0.5),
     "new": (0.83, 0.61, 2.5, 0.7),
 }
+PARAMETERS = {
+    "xent": {"type": "CrossEntropy", "fields": {}},
+    "gdsc": {
+        "type": "GeneralisedDice",
+        "fields": {"weights": "inverse_square", "reduction": "patch"},
+    },
+    "dsc": {"type": "Dice", "fields": {"eps": 1e-6, "reduction": "patch"}},
+    "mixed": {"type": "Mixed", "fields": {"eps": 1e-6, "reduction": "patch"}},
+    "focal1": {"type": "Focal", "fields": {"alpha": 0.25, "gamma": 2.0}},
+    "focal2": {"type": "Focal", "fields": {"alpha": 0.75, "gamma": 2.0}},
+    "new": {"type": "WeightedGradient", "fields": {"alpha": None, "gamma": 2.0}},
+}
 CHANNELS = {"lit": ("baseline_flair", "followup_flair")}
 
 
@@ -357,7 +369,9 @@ def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict
         "name": f"{cohort}-{slug}-s{seed}-f{fold}-{key}",
         "cohort": cohort,
         "loss": loss,
-        "loss_params": json.dumps({"type": loss, "fields": {}}),
+        "loss_params": json.dumps(
+            PARAMETERS.get(loss, {"import": f"my_losses:{loss}", "fields": {}})
+        ),
         "seed": seed,
         "fold": fold,
         "epochs": epochs,
