@@ -246,7 +246,8 @@ def _pull(
                 "(background), as when training is under way. Left: a lesion voxel, wrong at "
                 "the left end; right: a background voxel, wrong at the right end, "
                 f"logarithmic. {counted}",
-                alt="Curves of gradient size over the predicted probability for lesion and background "
+                alt="Curves of gradient size over the predicted probability for lesion and "
+                "background "
                 "voxels. Dice-type losses fall to zero at both ends.",
             )
         )
@@ -284,7 +285,8 @@ def _pull(
                         **percent,
                     ),
                 ],
-                caption="Pull by lesion voxels: their share of the patch's summed |dL/df|; untrained: "
+                caption="Pull by lesion voxels: their share of the patch's summed |dL/df|; "
+                "untrained: "
                 "all probabilities 0.5. Confident error: pull of a voxel that is surely "
                 "wrong, relative to the same voxel undecided; 100% and more: it is pulled "
                 f"back; near 0%: it is left alone. {counted}",

@@ -105,8 +105,8 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                     ),
                     Column(key="size_mm3", header="mm³", group="Mean lesion size", decimals=1),
                     Column(key="lesions", header="Lesions"),
-                    Column(key="outside", header="Lesion voxels outside the brain mask"),
-                    Column(key="other", header="Other pathology, voxels"),
+                    Column(key="outside", header="outside brain, voxels"),
+                    Column(key="other", header="other label, voxels"),
                 ],
                 caption="Per cent: mean ± standard deviation over cases [all voxels together]. "
                 "Training patches: all patches that hold lesion, overlapping voxels counted "

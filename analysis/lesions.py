@@ -315,7 +315,8 @@ def _distance_table(sweep: Sweep, study: Study) -> list[Table]:
             frame=frame,
             columns=shown,
             losses=study.losses,
-            caption="HD95: 95th percentile of surface distances, mm. Surface Dice: share of surface "
+            caption="HD95: 95th percentile of surface distances, mm. Surface Dice: share of "
+            "surface "
             "within the tolerance. H95: the WMH challenge's own definition. Undefined: share "
             "of images without a prediction or a reference, which the means leave out; worst "
             "case counts the image diagonal there, so that a loss cannot improve by "
@@ -419,7 +420,8 @@ def _empty_table(study: Study) -> list[Table]:
                 Column(key="false_ml", header="false volume, ml", decimals=2, best="min"),
                 Column(key="false_lesions", header="false lesions", decimals=1, best="min"),
             ],
-            caption=f"{count} of {len(study.cases)} test cases have no reference lesion: sensitivity "
+            caption=f"{count} of {len(study.cases)} test cases have no reference lesion: "
+            "sensitivity "
             "is undefined there, DSC undefined if nothing is predicted and 0 otherwise. One "
             f"image per case and training. {study.presence}.",
         )

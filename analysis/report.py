@@ -24,6 +24,7 @@ from analysis import (
     gradients,
     imbalance,
     lesions,
+    methods,
     overlays,
     pairs,
     policies,
@@ -35,6 +36,7 @@ from analysis import (
     thresholds,
     tradeoff,
     variance,
+    verdict,
     violins,
 )
 from analysis.output import FORMATS, Section, prose, render
@@ -48,6 +50,7 @@ def build(
     *,
     reference: str | None = None,
     rope: float = pairs.ROPE,
+    profile: str = "methods",
     paper_colours: bool = False,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
@@ -58,6 +61,7 @@ def build(
         out: where to write; default: the folder `report` inside the results.
         reference: the loss that the others are compared with (default: xent, else the first).
         rope: differences in DSC up to this size count as none.
+        profile: order of the sections: methods, or challenge (ranking and lesions first).
         paper_colours: overlays in green, red and blue as in the paper's Fig. 6 and 7, instead of
             colours that everybody can tell apart.
         formats: which files to write of each figure, of svg, pdf and png.
@@ -74,6 +78,7 @@ def build(
         raise ValueError(f"{results}: sweep.json lists no trial; nothing to report on")
     # A cohort without a single complete trial has a coverage map and nothing else.
     ready = [study for study in cohorts if study.shown]
+    boxes: list[verdict.Verdict] = []
     sections = [coverage.section(sweep, cohorts)]
     if ready:
         base = reference_loss(ready, reference)
@@ -95,8 +100,11 @@ def build(
             gradients.section(sweep, ready),
             overlays.section(sweep, ready, paper_colours=paper_colours),
             policies.section(ready),
+            methods.section(sweep, ready, base, rope),
         ]
-    page = _page(sweep, cohorts, sections, folder, formats)
+        boxes = [verdict.verdict(study, base, rope) for study in ready]
+        sections = in_order(sections, profile)
+    page = _page(sweep, cohorts, sections, boxes, folder, formats)
     target = folder / "report.html"
     write_bytes(target, page.encode())
     return target
@@ -119,6 +127,24 @@ def reference_loss(cohorts: list[Study], reference: str | None) -> str:
     return reference
 
 
+PROFILES = {
+    "methods": (),
+    "challenge": ("coverage", "ranks", "lesions", "policies"),
+}
+"""Which sections come first: for a paper about losses, or for somebody who ranks entries."""
+
+
+def in_order(sections: list[Section], profile: str) -> list[Section]:
+    """The sections with those that a profile names in front; nothing is left out."""
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    first = PROFILES[profile]
+    return sorted(
+        sections,
+        key=lambda section: first.index(section.key) if section.key in first else len(first),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -134,6 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         default=pairs.ROPE,
         help="differences in DSC up to this size count as none (default: 0.01)",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        default="methods",
+        help="order of the sections (challenge: ranking and lesions first)",
     )
     parser.add_argument(
         "--paper-colours", action="store_true", help="overlays in the paper's green, red and blue"
@@ -152,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out,
             reference=options.reference,
             rope=options.rope,
+            profile=options.profile,
             paper_colours=options.paper_colours,
             formats=options.formats,
         )
@@ -167,6 +200,7 @@ def _page(
     sweep: Sweep,
     cohorts: list[Study],
     sections: list[Section],
+    boxes: list[verdict.Verdict],
     folder: Path,
     formats: Sequence[str],
 ) -> str:
@@ -195,10 +229,15 @@ def _page(
         losses=losses,
         sections=rendered,
         findings=checks.findings(sweep, cohorts),
-        verdict="",
+        verdict=_boxes(boxes),
         css=Markup(_css(losses, here)),
         js=Markup((here / "page.js").read_text()),
     )
+
+
+def _boxes(boxes: list[verdict.Verdict]) -> Markup:
+    inside = Markup("").join(box.html() for box in boxes)
+    return Markup(f'<div class="verdicts">{inside}</div>') if boxes else inside
 
 
 def _title(cohorts: list[Study]) -> str:
