@@ -1,8 +1,11 @@
 """Where a cohort's images lie on disk: one frozen dataclass per folder layout.
 
-A cohort is read from ``data/<name>/``.  Nothing is opened here but folders: `images` reads and
-checks the voxels.  To add a layout, write a class with ``name``, ``channels`` and ``cases`` and
-put it in `Cohort`.
+A cohort is read from ``data/<name>/``.  Nothing is opened here but folders and small text files:
+`images` reads and checks the voxels.  To add a layout, write a class with ``name``, ``channels``
+and ``cases`` and put it in `Cohort`.
+
+    python -m lesion_core.cohorts check DATA     every case checked, and Table 1
+    python -m lesion_core.cohorts folds DATA     who is tested with whom
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import difflib
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +24,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 WMH_DEPTH = 5
 """How deep below the cohort's folder a WMH case may lie (Amsterdam/GE3T/100 is 3)."""
+
+
+PREPARED = "prepared.json"
+"""Beside the cases: what `lesion_core.prepare` did to each."""
+
+BrainRule = Literal["mask", "nonzero"]
+"""Where the brain is: in a mask file, or, for skull-stripped images, where any channel is not 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,10 @@ class Case:
     """None: no mask was shipped."""
     has_other: bool = False
     """Whether the lesion mask may hold label 2, other pathology."""
+    nonzero_brain: bool = False
+    """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
+    subject: str = ""
+    """Who it is, if several cases can be of one person; such cases are never parted by a fold."""
 
     @property
     def files(self) -> list[Path]:
@@ -65,7 +80,7 @@ class Wmh2017:
     channels: ClassVar[tuple[str, ...]] = ("t1", "flair")
 
     def cases(self, data: Path) -> list[Case]:
-        return _wmh_cases(Path(data) / self.name)
+        return wmh_cases(Path(data) / self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +127,151 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NnUnet:
+    """A raw nnU-Net dataset: ``imagesTr/{case}_{0000}``, ``labelsTr/{case}``, ``dataset.json``.
+
+    Label 1 is the lesion; a label 2 counts as other pathology.  Brain masks, which nnU-Net knows
+    nothing of, are looked for in ``brainsTr/{case}.nii.gz``.
+    """
+
+    name: str
+    """Folder below the data folder, such as Dataset001_MS, and label in every result."""
+    channels: tuple[str, ...]
+    """As dataset.json names them, in its order."""
+    brain: BrainRule = "mask"
+    """Where the brain is."""
+
+    @staticmethod
+    def of(data: Path, name: str, brain: BrainRule = "mask") -> NnUnet:
+        """Reads the names of the channels.
+
+        Raises:
+            ValueError: dataset.json is missing or says what cannot be used.
+        """
+        _check_name(name)
+        return NnUnet(name=name, channels=_nnunet_channels(Path(data) / name), brain=brain)
+
+    def cases(self, data: Path) -> list[Case]:
+        root = Path(data) / self.name
+        if (found := _nnunet_channels(root)) != self.channels:
+            raise ValueError(
+                f"{root / 'dataset.json'}: channels {' '.join(found)}, expected "
+                f"{' '.join(self.channels)}; the dataset has changed"
+            )
+        ending, has_other = _nnunet_format(root)
+        with _readable(root / "labelsTr"):
+            ids = sorted(_ids(root / "labelsTr", ending), key=natural_key)
+        with _readable(root / "imagesTr"):
+            stems = _ids(root / "imagesTr", ending)
+        images = {stem.rpartition("_")[0] for stem in stems if re.search(r"_\d{4}$", stem)}
+        if alone := sorted(images - set(ids), key=natural_key):
+            raise ValueError(f"{root / 'labelsTr' / (alone[0] + ending)}: missing")
+        if not ids:
+            raise ValueError(f"{root / 'labelsTr'}: no case found; expected CASE{ending}")
+        cases = []
+        for case in ids:
+            channels = {
+                channel: root / "imagesTr" / f"{case}_{index:04d}{ending}"
+                for index, channel in enumerate(self.channels)
+            }
+            for path in channels.values():
+                _exists(path)
+            extra = root / "imagesTr" / f"{case}_{len(channels):04d}{ending}"
+            if extra.exists():
+                raise ValueError(f"{extra}: dataset.json names only {len(channels)} channels")
+            brain = _optional(root / "brainsTr", case) if self.brain == "mask" else None
+            cases.append(
+                Case(
+                    id=case,
+                    site="",
+                    channels=channels,
+                    lesion=_exists(root / "labelsTr" / f"{case}{ending}"),
+                    brain=brain,
+                    has_other=has_other,
+                    nonzero_brain=self.brain == "nonzero",
+                )
+            )
+        return cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bids:
+    """A BIDS dataset as it is: images in ``sub-*/[ses-*/]anat/*_{channel}``, masks in derivatives.
+
+    The lesion mask is the one file ``derivatives/*/sub-*/[ses-*/]anat/*_{mask,dseg}`` whose
+    ``desc`` or ``label`` entity speaks of lesions (lesion, WMH), or else the only one that does
+    not speak of the brain; a ``dseg`` may hold label 2, other pathology.  The brain mask is one
+    with ``desc-brain`` or ``label-brain``.  The site comes from a column of that name in
+    participants.tsv.  Sessions of one subject stay in one fold.
+    """
+
+    name: str
+    """Folder below the data folder, and label in every result."""
+    channels: tuple[str, ...]
+    """Suffixes, such as T1w and FLAIR, in the order in which the network shall see them."""
+    brain: BrainRule = "mask"
+    """Where the brain is."""
+
+    @staticmethod
+    def of(data: Path, name: str, channels: Sequence[str] = (), brain: BrainRule = "mask") -> Bids:
+        """Takes T1w and FLAIR, whichever are there, unless told otherwise.
+
+        Raises:
+            ValueError: there is no such dataset, or it has none of the two.
+        """
+        _check_name(name)
+        root = Path(data) / name
+        places = [place for _, _, place in _bids_places(root)]
+        found = tuple(channels) or tuple(
+            suffix
+            for suffix in ("T1w", "FLAIR")
+            if any(_bids_images(place / "anat", suffix) for place in places)
+        )
+        if not found:
+            raise ValueError(
+                f"{root}: no sub-*/[ses-*/]anat/*_T1w.nii.gz or *_FLAIR.nii.gz; name the suffixes "
+                "with --channels"
+            )
+        return Bids(name=name, channels=found, brain=brain)
+
+    def cases(self, data: Path) -> list[Case]:
+        root = Path(data) / self.name
+        sites = _bids_sites(root)
+        cases = []
+        for subject, session, place in _bids_places(root):
+            case = f"{subject}_{session}" if session else subject
+            channels = {c: _bids_images(place / "anat", c) for c in self.channels}
+            lesions, brains = _bids_masks(root, subject, session)
+            if not any(channels.values()) and not lesions:
+                continue  # a session of something else, functional for instance
+            cases.append(
+                Case(
+                    id=case,
+                    site=sites.get(subject, ""),
+                    channels={
+                        c: _only(paths, place / "anat" / f"{case}_{c}.nii.gz")
+                        for c, paths in channels.items()
+                    },
+                    lesion=_only(
+                        lesions,
+                        root
+                        / f"derivatives/*/{subject}/{session}/anat/".replace("//", "/")
+                        / f"{case}_label-lesion_mask.nii.gz",
+                    ),
+                    brain=_only(brains, Path()) if brains and self.brain == "mask" else None,
+                    has_other=bool(lesions) and lesions[0].name.split(".")[0].endswith("_dseg"),
+                    nonzero_brain=self.brain == "nonzero",
+                    subject=subject,
+                )
+            )
+        if not cases:
+            raise ValueError(
+                f"{root}: no case found; expected sub-*/[ses-*/]anat/*_{self.channels[0]}.nii.gz"
+            )
+        return cases
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simulated:
     """Simulated brains, made on first use and kept in one of the real layouts.
 
@@ -149,7 +309,7 @@ class Simulated:
         if not folder.exists():
             self._make(folder)
         self._check_parameters(folder)
-        return _wmh_cases(folder) if self.kind == "wmh" else _flat_cases(folder, self.channels)
+        return wmh_cases(folder) if self.kind == "wmh" else _flat_cases(folder, self.channels)
 
     @property
     def _parameters(self) -> dict[str, Any]:
@@ -196,7 +356,7 @@ class Simulated:
             )
 
 
-Cohort = Wmh2017 | Lit | Folder | Simulated
+Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
 
 COHORTS: dict[str, Cohort] = {
     cohort.name: cohort
@@ -210,21 +370,40 @@ COHORTS: dict[str, Cohort] = {
 """The cohorts with a name of their own; any other name is a `Folder`."""
 
 
-def cohort_named(name: str, channels: Sequence[str] = ()) -> Cohort:
-    """A built-in cohort, or else the folder of that name with these channels.
+def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = None) -> Cohort:
+    """The cohort that a command line means.
+
+    A built-in name; ``nnunet:FOLDER`` or ``bids:FOLDER`` below the data folder, with ``:nonzero``
+    behind it if the images are skull-stripped and have no brain masks; or a folder's name, which
+    is an nnU-Net or BIDS dataset if it looks like one, else needs the names of its channels.
 
     Raises:
-        ValueError: an unknown name without channels, or channels that a built-in cohort lacks.
+        ValueError: an unknown name without channels, or channels that the cohort lacks.
     """
+    layout, brain, folder = "", "mask", name
+    if match := re.fullmatch(r"(nnunet|bids):([^:]*)(?::(\w+))?", name):
+        layout, folder, rule = match.groups()
+        if rule not in (None, "nonzero"):
+            raise ValueError(f"cohort {name!r}: {rule!r} after the name; expected nonzero or none")
+        brain = rule or "mask"
     built_in = COHORTS.get(name)
+    if built_in is None and not layout and data is not None:
+        layout = _layout_of(Path(data) / folder)
+    if layout and data is None:
+        raise ValueError(f"cohort {name!r}: expected the data folder that holds {folder}")
+    if layout == "bids" and data is not None:
+        return Bids.of(data, folder, channels, brain)
+    if layout == "nnunet" and data is not None:
+        built_in = NnUnet.of(data, folder, brain)
     if built_in is None and channels:
         return Folder(name=name, channels=tuple(channels))
     if built_in is None:
         close = difflib.get_close_matches(name, COHORTS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(
-            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, or any folder of "
-            f"cases together with the names of its channels{hint}"
+            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, nnunet:FOLDER, "
+            "bids:FOLDER, or any folder of cases together with the names of its channels"
+            f"{hint}"
         )
     if channels and tuple(channels) != built_in.channels:
         raise ValueError(
@@ -232,6 +411,43 @@ def cohort_named(name: str, channels: Sequence[str] = ()) -> Cohort:
             f"{' '.join(channels)}; leave them out, or give the folder another name"
         )
     return built_in
+
+
+def _layout_of(root: Path) -> Literal["", "nnunet", "bids"]:
+    if (root / "dataset.json").is_file() and (root / "labelsTr").is_dir():
+        return "nnunet"
+    if (root / "dataset_description.json").is_file():
+        return "bids"
+    return ""
+
+
+def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """How each case came to its brain: shipped, nonzero, a derived mask's method, or missing."""
+    file = Path(data) / cohort.name / PREPARED
+    try:
+        derived = json.loads(file.read_text())["brain"] if file.exists() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    return {
+        case.id: "nonzero"
+        if case.nonzero_brain
+        else "missing"
+        if case.brain is None
+        else derived.get(case.id, "shipped")
+        for case in cases
+    }
+
+
+def place_for_brain(cohort: Cohort, case: Case, data: Path) -> Path:
+    """Where the cohort's layout looks for a mask that the case lacks."""
+    root = Path(data) / cohort.name
+    if isinstance(cohort, NnUnet):
+        return root / "brainsTr" / f"{case.id}.nii.gz"
+    if isinstance(cohort, Bids):
+        inside = Path(*case.id.split("_")) / "anat" / f"{case.id}_desc-brain_mask.nii.gz"
+        return root / "derivatives" / "brain-masks" / inside
+    folder = case.lesion.parent
+    return (folder / "pre" if (folder / "pre").is_dir() else folder) / "brain.nii.gz"
 
 
 def cohorts_found(data: Path) -> list[str]:
@@ -296,7 +512,7 @@ def _flat_cases(root: Path, channels: Sequence[str]) -> list[Case]:
     return sorted(cases, key=lambda case: natural_key(case.id))
 
 
-def _wmh_cases(root: Path) -> list[Case]:
+def wmh_cases(root: Path) -> list[Case]:
     layout = "SITE/ID/pre/{T1,FLAIR,brain}.nii.gz and SITE/ID/wmh.nii.gz"
     _case_root(root, layout)
     cases: dict[str, Case] = {}
@@ -324,6 +540,141 @@ def _wmh_cases(root: Path) -> list[Case]:
     if not cases:
         raise ValueError(f"{root}: no case found; expected {layout}")
     return sorted(cases.values(), key=lambda case: natural_key(case.id))
+
+
+def _nnunet_json(root: Path) -> dict:
+    file = root / "dataset.json"
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected imagesTr, labelsTr and dataset.json")
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{file}: missing") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict) or "dataset" in content:
+        raise ValueError(
+            f"{file}: lists its files itself; expected imagesTr and labelsTr beside it"
+        )
+    return content
+
+
+def _nnunet_channels(root: Path) -> tuple[str, ...]:
+    content = _nnunet_json(root)
+    named: Any = content.get("channel_names", content.get("modality"))  # nnU-Net 1 said modality
+    try:
+        names = [str(named[str(index)]) for index in range(len(named))]
+    except (TypeError, KeyError):
+        names = []
+    if not names:
+        raise ValueError(
+            f'{root / "dataset.json"}: expected "channel_names" numbered from "0", such as '
+            '{"0": "T1", "1": "FLAIR"}'
+        )
+    names = [re.sub(r"\W+", "_", name).strip("_") or "channel" for name in names]
+    return tuple(
+        f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)
+    )
+
+
+def _nnunet_format(root: Path) -> tuple[str, bool]:
+    """The ending of its files, and whether there is a label 2."""
+    content, file = _nnunet_json(root), root / "dataset.json"
+    ending = content.get("file_ending", ".nii.gz")
+    if ending not in (".nii.gz", ".nii"):
+        raise ValueError(f"{file}: file_ending {ending!r}; expected .nii.gz or .nii")
+    labels: Any = content.get("labels")
+    try:
+        values = {
+            int(number if str(number).isdigit() else name)
+            for name, number in labels.items()  # nnU-Net 1 has them the other way round
+        }
+    except (AttributeError, TypeError, ValueError):
+        values = set()
+    if values not in ({0, 1}, {0, 1, 2}):
+        raise ValueError(
+            f"{file}: labels {labels}; expected 0 (background), 1 (lesion) and at most 2 (other "
+            "pathology, which is masked out)"
+        )
+    return ending, 2 in values
+
+
+def _ids(folder: Path, ending: str) -> list[str]:
+    return [
+        path.name.removesuffix(ending)
+        for path in folder.iterdir()
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    ]
+
+
+def _bids_places(root: Path) -> list[tuple[str, str, Path]]:
+    """(subject, session or "", folder) of every session, in natural order."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected sub-*/[ses-*/]anat")
+    places = []
+    for subject in _subfolders(root):
+        if subject.name.startswith("sub-"):
+            sessions = [ses for ses in _subfolders(subject) if ses.name.startswith("ses-")]
+            places += [(subject.name, ses.name, ses) for ses in sessions]
+            if not sessions:
+                places.append((subject.name, "", subject))
+    return places
+
+
+def _bids_images(anat: Path, suffix: str) -> list[Path]:
+    if not anat.is_dir():
+        return []
+    with _readable(anat):
+        return sorted(
+            p for p in anat.iterdir() if re.fullmatch(rf".+_{suffix}\.nii(\.gz)?", p.name)
+        )
+
+
+def _bids_masks(root: Path, subject: str, session: str) -> tuple[list[Path], list[Path]]:
+    """What may be the lesion mask, and the brain mask."""
+    lesions, others, brains = [], [], []
+    pattern = f"{subject}/{session}/anat" if session else f"{subject}/anat"
+    for anat in sorted((root / "derivatives").glob(f"*/{pattern}")):
+        with _readable(anat):
+            files = sorted(anat.iterdir())
+        for path in files:
+            if not re.fullmatch(r".+_(mask|dseg)\.nii(\.gz)?", path.name):
+                continue
+            entities = dict(p.split("-", 1) for p in path.name.split("_") if "-" in p)
+            meaning = f"{entities.get('desc', '')} {entities.get('label', '')}".lower()
+            if "brain" in meaning:
+                brains.append(path)
+            elif "lesion" in meaning or "wmh" in meaning:
+                lesions.append(path)
+            else:
+                others.append(path)
+    return lesions or others, brains
+
+
+def _bids_sites(root: Path) -> dict[str, str]:
+    """Site by subject."""
+    file = root / "participants.tsv"
+    if not file.exists():
+        return {}
+    try:
+        rows = [line.split("\t") for line in file.read_text().splitlines() if line.strip()]
+        header = [name.strip().lower() for name in rows[0]]
+        subject, site = header.index("participant_id"), header.index("site")
+        return {row[subject].strip(): row[site].strip() for row in rows[1:]}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    except IndexError:
+        raise ValueError(f"{file}: a line has fewer columns than the header") from None
+    except ValueError:  # no such column
+        return {}
+
+
+def _only(paths: list[Path], expected: Path) -> Path:
+    if not paths:
+        raise ValueError(f"{expected}: missing")
+    if len(paths) > 1:
+        raise ValueError(f"{paths[0]}: {paths[1].name} is there as well; keep one of the two")
+    return _exists(paths[0])
 
 
 def _wmh_folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -369,9 +720,21 @@ def _optional(folder: Path, stem: str) -> Path | None:
     return found[0] if found else None
 
 
+def _exists(path: Path) -> Path:
+    with _readable(path):
+        if path.exists():
+            return path
+    if path.is_symlink():
+        raise ValueError(f"{path}: a link to {path.readlink()}, which is not there")
+    raise ValueError(f"{path}: missing")
+
+
 def _required(folder: Path, stem: str) -> Path:
     path = _optional(folder, stem)
     if path is None:
+        for end in (".nii.gz", ".nii"):
+            if (folder / (stem + end)).is_symlink():
+                _exists(folder / (stem + end))
         raise ValueError(f"{folder / (stem + '.nii.gz')}: missing (nor is there {stem}.nii)")
     return path
 
@@ -382,3 +745,9 @@ def _readable(path: Path, verb: str = "read") -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(f"{path}: cannot be {verb} ({error.strerror or error})") from None
+
+
+if __name__ == "__main__":
+    from lesion_core.check import main
+
+    sys.exit(main())

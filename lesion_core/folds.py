@@ -1,8 +1,31 @@
-"""Which cases are tested together."""
+"""Which cases are tested together.
+
+The folds of a cohort depend on its cases alone, never on a seed.  Three rules: ``strided`` (the
+authors'), ``site`` (every site spread over all folds), or a JSON file, either nnU-Net's
+``splits_final.json`` or a plain list of test folds.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lesion_core.results import write_bytes
+
+RULES = ("strided", "site")
+
+
+class Member(Protocol):
+    """What of a case decides its fold (`cohorts.Case`)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
 
 
 def test_folds(cases: Sequence[str], num_folds: int) -> list[list[str]]:
@@ -29,3 +52,123 @@ def test_folds(cases: Sequence[str], num_folds: int) -> list[list[str]]:
 
 # Named for what it gives; pytest would collect it wherever a test imports it.
 test_folds.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[str]]:
+    """Test cases of every fold by a rule: strided, site, or the path of a JSON file.
+
+    strided: `test_folds` of the cases in their order.  site: the same of the cases in order of
+    their sites, so that each fold's share of each site, and its size, differ by one case at most.
+    Both deal out subjects, not cases, where one subject has several.
+
+    Raises:
+        ValueError: another rule, too few cases, or a file that does not fit the cases.
+    """
+    if rule not in RULES:
+        if not rule.endswith(".json"):
+            raise ValueError(
+                f"fold rule {rule!r}; expected {', '.join(RULES)}, or a .json file such as "
+                "nnU-Net's splits_final.json"
+            )
+        return read_folds(Path(rule), cases, num_folds)
+    order = list(cases)
+    if rule == "site":
+        sites = list(dict.fromkeys(case.site for case in cases))
+        order = sorted(cases, key=lambda case: sites.index(case.site))
+    subjects: dict[str, list[str]] = {}
+    for case in order:
+        subjects.setdefault(case.subject or case.id, []).append(case.id)
+    rank = {case.id: place for place, case in enumerate(cases)}
+    return [
+        sorted((case for subject in fold for case in subjects[subject]), key=rank.__getitem__)
+        for fold in test_folds(list(subjects), num_folds)
+    ]
+
+
+def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list[str]]:
+    """Test folds from a file; every case is tested exactly once.
+
+    nnU-Net's form, ``[{"train": [...], "val": [...]}, ...]``, where what is trained must be what
+    is not tested; or the test folds alone, ``[[...], ...]``.
+
+    Raises:
+        ValueError: with the file and what is wrong with it.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+    try:
+        folds = [
+            [str(case) for case in (fold["val"] if isinstance(fold, dict) else fold)]
+            for fold in content
+        ]
+    except (TypeError, KeyError):
+        raise ValueError(
+            f'{path}: expected a list of folds, each {{"train": [...], "val": [...]}} or a list '
+            "of test cases"
+        ) from None
+    if len(folds) != num_folds:
+        raise ValueError(f"{path}: {len(folds)} folds, {num_folds} asked for; ask for {len(folds)}")
+    ids = [case.id for case in cases]
+    tested = [case for fold in folds for case in fold]
+    unknown = sorted(set(tested) - set(ids))
+    absent = [case for case in ids if case not in tested]
+    twice = sorted({case for case in tested if tested.count(case) > 1})
+    for found, wrong in (
+        (unknown, "is no case of the cohort"),
+        (absent, "is in no test fold"),
+        (twice, "is tested twice"),
+    ):
+        if found:
+            more = f" (and {len(found) - 1} more)" if found[1:] else ""
+            raise ValueError(
+                f"{path}: {found[0]}{more} {wrong}; expected every case in one test fold"
+            )
+    for number, (fold, split) in enumerate(zip(folds, content, strict=True)):
+        if not fold:
+            raise ValueError(f"{path}: fold {number} tests no case")
+        if isinstance(split, dict) and set(map(str, split.get("train", []))) != set(ids) - set(
+            fold
+        ):
+            raise ValueError(
+                f"{path}: fold {number} does not train on exactly the cases that it does not test; "
+                "expected a cross-validation over all cases"
+            )
+    rank = {case: place for place, case in enumerate(ids)}
+    return [sorted(fold, key=rank.__getitem__) for fold in folds]
+
+
+def write_splits(path: Path, folds: Sequence[Sequence[str]]) -> None:
+    """Write folds as nnU-Net's ``splits_final.json``."""
+    splits = [
+        {
+            "train": [case for other in folds if other is not fold for case in other],
+            "val": list(fold),
+        }
+        for fold in folds
+    ]
+    write_bytes(path, (json.dumps(splits, indent=1) + "\n").encode())
+
+
+def fold_table(folds: Sequence[Sequence[str]], cases: Sequence[Member]) -> str:
+    """Text: for every fold the number of test cases, per site if there are several, and who.
+
+    >>> from types import SimpleNamespace as Case
+    >>> print(fold_table([["a"], ["b"]], [Case(id="a", site="X"), Case(id="b", site="Y")]))
+    fold  cases  X  Y  tested
+       0      1  1  0  a
+       1      1  0  1  b
+    """
+    site = {case.id: case.site for case in cases}
+    sites = list(dict.fromkeys(site.values()))
+    sites = sites if sites[1:] else []
+    rows = [["fold", "cases", *(name or "none" for name in sites), "tested"]]
+    for number, fold in enumerate(folds):
+        counts = [sum(site[case] == name for case in fold) for name in sites]
+        rows.append([str(number), str(len(fold)), *map(str, counts), " ".join(fold)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    )
