@@ -8,24 +8,36 @@ usable (lesion outside the brain, no lesion at all) is kept and listed in `Image
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from nibabel.orientations import io_orientation
+from scipy import ndimage
 
-from lesion_core.cohorts import Case, Cohort
+from lesion_core import cache
+from lesion_core.cohorts import Case, Cohort, brain_methods
 from lesion_core.metrics import components
 from lesion_core.nifti import File, by, finite_values, mask_labels, read, read_on_grid, unreadable
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""
 
+LARGEST_BRAIN_ML = 2000.0
+"""No human brain is larger; what is, is a head."""
+
+MOST_NONZERO = 0.9
+"""A skull-stripped image has background; one with hardly any zeros was not stripped."""
+
 MAX_LESIONS = np.iinfo(np.uint16).max
+
+CACHE_VERSION = 1
+"""Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
 
@@ -65,6 +77,10 @@ class Image:
     left_right_axis: int
     """Array axis closest to left-right."""
     warnings: tuple[str, ...] = ()
+    num_with_other: int | None = None
+    """Components of labels 1 and 2 taken together, in the whole image; None: not counted."""
+    brain_method: str = "shipped"
+    """How the brain mask was made (`cohorts.brain_methods`)."""
 
     @property
     def lesion(self) -> np.ndarray:
@@ -98,7 +114,10 @@ class LoadedCohort:
 def load_cohort(
     cohort: Cohort, data: Path, on_case: Callable[[int, int, str], None] | None = None
 ) -> LoadedCohort:
-    """Read every case, several at a time; the order and the values do not depend on that.
+    """Every case, several at a time; the order and the values do not depend on that.
+
+    A case that was loaded before, from the same bytes, comes from the cache (`cache`): its arrays
+    are then mapped from disk and read-only.
 
     ``on_case(number, of, case_id)`` hears of each case in order, numbered from 1.
 
@@ -106,20 +125,28 @@ def load_cohort(
         ValueError: the first case that cannot be used, with its file and reason.
     """
     cases = cohort.cases(data)
+    methods = brain_methods(cohort, data, cases)
+    digests = _digests(cases)
     images = []
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
     try:
-        for number, image in enumerate(pool.map(load_case, cases), start=1):
-            images.append(image)
+        loading = pool.map(lambda case: _load_cached(case, digests), cases)
+        for number, image in enumerate(loading, start=1):
+            images.append(replace(image, brain_method=methods[image.case]))
             if on_case is not None:
                 on_case(number, len(cases), image.case)
     finally:
         pool.shutdown(cancel_futures=True)
+    if _digests(cases) != digests:
+        raise ValueError(
+            f"{Path(data) / cohort.name}: the files change while they are read; wait until they "
+            "are complete"
+        )
     return LoadedCohort(
         name=cohort.name,
         channels=tuple(cohort.channels),
         images=images,
-        fingerprint=_fingerprint(cases, tuple(cohort.channels), Path(data) / cohort.name),
+        fingerprint=_fingerprint(cases, tuple(cohort.channels), Path(data) / cohort.name, digests),
     )
 
 
@@ -129,16 +156,22 @@ def load_case(case: Case) -> Image:
     Raises:
         ValueError: with the file and what is wrong with it.
     """
-    if case.brain is None:
+    if case.brain is None and not case.nonzero_brain:
         raise ValueError(
-            f"{case.lesion.parent}: no brain mask (brain.nii.gz); make one with "
-            "`python -m lesion_core.prepare`"
+            f"{case.lesion.parent}: no brain mask (brain.nii.gz) for {case.id}; make one with "
+            "`python -m lesion_core.prepare`, or put :nonzero behind the name of an nnU-Net or "
+            "BIDS cohort whose images are skull-stripped"
         )
     first = read(next(iter(case.channels.values())))
-    brain = mask_labels(read_on_grid(case.brain, first), highest=1) == 1
+    if case.brain is None:
+        brain = _nonzero(case, first)
+    else:
+        brain = mask_labels(read_on_grid(case.brain, first), highest=1) == 1
     box = bounding_box(brain)
     if box is None:
-        raise ValueError(f"{case.brain}: the brain mask is empty; expected 1 inside the brain")
+        raise ValueError(
+            f"{case.brain or first.path}: the brain mask is empty; expected 1 inside the brain"
+        )
     in_brain = np.ascontiguousarray(brain[box])
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
@@ -158,10 +191,12 @@ def load_case(case: Case) -> Image:
     outside[box] = False
     coordinates = np.argwhere(outside)
     lesion_outside_box = np.column_stack([coordinates, labels[outside]]).astype(np.int32)
-    other, other_outside_box = None, 0
+    other, other_outside_box, num_with_other = None, 0, num_lesions
     if case.has_other:
         other = np.ascontiguousarray(marked[box] == 2)
         other_outside_box = int(np.count_nonzero(marked == 2) - np.count_nonzero(other))
+        if other_outside_box or other.any():
+            num_with_other = components(marked > 0)[1]
     return Image(
         case=case.id,
         site=case.site,
@@ -178,7 +213,8 @@ def load_case(case: Case) -> Image:
         spacing_mm=_three(first.spacing_mm.tolist()),
         affine=first.affine,
         left_right_axis=_axis_and_sign(first.affine, LEFT_RIGHT)[0],
-        warnings=tuple(_warnings(case.lesion, first, labels > 0, brain)),
+        warnings=tuple(_warnings(case, first, labels > 0, brain)),
+        num_with_other=num_with_other,
     )
 
 
@@ -205,24 +241,100 @@ def fingerprint(cohort: Cohort, data: Path) -> str:
     """SHA-256 (hex) over every file of the cohort and its path below the cohort's folder.
 
     The order of the channels and `FORMAT_VERSION` count too; where the folder lies does not.
+    Files that have not changed since they were last read (`cache.Digests`) are not read again.
     """
-    return _fingerprint(cohort.cases(data), tuple(cohort.channels), Path(data) / cohort.name)
+    cases = cohort.cases(data)
+    channels, root = tuple(cohort.channels), Path(data) / cohort.name
+    return _fingerprint(cases, channels, root, _digests(cases))
 
 
-def _fingerprint(cases: list[Case], channels: tuple[str, ...], root: Path) -> str:
+def _fingerprint(
+    cases: list[Case], channels: tuple[str, ...], root: Path, digests: Mapping[Path, str]
+) -> str:
     total = hashlib.sha256(f"{FORMAT_VERSION}\n{' '.join(channels)}\n".encode())
+    if any(case.nonzero_brain for case in cases):
+        total.update(b"brain: nonzero\n")
     files = {path.relative_to(root).as_posix(): path for case in cases for path in case.files}
     for name in sorted(files):
-        try:
-            with files[name].open("rb") as file:
-                content = hashlib.file_digest(file, "sha256")
-        except OSError as error:
-            raise ValueError(unreadable(files[name], error)) from None
-        total.update(f"{content.hexdigest()} {name}\n".encode())
+        total.update(f"{digests[files[name]]} {name}\n".encode())
     return total.hexdigest()
 
 
+def _digests(cases: list[Case]) -> dict[Path, str]:
+    """SHA-256 of every file of these cases."""
+    digests, found = cache.Digests(), {}
+    for path in dict.fromkeys(path for case in cases for path in case.files):
+        try:
+            found[path] = digests.of(path)
+        except OSError as error:
+            raise ValueError(unreadable(path, error)) from None
+    digests.save()
+    return found
+
+
+# -------------------------------------------------------------------------------------- caching
+def _load_cached(case: Case, digests: Mapping[Path, str]) -> Image:
+    """`load_case`, or what it once returned for the same bytes."""
+    key = _cache_key(case, digests)
+    found = cache.load(key)
+    if found is None:
+        image = load_case(case)
+        arrays, values = _to_store(image)
+        if not cache.store(key, arrays, values):
+            return image
+        found = cache.load(key)  # mapped from disk, so that the memory can be given back
+        if found is None:
+            return image
+    arrays, values = found
+    return _from_store(case, arrays, values)
+
+
+def _cache_key(case: Case, digests: Mapping[Path, str]) -> str:
+    """Changes with whatever decides what `load_case` returns."""
+    rule = [FORMAT_VERSION, CACHE_VERSION, case.has_other, case.nonzero_brain]
+    names = [f"{path.parent.name}/{path.name}" for path in case.files]  # they are in the warnings
+    parts = [rule, [digests[path] for path in case.files], list(case.channels), names]
+    parts.append(case.brain is not None)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays = {"voxels": image.voxels, "labels": image.labels, "brain": image.brain}
+    if image.other is not None:
+        arrays["other"] = image.other
+    values = {
+        "num_lesions": image.num_lesions,
+        "num_with_other": image.num_with_other,
+        "lesion_outside_box": image.lesion_outside_box.tolist(),
+        "other_outside_box": image.other_outside_box,
+        "shape": image.shape,
+        "origin": image.origin,
+        "spacing_mm": image.spacing_mm,
+        "affine": image.affine.tolist(),
+        "left_right_axis": image.left_right_axis,
+        "warnings": image.warnings,
+    }
+    return arrays, values
+
+
+def _from_store(case: Case, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> Image:
+    """Inverse of `_to_store`; who the case is comes from its cohort."""
+    tuples = {name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")}
+    outside = np.array(values["lesion_outside_box"], dtype=np.int32).reshape(-1, 4)
+    affine = np.array(values["affine"], dtype=np.float64)
+    restored = {"lesion_outside_box": outside, "affine": affine}
+    return Image(
+        case=case.id,
+        site=case.site,
+        channels=tuple(case.channels),
+        **({"other": None} | arrays | values | tuples | restored),
+    )
+
+
 # ------------------------------------------------------------------------------------ pictures
+PATCH_SIZE = 32
+"""Side of the paper's training patches, which overlap by half, for Table 1."""
+
 LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
 """World axes of a NIfTI affine: they grow to the right, anterior and superior."""
 
@@ -282,7 +394,29 @@ def _case_row(cohort: str, image: Image) -> dict:
         "n_lesions": image.num_lesions,
         "lesion_outside_brain_voxels": int(outside_brain),
         "warnings": list(image.warnings),
+        "brain_method": image.brain_method,
+        "n_lesions_with_other": image.num_with_other,
+        "patch_voxels": PATCH_SIZE**3,
+        "patch_lesion_voxels": _lesion_in_patches(image.lesion),
     }
+
+
+def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
+    """Lesion voxels of every training patch of the paper: the windows that hold any.
+
+    By a table of sums along each axis, padded as training pads an image that is smaller than a
+    patch.
+    """
+    from lesion_core.patches import Grid  # which needs this module, and torch
+
+    grid = Grid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
+    counts = np.zeros(grid.padded, dtype=np.int64)
+    counts[grid.inside] = lesion
+    for axis, starts in enumerate(grid.starts):
+        sums = np.insert(counts.cumsum(axis=axis), 0, 0, axis=axis)
+        first = np.array(starts)
+        counts = sums.take(first + PATCH_SIZE, axis=axis) - sums.take(first, axis=axis)
+    return counts[counts > 0].tolist()
 
 
 def _slice_row(cohort: str, image: Image) -> dict:
@@ -336,9 +470,10 @@ def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     channel /= np.float32(inside.std(dtype=np.float64))
 
 
-def _warnings(lesion_file: Path, first: File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
-    lesion_name, first_name = (
-        f"{path.parent.name}/{path.name}" for path in (lesion_file, first.path)
+def _warnings(case: Case, first: File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+    lesion_name, first_name, brain_name = (
+        f"{path.parent.name}/{path.name}"
+        for path in (case.lesion, first.path, case.brain or first.path)
     )
     found = []
     total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
@@ -348,6 +483,11 @@ def _warnings(lesion_file: Path, first: File, lesion: np.ndarray, brain: np.ndar
         )
     if not total:
         found.append(f"{lesion_name}: no lesion voxel; tested on, but never trained on")
+    brain_ml = np.count_nonzero(brain) * np.prod(first.spacing_mm) / 1000
+    if brain_ml > LARGEST_BRAIN_ML:
+        found.append(
+            f"{brain_name}: {brain_ml:.0f} ml of brain, more than anybody has; a whole head?"
+        )
     if not first.oriented:
         found.append(
             f"{first_name}: the header states no orientation; the first axis is taken as left-right"
@@ -358,6 +498,22 @@ def _warnings(lesion_file: Path, first: File, lesion: np.ndarray, brain: np.ndar
             f"{by(first.spacing_mm)} mm by the affine, which is used"
         )
     return found
+
+
+def _nonzero(case: Case, first: File) -> np.ndarray:
+    """Where any channel is not 0, holes filled: the brain of skull-stripped images."""
+    inside = np.zeros(first.shape, dtype=bool)
+    for path in case.channels.values():
+        inside |= finite_values(first if path == first.path else read_on_grid(path, first)) != 0
+    filled = ndimage.binary_fill_holes(inside)
+    assert filled is not None
+    if filled.mean() > MOST_NONZERO:
+        raise ValueError(
+            f"{first.path}: {filled.mean():.0%} of the voxels are not 0, so it is not skull-"
+            "stripped; leave out ':nonzero' and make brain masks with "
+            "`python -m lesion_core.prepare brains`"
+        )
+    return filled
 
 
 def _three(items: Sequence[T]) -> tuple[T, T, T]:

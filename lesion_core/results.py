@@ -160,6 +160,13 @@ COHORT_CASES = pa.schema(
         pa.field("n_lesions", pa.int32()),  # 26-connected
         pa.field("lesion_outside_brain_voxels", pa.int64()),
         pa.field("warnings", pa.list_(pa.string())),
+        # Null in folders that were written before these columns were.
+        pa.field("brain_method", pa.string()),  # shipped, nonzero, or how the mask was derived
+        pa.field("n_lesions_with_other", pa.int32()),  # of labels 1 and 2 taken together
+        # The paper's training patches (32^3, overlapping by half, with lesion): voxels of each,
+        # and lesion voxels in each of them.  Their mirror images do not count.
+        pa.field("patch_voxels", pa.int32()),
+        pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
     ]
 )
 """One row per case of a cohort, as found on loading."""

@@ -178,6 +178,10 @@ class FakeSweep:
                     "n_lesions": len(case["sizes"]),
                     "lesion_outside_brain_voxels": 0,
                     "warnings": [],
+                    "brain_method": "shipped",
+                    "n_lesions_with_other": len(case["sizes"]),
+                    "patch_voxels": 32**3,
+                    "patch_lesion_voxels": [case["lesion"]],
                 }
                 for case in cases
             ],

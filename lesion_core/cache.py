@@ -1,0 +1,162 @@
+"""What was computed from files once, kept for the next time, and trusted only if it is whole.
+
+The folder is ``$LESION_CACHE``, else ``~/.cache/lesion-seed-sweep``; deleting it costs nothing but
+time, and ``LESION_CACHE=off`` does without.  It holds
+
+    digests.json     SHA-256 of files by path, valid while size and times of a file stay the same
+    arrays/<key>/    arrays to be mapped into memory, and entry.json with their checksums
+
+An entry appears whole or not at all; one that is damaged is dropped and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesion_core.results import write_bytes
+
+VARIABLE = "LESION_CACHE"
+
+KEPT_DAYS = 60
+"""Entries that were not used for so long go when the next one is written."""
+
+SETTLED_SECONDS = 2.0
+"""A file changed less than this ago could change again without its time telling."""
+
+logger = logging.getLogger(__name__)
+
+
+def folder() -> Path | None:
+    """Where the cache is; None if there shall be none."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked == "off":
+        return None
+    if asked:
+        return Path(asked)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "lesion-seed-sweep"
+
+
+class Digests:
+    """SHA-256 of files, read again only when size or times of a file have changed.
+
+    Raises OSError where a file cannot be read.
+    """
+
+    def __init__(self) -> None:
+        root = folder()
+        self._file = root / "digests.json" if root else None
+        self._known: dict[str, list] = _json(self._file) if self._file else {}
+        self._changed = False
+
+    def of(self, path: Path) -> str:
+        name, state = str(path.absolute()), _state(path)
+        known = self._known.get(name)
+        if isinstance(known, list) and known[:-1] == state and os.access(path, os.R_OK):
+            return known[-1]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _state(path) == state and time.time() - state[1] / 1e9 > SETTLED_SECONDS:
+            self._known[name] = [*state, digest]
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what is new.  A cache that cannot be written is no reason to stop."""
+        if self._file is None or not self._changed:
+            return
+        try:  # another process may have added to it meanwhile
+            merged = _json(self._file) | self._known
+            write_bytes(self._file, json.dumps(merged).encode())
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s)", self._file, error.strerror)
+
+
+def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays, mapped from disk and read-only, and the values stored with them.
+
+    None if they were never stored, or are damaged.
+    """
+    root = folder()
+    if root is None or not (root / "arrays" / key / "entry.json").exists():
+        return None
+    entry = root / "arrays" / key
+    try:
+        content = json.loads((entry / "entry.json").read_text())
+        arrays = {}
+        for name, checksum in content["crc32"].items():
+            array = np.asarray(np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            if zlib.crc32(array.reshape(-1).view(np.uint8)) != checksum:
+                raise ValueError(f"{name}.npy has changed")
+            arrays[name] = array
+        (entry / "entry.json").touch()
+        return arrays, content["values"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        logger.warning("%s: damaged (%s); it is made again", entry, error)
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bool:
+    """Keep C-contiguous arrays that are not empty, and plain JSON values; whether it worked."""
+    root = folder()
+    if root is None:
+        return False
+    temporary = None
+    try:
+        place = root / "arrays"
+        place.mkdir(parents=True, exist_ok=True)
+        _drop_old(place)
+        temporary = Path(tempfile.mkdtemp(dir=place, prefix=".new."))
+        checksums = {}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            checksums[name] = zlib.crc32(array.reshape(-1).view(np.uint8))
+        content = {"crc32": checksums, "values": values}
+        (temporary / "entry.json").write_text(json.dumps(content))
+        temporary.rename(place / key)
+    except OSError as error:
+        if root is not None and (root / "arrays" / key).exists():
+            return True  # another process was faster
+        logger.warning("%s: cannot be written (%s); going on without", root, error.strerror)
+        return False
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def _drop_old(place: Path) -> None:
+    oldest = time.time() - KEPT_DAYS * 24 * 3600
+    for entry in place.iterdir():
+        mark = entry if entry.name.startswith(".new.") else entry / "entry.json"
+        try:
+            if mark.stat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)
+        except OSError:  # another process has just dropped it
+            continue
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
