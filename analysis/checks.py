@@ -53,6 +53,11 @@ def study_findings(study: Study) -> list[str]:
     """Checks within one cohort."""
     if not study.shown:
         return [f"none of {study.expected} trials is complete, so there is nothing to show yet."]
+    if not study.has_counts:
+        return [
+            "no voxel counts, only rates: panels about lesions, thresholds, confident errors "
+            "and choices of computation are left out."
+        ]
     found = []
     reference = study.counts[..., COUNTS.index("tp")] + study.counts[..., COUNTS.index("fn")]
     number = (~np.isnan(reference)).sum((0, 1, 3))

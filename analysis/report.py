@@ -39,9 +39,10 @@ from analysis import (
     verdict,
     violins,
 )
+from analysis.imports import read_results
 from analysis.output import FORMATS, Section, prose, render
 from analysis.scores import Study, studies
-from lesion_core.results import Sweep, read_sweep, write_bytes
+from lesion_core.results import Sweep, write_bytes
 
 
 def build(
@@ -57,7 +58,8 @@ def build(
     """Write the report of a results folder; returns the page's path.
 
     Args:
-        results: the folder that holds sweep.json.
+        results: the folder that holds sweep.json, or what `imports` reads: a folder of the
+            authors' CSV files, or a tidy CSV.
         out: where to write; default: the folder `report` inside the results.
         reference: the loss that the others are compared with (default: xent, else the first).
         rope: differences in DSC up to this size count as none.
@@ -71,43 +73,58 @@ def build(
             complete trial.
     """
     results = Path(results)
-    folder = Path(out) if out is not None else results / "report"
-    sweep = read_sweep(results)
+    beside = results if results.is_dir() else results.parent
+    folder = Path(out) if out is not None else beside / "report"
+    sweep = read_results(results)
     cohorts = studies(sweep)
     if not cohorts:
-        raise ValueError(f"{results}: sweep.json lists no trial; nothing to report on")
+        raise ValueError(f"{results}: lists no trial; nothing to report on")
     # A cohort without a single complete trial has a coverage map and nothing else.
     ready = [study for study in cohorts if study.shown]
     boxes: list[verdict.Verdict] = []
     sections = [coverage.section(sweep, cohorts)]
     if ready:
         base = reference_loss(ready, reference)
-        sections += [
-            imbalance.section(sweep, ready),
-            bands.section(ready),
-            bands.section_by_fold(ready),
-            table2.section(ready),
-            pairs.section(ready, base, rope),
-            violins.section(ready),
-            profiles.section(ready),
-            seeds.section(ready, rope),
-            variance.section(ready),
-            ranks.section(ready),
-            tradeoff.section(ready),
-            thresholds.section(sweep, ready),
-            lesions.section(sweep, ready),
-            tradeoff.gap_section(ready),
-            gradients.section(sweep, ready),
-            overlays.section(sweep, ready, paper_colours=paper_colours),
-            policies.section(ready),
-            methods.section(sweep, ready, base, rope),
-        ]
+        sections += _sections(sweep, ready, base, rope, paper_colours)
         boxes = [verdict.verdict(study, base, rope) for study in ready]
         sections = in_order(sections, profile)
     page = _page(sweep, cohorts, sections, boxes, folder, formats)
     target = folder / "report.html"
     write_bytes(target, page.encode())
     return target
+
+
+def _sections(
+    sweep: Sweep, ready: list[Study], base: str, rope: float, paper_colours: bool
+) -> list[Section]:
+    """Everything that can be said about cohorts with complete trials."""
+    # Imported results may lack the counts, and always lack a ledger's other tables.
+    counted = [study for study in ready if study.has_counts]
+    ledger = (sweep.path / "sweep.json").exists()
+    found = [imbalance.section(sweep, ready)] if ledger else []
+    found += [
+        bands.section(ready),
+        bands.section_by_fold(ready),
+        table2.section(ready),
+        pairs.section(ready, base, rope),
+        violins.section(ready),
+        profiles.section(ready),
+        seeds.section(ready, rope),
+        variance.section(ready),
+        ranks.section(ready),
+        tradeoff.section(ready),
+    ]
+    if ledger:
+        found += [thresholds.section(sweep, ready), lesions.section(sweep, ready)]
+    found.append(tradeoff.gap_section(ready))
+    if ledger:
+        found += [
+            gradients.section(sweep, ready),
+            overlays.section(sweep, ready, paper_colours=paper_colours),
+        ]
+    if counted:
+        found.append(policies.section(counted))
+    return [*found, methods.section(sweep, ready, base, rope)]
 
 
 def reference_loss(cohorts: list[Study], reference: str | None) -> str:
@@ -150,7 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="analysis/report.py", description=(__doc__ or "").split("\n\n")[0]
     )
-    parser.add_argument("results", type=Path, help="results folder (holds sweep.json)")
+    parser.add_argument(
+        "results",
+        type=Path,
+        help="results folder (holds sweep.json), a tidy CSV, or a folder of the authors' CSVs",
+    )
     parser.add_argument("--out", type=Path, help="where to write (default: RESULTS/report)")
     parser.add_argument(
         "--reference", metavar="LOSS", help="loss that the others are compared with (default: xent)"

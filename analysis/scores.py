@@ -90,6 +90,11 @@ class Study:
         return self.curves.shape[3] - 1
 
     @property
+    def has_counts(self) -> bool:
+        """Whether voxel counts are known; imported results may hold rates only."""
+        return bool((~np.isnan(self.counts[..., :3])).any())
+
+    @property
     def shown(self) -> list[int]:
         """Losses with at least one complete trial."""
         return [index for index in range(len(self.losses)) if self.done[index].any()]
@@ -183,7 +188,9 @@ def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequen
     last = np.full(shape, -1)
     np.maximum.at(last, tuple(positions.T), epoch)
 
-    rates = results.rates(rows)[list(METRICS)].to_numpy()
+    # Imported rows may know the rates without the counts behind them.
+    known = rows if set(METRICS) <= set(rows.columns) else results.rates(rows)
+    rates = known[list(METRICS)].to_numpy(float)
     flat = (
         np.ravel_multi_index((*positions.T, epoch, view), (*shape, num_epochs + 1, 3))
         if len(rows)
@@ -226,6 +233,7 @@ def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequen
     sites[case_index] = rows["site"].to_numpy()[tested]
     voxel_mm3[case_index] = rows["voxel_mm3"].to_numpy()[tested]
 
+    rows = rows.drop(columns=[name for name in METRICS if name in rows])
     is_last = tested & (epoch == last[tuple(positions.T)]) if len(rows) else tested
     final = rows[is_last].assign(**dict(zip(METRICS, rates[is_last].T, strict=True)))
     final = final.assign(

@@ -122,9 +122,10 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
         )
     digits = decimals_for([fit.se["L3"], fit.se["L2"]])
     low, high = fit.interval("L3")
-    text = f"{study.losses[pair.a]} minus {study.losses[pair.b]}: **{fit.estimate:+.{digits}f}**"
+    between = f"{study.losses[pair.a]} minus {study.losses[pair.b]}"
+    text = f"{between}: **{_signed(fit.estimate, digits)}**"
     if low == low:
-        text += f" (95 % for new training sets {low:+.{digits}f} to {high:+.{digits}f})"
+        text += f" (95 % for new training sets {_signed(low, digits)} to {_signed(high, digits)})"
     known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
     if not known:
         return (
@@ -172,3 +173,7 @@ def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
             f"of {len(worlds)} draws"
         )
     return text + "."
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
