@@ -1,0 +1,162 @@
+"""Table 1 of the paper: how rare lesions are in a cohort, from its table of cases.
+
+Per cent of the brain and of the training patches as mean +- standard deviation, and pooled over
+all voxels; mean size and number of the 26-connected lesions.  Label 1 counts; what the numbers
+would be if label 2, other pathology, counted as well stands beside them (the paper's code counted
+both labels everywhere but in the patches).  pandas and numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A percentage over several things: cases, or patches."""
+
+    mean: float
+    sd: float
+    """Between them, with n - 1; NaN for a single one."""
+    pooled: float
+    """Of all voxels together."""
+
+    @staticmethod
+    def of(part: np.ndarray, whole: np.ndarray) -> Share:
+        """NaN where there is nothing.
+
+        >>> Share.of(np.array([1, 3]), np.array([100, 300]))
+        Share(mean=1.0, sd=0.0, pooled=1.0)
+        """
+        percent = 100 * part / whole
+        return Share(
+            mean=float(percent.mean()) if len(percent) else float("nan"),
+            sd=float(percent.std(ddof=1)) if len(percent) > 1 else float("nan"),
+            pooled=float(100 * part.sum() / whole.sum()) if len(percent) else float("nan"),
+        )
+
+    def __str__(self) -> str:
+        """As the paper writes it.
+
+        >>> str(Share(mean=1.5, sd=float("nan"), pooled=1.25))
+        '1.50 ± - [1.25]'
+        """
+        sd = "-" if np.isnan(self.sd) else f"{self.sd:.2f}"
+        return f"{self.mean:.2f} ± {sd} [{self.pooled:.2f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of Table 1."""
+
+    cohort: str
+    labels: str
+    """Which labels count as lesion: 1, or 1+2."""
+    cases: int
+    brain: Share
+    patches: Share | None
+    """None: the table of cases has no patches, or label 2 is counted (training never sees it)."""
+    num_patches: int | None
+    mean_size_voxels: float
+    """NaN without a lesion."""
+    mean_size_mm3: float
+    lesions: int
+
+
+def rows(cases: pd.DataFrame) -> list[Row]:
+    """Of one cohort's `results.COHORT_CASES`: label 1, and labels 1 and 2 if there is a label 2."""
+    found = [_row(cases, "1", cases["lesion_voxels"], cases["n_lesions"])]
+    if cases["other_voxels"].sum() and cases["n_lesions_with_other"].notna().all():
+        both = cases["lesion_voxels"] + cases["other_voxels"]
+        found.append(_row(cases, "1+2", both, cases["n_lesions_with_other"]))
+    return found
+
+
+def _row(cases: pd.DataFrame, labels: str, voxels: pd.Series, number: pd.Series) -> Row:
+    lesion, count = voxels.to_numpy(np.int64), int(number.sum())
+    mm3 = np.array([np.prod(spacing) for spacing in cases["spacing_mm"]])
+    patches, num_patches = None, None
+    if labels == "1" and cases["patch_lesion_voxels"].notna().all():
+        parts = [np.asarray(part, dtype=np.int64) for part in cases["patch_lesion_voxels"]]
+        wholes = [np.full(len(p), v) for p, v in zip(parts, cases["patch_voxels"], strict=True)]
+        patches = Share.of(np.concatenate(parts), np.concatenate(wholes))
+        num_patches = sum(map(len, parts))
+    return Row(
+        cohort=str(cases["cohort"].iloc[0]),
+        labels=labels,
+        cases=len(cases),
+        brain=Share.of(lesion, cases["brain_voxels"].to_numpy(np.int64)),
+        patches=patches,
+        num_patches=num_patches,
+        mean_size_voxels=float(lesion.sum() / count) if count else float("nan"),
+        mean_size_mm3=float((lesion * mm3).sum() / count) if count else float("nan"),
+        lesions=count,
+    )
+
+
+HEADER = (
+    "Dataset", "Labels", "Cases", "% (brain)", "% (batch)", "Mean lesion size", "Lesion number"
+)  # fmt: skip
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.cohort,
+        row.labels,
+        str(row.cases),
+        str(row.brain),
+        "-" if row.patches is None else str(row.patches),
+        "-" if np.isnan(row.mean_size_voxels) else f"{row.mean_size_voxels:.2f}",
+        str(row.lesions),
+    ]
+
+
+def as_text(table: Sequence[Row]) -> str:
+    """Aligned columns, for a terminal."""
+    lines = [list(HEADER), *map(_cells, table)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def as_latex(table: Sequence[Row]) -> str:
+    """A booktabs tabular."""
+    lines = [r"\begin{tabular}{llrcccr}", r"\toprule", _tex(HEADER), r"\midrule"]
+    lines += [_tex(_cells(row)) for row in table]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _tex(cells: Sequence[str]) -> str:
+    for plain, tex in (("\\", r"\textbackslash "), ("%", r"\%"), ("_", r"\_"), ("±", r"$\pm$")):
+        cells = [cell.replace(plain, tex) for cell in cells]
+    return " & ".join(cells) + r" \\"
+
+
+def as_frame(table: Sequence[Row]) -> pd.DataFrame:
+    """Plain numbers, for a CSV file."""
+    return pd.DataFrame(
+        [
+            {
+                "cohort": row.cohort,
+                "labels": row.labels,
+                "cases": row.cases,
+                "brain_percent_mean": row.brain.mean,
+                "brain_percent_sd": row.brain.sd,
+                "brain_percent_pooled": row.brain.pooled,
+                "patch_percent_mean": row.patches.mean if row.patches else None,
+                "patch_percent_sd": row.patches.sd if row.patches else None,
+                "patch_percent_pooled": row.patches.pooled if row.patches else None,
+                "patches": row.num_patches,
+                "mean_lesion_voxels": row.mean_size_voxels,
+                "mean_lesion_mm3": row.mean_size_mm3,
+                "lesions": row.lesions,
+            }
+            for row in table
+        ]
+    )
