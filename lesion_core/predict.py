@@ -92,7 +92,8 @@ def predict(options: Predict) -> Iterator[Path]:
         settings = TrainSettings.from_dict(config["settings"])
         network = load_network((folder / "model.pt").read_bytes(), options.device)
         cases = [image.case for image in loaded[cohort].images]
-        tested = set(test_folds(cases, config["num_folds"])[config["fold"]])
+        usual = test_folds(cases, config["num_folds"])[config["fold"]]
+        tested = set(config.get("test_cases", usual))
         for image in loaded[cohort].images:
             if image.case in tested:
                 probability = predict_image(network, image, settings)

@@ -10,7 +10,7 @@ import platform
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -45,6 +45,8 @@ class Trial:
     """Folds of the cross-validation."""
     settings: TrainSettings
     """Everything else."""
+    test_cases: tuple[str, ...] | None = None
+    """Whom the fold tests, if not whom `folds.test_folds` would; the others are trained on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.num_folds:
@@ -54,7 +56,7 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole configuration as plain JSON values; `from_dict` undoes it."""
-        return {
+        values = {
             "cohort": self.cohort,
             "fingerprint": self.fingerprint,
             "loss": loss_to_dict(self.loss),
@@ -63,6 +65,7 @@ class Trial:
             "num_folds": self.num_folds,
             "settings": self.settings.to_dict(),
         }
+        return values if self.test_cases is None else values | {"test_cases": list(self.test_cases)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Trial:
@@ -70,6 +73,8 @@ class Trial:
             "loss": loss_from_dict(values["loss"]),
             "settings": TrainSettings.from_dict(values["settings"]),
         }
+        if "test_cases" in values:
+            parts["test_cases"] = tuple(values["test_cases"])
         return Trial(**(dict(values) | parts))
 
     @property
@@ -77,6 +82,22 @@ class Trial:
         """Eight hexadecimal digits of the SHA-256 of the whole configuration."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def tested(self, cases: Sequence[str]) -> list[str]:
+        """Whom it tests of a cohort's cases, in their order.
+
+        Raises:
+            ValueError: a test case is none of them, or none is left to train on.
+        """
+        if self.test_cases is None:
+            return test_folds(cases, self.num_folds)[self.fold]
+        tested = [case for case in cases if case in self.test_cases]
+        if not 0 < len(tested) < len(cases) or len(tested) < len(set(self.test_cases)):
+            raise ValueError(
+                f"fold {self.fold} tests {' '.join(self.test_cases)}; expected some, but not all, "
+                f"of the cohort's cases: {' '.join(cases)}"
+            )
+        return tested
 
     @property
     def loss_label(self) -> str:
@@ -165,7 +186,7 @@ def run(
     torch.set_num_threads(threads)
     settings = trial.settings
     cases = [image.case for image in cohort.images]
-    tested = set(test_folds(cases, trial.num_folds)[trial.fold])
+    tested = set(trial.tested(cases))
     test = [index for index, case in enumerate(cases) if case in tested]
     training = [index for index, case in enumerate(cases) if case not in tested]
     volumes = Volumes.of(

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from lesion_core.cohorts import Cohort
+    from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import LoadedCohort
     from lesion_core.train import TrainSettings
     from lesion_core.trial import Trial
@@ -91,14 +92,42 @@ class Data:
     """The data folder, not the cohort's."""
     cases: list[str]
     fingerprint: str
+    members: tuple[Case, ...] = ()
+    """The cases' files, sites and subjects."""
+    fold_rule: str = "strided"
+    """See `lesion_core.folds.folds_by`."""
 
     @staticmethod
-    def of(cohort: Cohort, folder: Path) -> Data:
+    def of(cohort: Cohort, folder: Path, fold_rule: str = "strided") -> Data:
         """Raises ValueError when the cohort is not there or a file cannot be read."""
         from lesion_core.images import fingerprint
 
-        cases = [case.id for case in cohort.cases(folder)]
-        return Data(cohort, folder, cases, fingerprint(cohort, folder))
+        members = tuple(cohort.cases(folder))
+        cases = [case.id for case in members]
+        return Data(cohort, folder, cases, fingerprint(cohort, folder), members, fold_rule)
+
+    def folds(self, num_folds: int) -> list[list[str]]:
+        """Test cases of every fold.  Raises ValueError if the rule does not fit the cases."""
+        from lesion_core.folds import folds_by
+
+        return folds_by(self.fold_rule, self.members, num_folds)
+
+    def test_cases(self, num_folds: int) -> list[tuple[str, ...] | None]:
+        """What `Trial.test_cases` shall be in every fold: None where it is the usual rule's."""
+        from lesion_core.folds import test_folds
+
+        usual = test_folds(self.cases, num_folds)
+        return [
+            None if own == strided else tuple(own)
+            for own, strided in zip(self.folds(num_folds), usual, strict=True)
+        ]
+
+    def fold_table(self, num_folds: int) -> str:
+        """For people, who is tested with whom."""
+        from lesion_core.folds import fold_table
+
+        title = f"{self.name}: {len(self.cases)} cases, fold rule {self.fold_rule}"
+        return f"{title}\n{fold_table(self.folds(num_folds), self.members)}"
 
     @property
     def name(self) -> str:
@@ -132,8 +161,7 @@ def request(
     trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
 ) -> dict[str, Any]:
     """What sweep.json shall say of these trials (`Ledger.ask`)."""
-    from lesion_core.cohorts import cohort_to_dict
-    from lesion_core.folds import test_folds
+    from lesion_core.cohorts import brain_methods, cohort_to_dict
 
     return {
         "command": command_line(),
@@ -142,13 +170,17 @@ def request(
         "losses": list(dict.fromkeys(trial.loss_label for trial in trials)),
         "settings": settings.to_dict(),
         "num_folds": num_folds,
-        "folds": {cohort.name: test_folds(cohort.cases, num_folds) for cohort in data},
+        "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
         "cohorts": {
             cohort.name: {
                 "fingerprint": cohort.fingerprint,
                 "channels": list(cohort.cohort.channels),
                 "num_cases": len(cohort.cases),
                 "definition": cohort_to_dict(cohort.cohort),
+                "fold_rule": cohort.fold_rule,
+                "brain": dict(
+                    Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
+                ),
             }
             for cohort in data
         },

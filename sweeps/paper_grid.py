@@ -49,8 +49,9 @@ class PaperGrid(Training, Machines):
     results: Path = Path("results/paper_grid")
     """Folder for what trials produce; the same folder again goes on."""
     cohorts: tuple[str, ...] = ()
-    """Of wmh2017, lit, simulated, simulated_lit, or a folder below --data (with --channels);
-    default: the real ones found there."""
+    """Of wmh2017, lit, simulated, simulated_lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it if
+    the images are skull-stripped and have no brain masks), or a folder below --data (with
+    --channels); default: wmh2017 and lit, if they are there."""
     channels: tuple[str, ...] = ()
     """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
     losses: tuple[str, ...] = LOSSES
@@ -59,6 +60,9 @@ class PaperGrid(Training, Machines):
     """One whole cross-validation per seed."""
     folds: int = 5
     """Folds of the cross-validation."""
+    fold_rule: str = "strided"
+    """Who is tested with whom: strided (as the authors), site (every site in all folds), or a
+    .json file such as nnU-Net's splits_final.json."""
     wandb: Mode = "auto"
     """Weights & Biases; auto: online if a key is configured, else offline."""
     retry_failed: bool = False
@@ -82,7 +86,7 @@ class PaperGrid(Training, Machines):
             )
         demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=2.5)
         return [
-            demo if name == DEMO else cohort_named(name, self.channels)
+            demo if name == DEMO else cohort_named(name, self.channels, self.data)
             for name in dict.fromkeys(names)
         ]
 
@@ -95,6 +99,7 @@ class PaperGrid(Training, Machines):
         settings = self.settings()
         losses = [loss_named(name) for name in dict.fromkeys(self.losses)]
         seeds = list(dict.fromkeys(self.seeds))
+        tested = {cohort.name: cohort.test_cases(self.folds) for cohort in data}
         return [
             Trial(
                 cohort=cohort.name,
@@ -104,6 +109,7 @@ class PaperGrid(Training, Machines):
                 fold=fold,
                 num_folds=self.folds,
                 settings=settings,
+                test_cases=tested[cohort.name][fold],
             )
             for seed, fold, cohort, loss in product(seeds, range(self.folds), data, losses)
         ]
@@ -130,7 +136,9 @@ def main(arguments: Sequence[str]) -> int:
     grid.settings()  # mistakes show before the data are read
     from sweeps.sweep import Sweep
 
-    data = [Data.of(cohort, grid.data) for cohort in grid.cohort_objects()]
+    data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
+    for cohort in data:
+        print(cohort.fold_table(grid.folds))
     sweep = Sweep(grid.trials(data), data, grid.settings(), grid.folds, grid.results)
     if grid.dry_run:
         return sweep.dry_run(grid, retry_failed=grid.retry_failed)

@@ -33,7 +33,8 @@ class TrainOne(Training):
     """
 
     cohort: str
-    """wmh2017, lit, simulated, simulated_lit, or a folder below --data (with --channels)."""
+    """wmh2017, lit, simulated, simulated_lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it if the
+    images are skull-stripped), or a folder below --data (with --channels)."""
     data: Path = Path("data")
     """Folder that holds the cohort's folder."""
     channels: tuple[str, ...] = ()
@@ -48,6 +49,9 @@ class TrainOne(Training):
     """Which fold is tested, from 0."""
     folds: int = 5
     """Folds of the cross-validation."""
+    fold_rule: str = "strided"
+    """Who is tested with whom: strided (as the authors), site (every site in all folds), or a
+    .json file such as nnU-Net's splits_final.json."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if there is one."""
     cpus_per_trial: int = 1
@@ -66,7 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     from lesion_core.losses import loss_named
     from lesion_core.trial import Trial
 
-    data = Data.of(cohort_named(one.cohort, one.channels), one.data)
+    cohort = cohort_named(one.cohort, one.channels, one.data)
+    data = Data.of(cohort, one.data, one.fold_rule)
+    if not 0 <= one.fold < one.folds:
+        raise ValueError(f"--fold {one.fold}: expected 0 to {one.folds - 1}")
     trial = Trial(
         cohort=data.name,
         fingerprint=data.fingerprint,
@@ -75,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         fold=one.fold,
         num_folds=one.folds,
         settings=settings,
+        test_cases=data.test_cases(one.folds)[one.fold],
     )
     tracking = Tracking.decide(one.wandb, one.results)
     folder = one.results / "trials" / trial.name
