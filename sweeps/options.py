@@ -36,6 +36,8 @@ class Training:
     """Of Adam, constant."""
     filters: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
+    flip: bool = True
+    """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network's arithmetic; weights and loss stay fp32."""
 
@@ -50,6 +52,7 @@ class Training:
             patch_size=self.patch_size,
             learning_rate=self.learning_rate,
             filters=self.filters,
+            flip=self.flip,
             precision=self.precision,
         )
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
