@@ -29,6 +29,7 @@ def fold_values(
     fp: np.ndarray,
     fn: np.ndarray,
     fold_of: np.ndarray,
+    num_folds: int,
     aggregation: str,
     undefined: str,
 ) -> np.ndarray:
@@ -37,9 +38,8 @@ def fold_values(
     aggregation "mean": mean over cases; "pooled": one DSC from the fold's summed counts.
     undefined: what a case with two empty masks counts as ("drop", "0", "1"); pooling has none.
     """
-    folds = np.unique(fold_of)
-    found = np.full((*tp.shape[:2], len(folds), tp.shape[3]), np.nan)
-    for place, fold in enumerate(folds):
+    found = np.full((*tp.shape[:2], num_folds, tp.shape[3]), np.nan)
+    for fold in range(num_folds):
         a, b, c = (part[:, :, fold_of == fold] for part in (tp, fp, fn))
         absent = np.isnan(a).all(2)
         if aggregation == "pooled":
@@ -57,7 +57,7 @@ def fold_values(
                 np.nansum(dice, 2), number, out=np.full(number.shape, np.nan), where=number > 0
             )
         value[absent] = np.nan
-        found[:, :, place] = value
+        found[:, :, fold] = value
     return found
 
 
@@ -94,7 +94,13 @@ def worlds(study: Study) -> pd.DataFrame:
         if aggregation == "pooled" and undefined != "drop":
             continue  # pooled counts have no undefined case
         values = fold_values(
-            tp, masked if label == "masked" else fp, fn, study.fold_of, aggregation, undefined
+            tp,
+            masked if label == "masked" else fp,
+            fn,
+            study.fold_of,
+            len(study.folds),
+            aggregation,
+            undefined,
         )
         means = world_means(values, study.last_epoch, best_train, selector)[study.shown]
         if np.isnan(means).all():

@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis import style
 from analysis.ladder import holm
-from analysis.output import LOSS, Figure, Heading, Note, Section, prose
+from analysis.output import LOSS, Figure, Heading, Note, Section, number, prose
 from analysis.scores import Study
 
 DRAWS = 2000
@@ -203,7 +203,7 @@ def section(studies: list[Study]) -> Section:
 
 
 def _blobs(study: Study, shared: Common) -> Figure:
-    resampled = resampled_patients(shared.blocks, np.random.default_rng(0))
+    resampled = resampled_patients(shared.blocks, np.random.default_rng(0), DRAWS)
     frequencies = rank_frequencies(resampled)
     means = shared.patients.mean(1)
     tau = order_agreement(means, resampled.mean(2))
@@ -234,8 +234,8 @@ def _blobs(study: Study, shared: Common) -> Figure:
         data=frame,
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
         "in which a loss takes a rank. Losses from best to worst mean. Right: Kendall's "
-        f"tau between each resampling's order and ours, median {middle:.2f} (5 to 95 %: "
-        f"{low:.2f} to {high:.2f}). {shared.counted(study)}",
+        f"tau between each resampling's order and ours, median {number(middle)} (5 to 95 %: "
+        f"{number(low)} to {number(high)}). {shared.counted(study)}",
         alt=f"{winner}, the loss with the best mean, ranks first in {share:.0%} of resamplings.",
     )
 

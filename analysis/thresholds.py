@@ -70,6 +70,9 @@ def rates_at_thresholds(study: Study, lesion: np.ndarray, background: np.ndarray
     """[L, S, P, thresholds, metrics]."""
     final = study.last_by_case(study.counts)
     reference = final[..., COUNTS.index("tp")] + final[..., COUNTS.index("fn")]
+    # A histogram with more lesion voxels than the reference is of another image: undefined.
+    fits = (lesion.sum(-1) <= reference)[..., None]
+    lesion, background = np.where(fits, lesion, np.nan), np.where(fits, background, np.nan)
     tp, fp, fn = counts_at_thresholds(lesion, background, reference)
     frame = pd.DataFrame({"tp": tp.ravel(), "fp": fp.ravel(), "fn": fn.ravel()})
     rates = results.rates(frame)[list(METRICS)].to_numpy()
@@ -166,6 +169,8 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
     )  # [L, thresholds, metrics]
     chosen = own_thresholds(curves[..., 0])
     shown = [loss for loss in study.shown if not np.isnan(mean[loss, :, 0]).all()]
+    if not shown:
+        return [Note(kind="warning", body=prose(f"{study.title}: DSC is undefined throughout."))]
     rows = []
     for loss in shown:
         folds = [fold for fold in range(curves.shape[1]) if chosen[loss, fold] >= 0]
@@ -185,12 +190,13 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
             }
         )
     frame = pd.DataFrame(rows)
-    present = int((~np.isnan(lesion[..., 0])).any((0, 1)).sum())
+    present = int((~np.isnan(rates[..., 0, 0])).any((0, 1)).sum())
     counted = f"{present} of {len(study.cases)} cases; {study.presence}."
     at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
     words = (
         (
-            f"Between the best and the worst loss lie {at_half:.3f} at 0.5 and {at_own:.3f} at "
+            f"Between the best and the worst loss lie {number(at_half, '.3f')} at 0.5 and "
+            f"{number(at_own, '.3f')} at "
             "own thresholds."
         )
         if len(frame) > 1

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from analysis.ladder import RUNG_NAMES
-from analysis.output import prose
+from analysis.output import number, prose
 from analysis.pairs import ROPE, Pair, against, compare, decimals_for, judge
 from analysis.scores import Study
 from analysis.seeds import complete_grid, fresh_flip, full_lottery, winner_shares
@@ -106,10 +106,12 @@ def _mean(scores: np.ndarray) -> float:
 
 
 def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> str:
+    if np.isnan(_mean(scores[best])):
+        return "DSC is undefined for every test image: nothing was predicted, nothing was there."
     return (
         f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
-        f"{_mean(scores[best]):.3f}; {study.losses[second]} is next with "
-        f"{_mean(scores[second]):.3f}."
+        f"{number(_mean(scores[best]), '.3f')}; {study.losses[second]} is next with "
+        f"{number(_mean(scores[second]), '.3f')}."
     )
 
 
@@ -120,12 +122,12 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
             f"{study.losses[pair.a]} and {study.losses[pair.b]} have no trial in common, so "
             "they cannot be compared."
         )
-    digits = decimals_for([fit.se["L3"], fit.se["L2"]])
+    form = f"+.{decimals_for([fit.se['L3'], fit.se['L2']])}f"
     low, high = fit.interval("L3")
     between = f"{study.losses[pair.a]} minus {study.losses[pair.b]}"
-    text = f"{between}: **{_signed(fit.estimate, digits)}**"
+    text = f"{between}: **{number(fit.estimate, form)}**"
     if low == low:
-        text += f" (95 % for new training sets {_signed(low, digits)} to {_signed(high, digits)})"
+        text += f" (95 % for new training sets {number(low, form)} to {number(high, form)})"
     known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
     if not known:
         return (
@@ -173,7 +175,3 @@ def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
             f"of {len(worlds)} draws"
         )
     return text + "."
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")

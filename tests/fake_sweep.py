@@ -282,7 +282,7 @@ class FakeSweep:
                 {
                     "schema_version": results.SCHEMA_VERSION,
                     "kind": "diverged" if status == "diverged" else "error",
-                    "error": "loss is nan at epoch 4, batch 17"
+                    "error": "loss is inf at epoch 4, batch 17"
                     if status == "diverged"
                     else "RuntimeError: out of memory",
                     "traceback": "",

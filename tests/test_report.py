@@ -93,7 +93,7 @@ def test_unfinished_sweep_names_what_is_missing(tmp_path: Path) -> None:
     ).write(tmp_path)
     page = report.build(tmp_path, formats=()).read_text()
     assert "<b>3 of 8</b>" in page or "<strong>3 of 8</strong>" in page
-    assert "loss is nan at epoch 4, batch 17" in page
+    assert "loss is inf at epoch 4, batch 17" in page
     absent = pd.read_csv(tmp_path / "report" / "tables" / "absent-trials.csv")
     assert sorted(absent["status"]) == ["corrupt", "diverged", "failed", "missing", "partial"]
 
