@@ -58,6 +58,11 @@ class Study:
     transform: Path | None
     """From the common space to the raw one."""
 
+    @property
+    def unplaced(self) -> bool:
+        """Whether the archive says nothing of how it lies in the common space."""
+        return self.common is None and self.transform is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
@@ -81,6 +86,8 @@ def prepare_lit(
 
     A co-registered FLAIR is used where there is one; else the raw one is resampled by its
     transform (cubic B-spline, clamped at 0); else it is aligned rigidly with the other study.
+    Where neither is known to lie in the masks' space, one whose grid is theirs is taken to, the
+    follow-up first.
 
     Args:
         source: the archive in the laboratory's layout (``patientX/patientX_*.nii.gz``) or the
@@ -219,17 +226,12 @@ def _check_patient(patient: Patient) -> None:
         finite_values(read(study.raw))
         if study.transform is not None:
             read_transform(study.transform)
-    if all(_unplaced(study, grid) for study in patient.studies):
+    if all(study.unplaced and not _on_grid(study.raw, grid) for study in patient.studies):
         raise ValueError(
             f"{patient.studies[0].raw}: nothing says how it lies in the space of "
             f"{patient.brain.name}; expected a co-registered FLAIR or a "
             "study1_FLAIR_to_common_space.txt for at least one of the two studies"
         )
-
-
-def _unplaced(study: Study, grid: File) -> bool:
-    """Whether only registration can bring it into the space of the masks."""
-    return study.common is None and study.transform is None and not _on_grid(study.raw, grid)
 
 
 def _on_grid(path: Path | None, grid: File) -> bool:
@@ -262,7 +264,8 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
     for name, image in zip(
         (*Lit.channels, "brain", "lesion"), (*images, mask, lesion), strict=True
     ):
-        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+        kind = sitk.sitkFloat32 if name in Lit.channels else sitk.sitkUInt8
+        sitk.WriteImage(sitk.Cast(image, kind), str(folder / f"{name}.nii.gz"))
     inside = sitk.GetArrayViewFromImage(mask) > 0
     first, second = (sitk.GetArrayViewFromImage(image)[inside] for image in images)
     alike = np.corrcoef(first, second)[0, 1]
@@ -294,7 +297,9 @@ def _in_common_space(patient: Patient, mask: sitk.Image) -> tuple[list[sitk.Imag
         elif study.transform is not None and study.raw is not None:
             moved = resample(_image(study.raw), mask, read_transform(study.transform))
             images[place], sources[place] = sitk.Maximum(moved, 0.0), "resampled"
-        elif study.raw is not None and _on_grid(study.raw, grid):
+    for place in (1, 0):  # an equal grid alone proves little: only where nothing else is known
+        study = patient.studies[place]
+        if images == [None, None] and study.raw is not None and _on_grid(study.raw, grid):
             images[place], sources[place] = _image(study.raw, like=mask), "as acquired"
     for place, study in enumerate(patient.studies):
         if images[place] is None:
