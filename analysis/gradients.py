@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis import style
 from analysis.bands import band
-from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, number, prose
+from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.scores import VIEWS, Study
 from lesion_core.results import Sweep
 
@@ -324,7 +324,7 @@ def _confidence_figure(study: Study) -> Figure:
         ]
     )
     ends = ", ".join(
-        f"{study.losses[loss]} {number(mean[loss, -1, 0])} and {number(mean[loss, -1, 1])}"
+        f"{study.losses[loss]} {written(mean[loss, -1, 0])} and {written(mean[loss, -1, 1])}"
         for loss in study.shown
     )
     return Figure(

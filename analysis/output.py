@@ -168,10 +168,10 @@ def prose(plain: str) -> Markup:
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", escaped))
 
 
-def number(value: float, form: str = ".2f") -> str:
+def written(value: float, form: str = ".2f") -> str:
     """A number in running text; a dash if undefined.
 
-    >>> number(0.123), number(-0.5, "+.1f"), number(float("nan"))
+    >>> written(0.123), written(-0.5, "+.1f"), written(float("nan"))
     ('0.12', '−0.5', '–')
     """
     return "–" if math.isnan(value) else format(value, form).replace("-", "\N{MINUS SIGN}")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from analysis import style
 from analysis.checks import trial_rows
-from analysis.output import LOSS, Figure, Heading, Note, Picture, Pictures, Section, number, prose
+from analysis.output import LOSS, Figure, Heading, Note, Picture, Pictures, Section, prose, written
 from analysis.scores import Study
 from lesion_core.results import Sweep
 
@@ -230,16 +230,16 @@ def _pictures(
                     label=name,
                     png=png(painted),
                     loss=loss,
-                    under=f"DSC {number(example.dice[loss])}",
+                    under=f"DSC {written(example.dice[loss])}",
                     alt=f"{example.case}, {name}: on this slice {counts['tp']} true positive, "
                     f"{counts['fp']} false positive, {counts['fn']} false negative voxels; DSC of "
-                    f"the whole image {number(example.dice[loss])}",
+                    f"the whole image {written(example.dice[loss])}",
                     **size,
                 )
             )
         label = (
             f"**{example.rule.capitalize()} case: {example.case}**, mean DSC "
-            f"{number(example.mean_dice)}, seed {example.seed}"
+            f"{written(example.mean_dice)}, seed {example.seed}"
         )
         rows.append((label, pictures))
     shown = (

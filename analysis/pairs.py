@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis import style
 from analysis.ladder import RUNG_NAMES, RUNGS, Ladder, holm, ladder
-from analysis.output import LOSS, Column, Figure, Heading, Section, Table, number
+from analysis.output import LOSS, Column, Figure, Heading, Section, Table, written
 from analysis.scores import METRIC_NAMES, METRICS, Study
 
 ROPE = 0.01
@@ -235,7 +235,7 @@ def section(studies: list[Study], reference: str, rope: float = ROPE) -> Section
 def _forest(study: Study, pairs: dict[str, list[Pair]], base: int, rope: float) -> Figure:
     name = study.losses[base]
     words = "; ".join(
-        f"{study.losses[pair.a]} {number(pair.fit.estimate, '+.3f')}, {word}"
+        f"{study.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {word}"
         for pair, word in zip(pairs["dice"], judge(pairs["dice"], rope), strict=True)
     )
     return Figure(

@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis import style
 from analysis.ladder import holm
-from analysis.output import LOSS, Figure, Heading, Note, Section, number, prose
+from analysis.output import LOSS, Figure, Heading, Note, Section, prose, written
 from analysis.scores import Study
 
 DRAWS = 2000
@@ -234,8 +234,8 @@ def _blobs(study: Study, shared: Common) -> Figure:
         data=frame,
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
         "in which a loss takes a rank. Losses from best to worst mean. Right: Kendall's "
-        f"tau between each resampling's order and ours, median {number(middle)} (5 to 95 %: "
-        f"{number(low)} to {number(high)}). {shared.counted(study)}",
+        f"tau between each resampling's order and ours, median {written(middle)} (5 to 95 %: "
+        f"{written(low)} to {written(high)}). {shared.counted(study)}",
         alt=f"{winner}, the loss with the best mean, ranks first in {share:.0%} of resamplings.",
     )
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis import style
 from analysis.checks import trial_rows
-from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, prose
+from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.scores import COUNTS, METRIC_NAMES, METRICS, Study
 from lesion_core import results
 from lesion_core.results import Sweep
@@ -195,8 +195,8 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
     at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
     words = (
         (
-            f"Between the best and the worst loss lie {number(at_half, '.3f')} at 0.5 and "
-            f"{number(at_own, '.3f')} at "
+            f"Between the best and the worst loss lie {written(at_half, '.3f')} at 0.5 and "
+            f"{written(at_own, '.3f')} at "
             "own thresholds."
         )
         if len(frame) > 1

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis import style
 from analysis.bands import band
-from analysis.output import LOSS, Column, Figure, Heading, Section, Table, number
+from analysis.output import LOSS, Column, Figure, Heading, Section, Table, written
 from analysis.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study
 
 TEST = VIEWS.index("test")
@@ -102,8 +102,8 @@ def _trajectory(study: Study) -> Figure:
     ]
     ends = last_means(study)
     words = "; ".join(
-        f"{study.losses[loss]} sensitivity {number(ends[loss, TEST, 1])}, precision "
-        f"{number(ends[loss, TEST, 2])}"
+        f"{study.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
+        f"{written(ends[loss, TEST, 2])}"
         for loss in study.shown
     )
     return Figure(

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from analysis.ladder import RUNG_NAMES
-from analysis.output import number, prose
+from analysis.output import prose, written
 from analysis.pairs import ROPE, Pair, against, compare, decimals_for, judge
 from analysis.scores import Study
 from analysis.seeds import complete_grid, fresh_flip, full_lottery, winner_shares
@@ -110,8 +110,8 @@ def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> 
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
     return (
         f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
-        f"{number(_mean(scores[best]), '.3f')}; {study.losses[second]} is next with "
-        f"{number(_mean(scores[second]), '.3f')}."
+        f"{written(_mean(scores[best]), '.3f')}; {study.losses[second]} is next with "
+        f"{written(_mean(scores[second]), '.3f')}."
     )
 
 
@@ -125,9 +125,9 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
     form = f"+.{decimals_for([fit.se['L3'], fit.se['L2']])}f"
     low, high = fit.interval("L3")
     between = f"{study.losses[pair.a]} minus {study.losses[pair.b]}"
-    text = f"{between}: **{number(fit.estimate, form)}**"
+    text = f"{between}: **{written(fit.estimate, form)}**"
     if low == low:
-        text += f" (95 % for new training sets {number(low, form)} to {number(high, form)})"
+        text += f" (95 % for new training sets {written(low, form)} to {written(high, form)})"
     known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
     if not known:
         return (
