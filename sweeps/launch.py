@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import io
+import logging
 import os
 import shutil
 import socket
@@ -100,9 +102,9 @@ class Cluster:
             return ray.get(keeper.snapshot.remote(), timeout=30)
 
         scratch = tempfile.mkdtemp(prefix="lesion-tune-")
-        display = Display(progress, look, stop)
+        display = Display(progress, look, stop, sys.stdout)
         try:
-            with display:
+            with _aside(results / "ray.log"), display:
                 self._fit(shared, scratch)
             display.look()
         except command.Stopped:
@@ -111,6 +113,7 @@ class Cluster:
             raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            ray.kill(keeper)
         if broken:
             raise LedgerError(broken[0])
 
@@ -196,6 +199,26 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
             shutil.rmtree(staged, ignore_errors=True)
 
 
+class _LazyFile(io.TextIOBase):
+    """Comes into being with the first thing written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError), self._path.open("a") as file:
+            file.write(text)
+        return len(text)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[None]:
+    """What Ray has to say in this process goes to a file; the terminal is for our progress."""
+    said = _LazyFile(path)
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield
+
+
 def _import_ray() -> Any:
     # Read when Ray is imported, or when it starts its processes.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -207,6 +230,8 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    # Tune prints the traceback of every lost worker; ours are in the ledger.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     return ray
 
 

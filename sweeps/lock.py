@@ -43,8 +43,7 @@ class Lock:
     A lock whose process is dead is taken over.
 
     Raises:
-        ValueError: another process holds it.
-        OSError: the folder cannot be written.
+        ValueError: another process holds it, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -65,15 +64,14 @@ class Lock:
         return self._holder.token
 
     def __enter__(self) -> Lock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            found = _read(self._path)
-            if found is not None and _alive(found, self._path):
-                raise ValueError(
-                    f"{self._path.parent} is in use by {found}; wait for it, stop it, or choose "
-                    f"another folder with --results (if it is long gone, delete {self._path})"
-                )
-            self._discard(found)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+        except OSError as error:
+            raise ValueError(
+                f"{self._path.parent}: cannot be written ({error.strerror or error}); choose "
+                "another folder with --results"
+            ) from None
         self._beat.start()
         return self
 
@@ -86,6 +84,16 @@ class Lock:
         self._released.set()
         if owns(self._path.parent, self.token):
             self._path.unlink(missing_ok=True)
+
+    def _acquire(self) -> None:
+        while not self._create():
+            found = _read(self._path)
+            if found is not None and _alive(found, self._path):
+                raise ValueError(
+                    f"{self._path.parent} is in use by {found}; wait for it, stop it, or choose "
+                    f"another folder with --results (if it is long gone, delete {self._path})"
+                )
+            self._discard(found)
 
     def _create(self) -> bool:
         try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -91,19 +90,29 @@ class Display(threading.Thread):
         progress: Progress,
         look: Callable[[], Mapping[str, Any]],
         on_broken: Callable[[str], None],
+        terminal: TextIO,
     ) -> None:
         super().__init__(daemon=True)
         self._progress, self._look, self._on_broken = progress, look, on_broken
+        self._terminal = terminal
         self._finished = threading.Event()
         self._live: Any = None
         self._last_line = time.monotonic()
         self._reported: set[str] = set()
 
     def __enter__(self) -> Display:
-        if sys.stdout.isatty():
+        if self._terminal.isatty():
+            from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(self._table(), refresh_per_second=4)
+            console = Console(file=self._terminal)
+            self._live = Live(
+                self._table(),
+                console=console,
+                refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         self.start()
         return self
@@ -136,14 +145,17 @@ class Display(threading.Thread):
             return
         progress = self._progress
         for name in sorted(progress.done - self._reported):
-            print(f"done    {name} ({progress.line()})", flush=True)
+            self._print(f"done    {name} ({progress.line()})")
             self._last_line = time.monotonic()
         for name in sorted(progress.failed.keys() - self._reported):
-            print(f"FAILED  {name}: {progress.failed[name]}", flush=True)
+            self._print(f"FAILED  {name}: {progress.failed[name]}")
         self._reported |= progress.done | progress.failed.keys()
         if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            print(f"        {progress.line()}", flush=True)
+            self._print(f"        {progress.line()}")
             self._last_line = time.monotonic()
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._terminal, flush=True)
 
     def _table(self) -> Any:
         from rich.console import Group

@@ -1,0 +1,278 @@
+"""Trials on a local Ray: killed, failing, diverging, resumed; one Ray for all tests here."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from lesion_core import results
+from lesion_core.losses import LOSSES
+from lesion_core.train import TrainSettings
+from lesion_core.trial import Trial
+from sweeps import attempt, launch, options
+from sweeps.ledger import Ledger, LedgerError
+from sweeps.lock import Lock
+from sweeps.options import Machines
+from sweeps.tracking import Tracking
+from tests.toy import toy_cohort
+
+SETTINGS = TrainSettings(epochs=3, patch_size=16, batch_size=4, filters=(8, 16), learning_rate=3e-3)
+DISABLED = Tracking(mode="disabled", group="test")
+
+STAND_IN = '''
+"""Trains like lesion_core.trial.run, but what happens after epoch 1 depends on the seed."""
+import os, signal, sys
+from pathlib import Path
+from lesion_core import trial as real
+from lesion_core.train import Diverged
+
+HERE = Path(__file__).parent
+
+def run(trial, cohort, *, on_epoch, **arguments):
+    def after(report):
+        on_epoch(report)
+        if trial.seed == 4 and report.epoch > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if report.epoch != 1:
+            return
+        if trial.seed == 1:
+            raise KeyError("no such\\nthing")
+        if trial.seed == 2:
+            raise Diverged(2, 7, float("nan"))
+        once = HERE / f"killed-{trial.name}"
+        if trial.seed == 3 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.seed == 5:
+            print("said on stdout")
+            print("said on stderr", file=sys.stderr, flush=True)
+            sys.exit("a loss that exits")
+    return real.run(trial, cohort, on_epoch=after, **arguments)
+'''
+
+PLAIN, BREAKS, DIVERGES, KILLED_ONCE, KILLED_ALWAYS, EXITS = range(6)
+
+
+def trial(seed, **changes):
+    fields = {
+        "cohort": "toy",
+        "fingerprint": "f" * 64,
+        "loss": LOSSES["xent"],
+        "seed": seed,
+        "fold": 0,
+        "num_folds": 2,
+        "settings": SETTINGS,
+    }
+    return Trial(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray of this machine whose workers find the stand-in."""
+    modules = tmp_path_factory.mktemp("modules")
+    (modules / "stand_in.py").write_text(STAND_IN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(modules))
+        patch.setattr(launch, "RETRIES", 1)
+        with launch.connected(Machines()) as cluster:
+            yield cluster
+
+
+@pytest.fixture(scope="module")
+def swept(cluster, tmp_path_factory):
+    """Results of one sweep in which everything happens."""
+    path = tmp_path_factory.mktemp("swept")
+    trials = [trial(seed) for seed in range(6)]
+    trials.append(trial(PLAIN, loss=LOSSES["dsc"]))
+    with Lock(path, "test") as lock:
+        cluster.run(
+            [options.described(each) for each in trials],
+            {"toy": toy_cohort()},
+            path,
+            token=lock.token,
+            tracking=DISABLED,
+            run="stand_in:run",
+        )
+    return Ledger(path)
+
+
+def alone(path, a_trial, **arguments):
+    """The same trial without Ray; returns its ledger."""
+    ledger = Ledger(path)
+    attempt.attempt(
+        options.described(a_trial), toy_cohort, ledger, device="cpu", threads=1, tracking=DISABLED,
+        **arguments,
+    )  # fmt: skip
+    return ledger
+
+
+def state(ledger, a_trial):
+    return ledger.states([a_trial.name])[a_trial.name]
+
+
+def file(ledger, a_trial, name):
+    return ledger.path / "trials" / a_trial.name / name
+
+
+def assert_same_bits(ours, theirs, a_trial):
+    for table in results.TABLES:
+        one, other = (pd.read_parquet(file(ledger, a_trial, table)) for ledger in (ours, theirs))
+        clocks = [column for column in one if column.startswith("seconds")]
+        pd.testing.assert_frame_equal(
+            one.drop(columns=clocks), other.drop(columns=clocks), check_exact=True
+        )
+    one, other = (torch.load(file(ledger, a_trial, "model.pt")) for ledger in (ours, theirs))
+    assert one["weights"].keys() == other["weights"].keys()
+    assert all(one["weights"][key].equal(other["weights"][key]) for key in one["weights"])
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("alone")
+    alone(path, trial(PLAIN))
+    return alone(path, trial(KILLED_ONCE))
+
+
+def test_a_sweep_equals_the_trial_alone_bit_for_bit(swept, lone):
+    assert_same_bits(swept, lone, trial(PLAIN))
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(swept, lone):
+    a_trial = trial(KILLED_ONCE)
+    assert state(swept, a_trial)["status"] == "done"
+    assert json.loads(file(swept, a_trial, "done.json").read_text())["attempts"] == 2
+    assert "attempt 2, after epoch 1" in file(swept, a_trial, "log.txt").read_text()
+    assert_same_bits(swept, lone, a_trial)
+
+
+def test_the_others_go_on(swept):
+    assert state(swept, trial(PLAIN))["status"] == "done"
+    assert state(swept, trial(PLAIN, loss=LOSSES["dsc"]))["status"] == "done"
+
+
+def test_an_error_of_its_own_fails_a_trial_once_with_reason_and_traceback(swept):
+    failed = json.loads(file(swept, trial(BREAKS), "failed.json").read_text())
+    assert failed["kind"] == "error"
+    assert failed["error"].startswith("KeyError:") and "\n" not in failed["error"]
+    assert 'raise KeyError("no such' in failed["traceback"]
+    assert (failed["epoch"], failed["attempts"]) == (2, 1)
+    assert "Traceback" in (swept.path / failed["log"]).read_text()
+    assert not file(swept, trial(BREAKS), "done.json").exists()
+
+
+def test_divergence_is_told_apart(swept):
+    assert state(swept, trial(DIVERGES))["status"] == "diverged"
+    failed = json.loads(file(swept, trial(DIVERGES), "failed.json").read_text())
+    assert failed["error"] == "loss became nan in epoch 2, batch 7"
+    assert (failed["epoch"], failed["batch"], failed["attempts"]) == (2, 7, 1)
+
+
+def test_losing_the_worker_too_often_fails_a_trial_but_is_not_its_fault(swept):
+    failed = json.loads(file(swept, trial(KILLED_ALWAYS), "failed.json").read_text())
+    assert failed["kind"] == "infrastructure" and "lost its worker 2 times" in failed["error"]
+    assert swept.missing([trial(KILLED_ALWAYS).name]) == [trial(KILLED_ALWAYS).name]
+
+
+def test_what_a_trial_prints_is_in_its_log_and_exiting_is_a_failure(swept):
+    log = file(swept, trial(EXITS), "log.txt").read_text()
+    assert "said on stdout" in log and "said on stderr" in log
+    assert "epoch 1/3: loss" in log
+    assert state(swept, trial(EXITS))["error"] == "SystemExit: a loss that exits"
+    assert "said" not in file(swept, trial(PLAIN), "log.txt").read_text()
+
+
+def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
+    assert {path.name for path in swept.path.iterdir()} == {"trials", "ray.log"}
+    assert "died" in (swept.path / "ray.log").read_text()
+
+
+def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
+    a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2))
+    cluster.run(
+        [options.described(a_trial)], {"toy": toy_cohort()}, tmp_path, token=None,
+        tracking=Tracking(mode="offline", group="sweep"), run="stand_in:run",
+    )  # fmt: skip
+    terminal = capfd.readouterr()
+    assert terminal.out.startswith("done    toy-xent") and terminal.out.count("\n") == 1
+    assert terminal.err == ""
+    (home,) = (tmp_path / "wandb").iterdir()
+    assert home.name.endswith(a_trial.hash)
+    assert (home / f"run-{a_trial.hash}.wandb").stat().st_size > 0
+    assert "W&B" not in file(Ledger(tmp_path), a_trial, "log.txt").read_text()
+    assert offline_steps(home / f"run-{a_trial.hash}.wandb") == [0, 1, 2]
+
+
+def offline_steps(path):
+    """Steps in an offline run's file: records framed as LevelDB logs, inside protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content = path.read_bytes()
+    position, steps, parts = 7, [], b""
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length = int.from_bytes(content[position + 4 : position + 6], "little")
+        kind = content[position + 6]  # 1 whole, 2 first, 3 middle, 4 last
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            record = Record.FromString(parts)
+            parts = b""
+            if record.HasField("history"):
+                steps.append(record.history.step.num)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("machines", "words"),
+    [
+        ({"cpus_per_trial": 10_000}, "a trial needs 10000 CPUs and 0 GPUs; no machine has that"),
+        ({"gpus_per_trial": 1.0}, "no machine has that"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused(cluster, machines, words):
+    if machines.get("gpus_per_trial") and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match=words), launch.connected(Machines(**machines)):
+        pass
+
+
+def test_user_modules_are_staged_for_a_cluster(tmp_path, monkeypatch):
+    (tmp_path / "my_losses.py").write_text("import my_helpers\n")
+    (tmp_path / "my_helpers.py").write_text("")
+    (tmp_path / "large.bin").write_text("not this")
+    package = tmp_path / "my_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/__init__.py", "inner/losses.py", "weights.bin"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    staged = launch._stage(["my_losses", "my_package.inner.losses", "torch"])
+    found = {path.relative_to(staged).as_posix() for path in staged.rglob("*.py")}
+    assert {"my_losses.py", "my_helpers.py", "my_package/inner/losses.py"} <= found
+    assert {"lesion_core/trial.py", "sweeps/launch.py"} <= found
+    names = {path.name for path in staged.rglob("*")}
+    assert not {"large.bin", "weights.bin", "torch", "__pycache__"} & names
+
+
+def test_an_address_where_nothing_answers_is_one_line():
+    with pytest.raises(ValueError, match=r"--address 127\.0\.0\.1:1: nothing answers there"):
+        launch._knock("127.0.0.1:1")
+    with pytest.raises(ValueError, match="expected auto or host:port"):
+        launch._knock("somewhere")
+
+
+@pytest.mark.parametrize("gpus", [2.0, 0.3, 1.5, -1.0])
+def test_shares_of_a_gpu_must_be_equal(gpus):
+    with pytest.raises(ValueError, match=r"expected 0, 1 or 1/n"):
+        Machines(gpus_per_trial=gpus)
+
+
+def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):
+    """The last one here: what it stops in the middle goes with Ray, after this module."""
+    trials = [options.described(trial(seed)) for seed in (PLAIN, 10, 11)]
+    with pytest.raises(LedgerError, match="taken over"):
+        cluster.run(trials, {"toy": toy_cohort()}, tmp_path, token="another", tracking=DISABLED)
+    assert not list(tmp_path.iterdir())
