@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
@@ -59,6 +61,7 @@ def read(path: Path) -> File:
             f"{path}: voxel size {by(header_mm)} mm in the header; expected positive numbers; "
             "correct pixdim in the header"
         )
+    imageglobals.logger.setLevel(logging.CRITICAL)  # the checks here speak, once and of the file
     try:
         with np.errstate(invalid="ignore"):
             image: Any = kind.from_bytes(content)
