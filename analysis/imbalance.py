@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.output import Column, Note, Section, Table, prose
+from analysis import examples
+from analysis.output import Column, Figure, Note, Section, Table, prose
 from analysis.scores import Study
 from lesion_core.results import Sweep
 
@@ -83,7 +84,7 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                     "other": None,
                 }
             )
-    items: list[Table | Note] = []
+    items: list[Table | Figure | Note] = []
     if rows:
         frame = pd.DataFrame(rows)
         for name in ("cases", "lesions", "outside", "other"):
@@ -114,6 +115,9 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                 f"{count} of {count} cases with a cohort table.",
             )
         )
+    picture = examples.figure(sweep.path, [study.cohort for study in studies])
+    if picture is not None:
+        items.append(picture)
     if missing:
         items.append(
             Note(
