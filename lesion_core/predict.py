@@ -1,4 +1,4 @@
-"""Trained trials -> NIfTI masks: ``python -m lesion_core.predict RESULTS --data DIR --out DIR``.
+"""Trained trials -> NIfTI masks: ``python -m lesion_core.predict RESULTS --data DIR``.
 
 Writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own images, for the
 test cases of each complete trial (each case is then predicted by networks that never saw it).
@@ -121,7 +121,7 @@ def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
 def main() -> int:
     import tyro
 
-    options = tyro.cli(Predict, description=__doc__)
+    options = tyro.cli(Predict, config=(tyro.conf.PositionalRequiredArgs,))
     try:
         for path in predict(options):
             print(path)
