@@ -231,6 +231,5 @@ def _draw_bands(axis, study: Study, low: np.ndarray, mean: np.ndarray, high: np.
     for loss in study.shown:
         if not np.isnan(mean[loss]).all():
             axis.plot(epochs, mean[loss], **style.line_style(loss))
-    if study.num_epochs > 0:
-        axis.set_xlim(0, study.num_epochs)
+    style.epoch_axis(axis, study.num_epochs)
     style.rate_axis(axis)

@@ -236,7 +236,7 @@ def _pull(
         counted += f"; without: {', '.join(unknown)}." if unknown else "."
         items.append(
             Figure(
-                key="gradients",
+                key="pull",
                 title="Pull of one voxel on its logit, by predicted probability",
                 draw=partial(draw, losses, curves),
                 data=data,
@@ -254,7 +254,7 @@ def _pull(
         percent = {"decimals": 0, "percent": True}
         items.append(
             Table(
-                key="gradient-table",
+                key="pull-table",
                 frame=pd.DataFrame(rows),
                 losses=losses,
                 title="Where the pull comes from, and what is left of it for confident errors",
@@ -439,7 +439,6 @@ def draw_confidence(study: Study, low: np.ndarray, mean: np.ndarray, high: np.nd
         axis.set_title(title)
         axis.set_xlabel("Epoch")
         axis.set_ylim(bottom=0)
-        if study.num_epochs > 0:
-            axis.set_xlim(0, study.num_epochs)
+        style.epoch_axis(axis, study.num_epochs)
     style.legend(figure, study.losses, study.shown)
     return figure

@@ -92,7 +92,7 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
         count = int(frame["cases"].sum())
         items.append(
             Table(
-                key="imbalance",
+                key="table1",
                 title="Lesion share, size and number (the paper's Table 1)",
                 frame=frame,
                 columns=[

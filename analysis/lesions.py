@@ -186,7 +186,7 @@ def _means(study: Study, columns: dict[str, np.ndarray]) -> pd.DataFrame:
 
 def _defined(study: Study, frame: pd.DataFrame, names: dict[str, str]) -> str:
     """For how many cases each rate is defined, in words; n of N."""
-    total = len(study.cases)
+    total = study.num_cases
     parts = []
     for key, name in names.items():
         cases = sorted(set(frame[f"{key}_cases"].astype(int))) if len(frame) else [0]
@@ -258,7 +258,7 @@ def _strata_figure(sweep: Sweep, study: Study) -> Figure | Note:
         caption="Left: share of reference lesions touched, by reference volume; right: predicted "
         "lesions that touch none, per patient, by predicted volume. Bars: 95 % interval "
         f"with patients as clusters. Reference lesions: {counts}; "
-        f"{int(study.final['case_index'].nunique())} of {len(study.cases)} cases. "
+        f"{int(study.final['case_index'].nunique())} of {study.num_cases} cases. "
         f"{study.presence}.",
         alt=f"Share of lesions below 10 mm3 that were found: {words or 'none recorded'}.",
     )
@@ -379,7 +379,7 @@ def _site_table(study: Study) -> list[Table]:
             columns=columns,
             losses=study.losses,
             caption=f"Means over the test cases of a site at the last epoch. Cases, "
-            f"{len(study.cases)} of {len(study.cases)}: {numbers}. Half-widths are in the "
+            f"{len(study.cases)} of {study.num_cases}: {numbers}. Half-widths are in the "
             f"CSV. {study.presence}.",
         )
     ]
@@ -420,7 +420,7 @@ def _empty_table(study: Study) -> list[Table]:
                 Column(key="false_ml", header="false volume, ml", decimals=2, best="min"),
                 Column(key="false_lesions", header="false lesions", decimals=1, best="min"),
             ],
-            caption=f"{count} of {len(study.cases)} test cases have no reference lesion: "
+            caption=f"{count} of {study.num_cases} test cases have no reference lesion: "
             "sensitivity "
             "is undefined there, DSC undefined if nothing is predicted and 0 otherwise. One "
             f"image per case and training. {study.presence}.",

@@ -258,7 +258,7 @@ def _pictures(
             data=_frame(study, found),
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
-            f"of the whole image. {len(found)} of {len(study.cases)} cases, {shown}; "
+            f"of the whole image. {len(found)} of {study.num_cases} cases, {shown}; "
             f"{study.presence}.{more}",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),

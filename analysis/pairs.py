@@ -361,7 +361,7 @@ def _pair_table(study: Study, pairs: list[Pair], rope: float) -> Table:
 
 def _counted(study: Study, pairs: list[Pair]) -> str:
     """n of N for a family of pairs, naming the pairs that lost cells or cases."""
-    cells, cases = len(study.seeds) * len(study.folds), len(study.cases)
+    cells, cases = len(study.seeds) * len(study.folds), study.num_cases
     short = [
         f"{study.losses[p.a]} − {study.losses[p.b]} ({p.fit.num_cells} cells, "
         f"{p.fit.num_cases} cases)"

@@ -58,7 +58,7 @@ class Common:
         """n of N, and who is absent."""
         cells = len(study.seeds) * len(study.folds)
         text = (
-            f"{self.num_cases} of {len(study.cases)} cases and {self.num_cells} of {cells} "
+            f"{self.num_cases} of {study.num_cases} cases and {self.num_cells} of {cells} "
             f"(seed, fold) cells that {len(self.losses)} of {len(study.shown)} losses share"
         )
         if self.left_out:

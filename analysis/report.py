@@ -281,12 +281,17 @@ def _facts(sweep: Sweep, cohorts: list[Study]) -> Markup:
     parts = [f"**{done} of {asked}** trials complete"]
     for study in cohorts:
         parts.append(
-            f"{study.title}: {len(study.seeds)} seeds × {len(study.folds)} folds, "
-            f"{len(study.cases)} test cases, {study.num_epochs} epochs"
+            f"{study.title}: {_many(len(study.seeds), 'seed')} × "
+            f"{_many(len(study.folds), 'fold')}, {_many(study.num_cases, 'case')}, "
+            f"{_many(study.num_epochs, 'epoch')}"
         )
     if sweep.meta.get("updated"):
         parts.append(f"ledger of {str(sweep.meta['updated'])[:10]}")
     return prose(" · ".join(parts))
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _css(losses: list[dict], here: Path) -> str:

@@ -78,6 +78,8 @@ class Study:
     """Test rows of the last epoch: every column of results.CASES, and the three rates."""
     voxel_mm3: np.ndarray
     """[P]"""
+    num_cases: int
+    """Cases of the cohort; more than `cases` while a fold has no complete trial."""
 
     @property
     def title(self) -> str:
@@ -261,7 +263,14 @@ def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequen
         pooled=pooled.reshape(*by, len(names)),
         final=final,
         voxel_mm3=voxel_mm3,
+        num_cases=max(len(cases), _cases_asked(sweep, cohort)),
     )
+
+
+def _cases_asked(sweep: results.Sweep, cohort: str) -> int:
+    """How many cases sweep.json gives the cohort; 0 if it does not say."""
+    known = (sweep.meta.get("cohorts") or {}).get(cohort) or {}
+    return int(known.get("num_cases") or 0)
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

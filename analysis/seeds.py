@@ -458,7 +458,7 @@ def _needed(study: Study, grid: Grid, scores: np.ndarray, rope: float) -> list[F
             f"still needs a difference of {floor}. (P(A>B) asks for {PAIRS_FOR_WIN_RATE} "
             f"independent pairs.) {fit.num_cells} of "
             f"{len(study.seeds) * len(study.folds)} cells, {fit.num_cases} of "
-            f"{len(study.cases)} cases.",
+            f"{study.num_cases} cases.",
             alt=f"{enough}; {dominate}.",
         )
     ]

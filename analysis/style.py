@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 PALETTE = (
     "#3f90da",
@@ -31,13 +32,13 @@ PALETTE = (
     "#92dadd",
 )
 PALETTE_DARK = (
-    "#5aa6ec",
-    "#ffbf4d",
-    "#f0533a",
-    "#a9b8b6",
-    "#b577e6",
-    "#c58f7f",
-    "#ff8c3d",
+    "#9bbff2",
+    "#fae56d",
+    "#b9465a",
+    "#7c8384",
+    "#825fb3",
+    "#db9582",
+    "#f17221",
     "#cfc48f",
     "#9a9eaa",
     "#a8e6e8",
@@ -225,10 +226,11 @@ def rate_axis(axis: Axes, *, lower: float = 0.0, upper: float = 1.0) -> None:
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
 
 
-def say_nothing_here(axis: Axes, text: str) -> None:
-    """Leave a panel empty, saying why."""
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, transform=axis.transAxes)
+def epoch_axis(axis: Axes, num_epochs: int) -> None:
+    """A horizontal axis of whole epochs from 0, the untrained network."""
+    if num_epochs > 0:
+        axis.set_xlim(0, num_epochs)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 # ------------------------------------------------------------------------------------------ files

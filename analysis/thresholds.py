@@ -191,7 +191,7 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
         )
     frame = pd.DataFrame(rows)
     present = int((~np.isnan(rates[..., 0, 0])).any((0, 1)).sum())
-    counted = f"{present} of {len(study.cases)} cases; {study.presence}."
+    counted = f"{present} of {study.num_cases} cases; {study.presence}."
     at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
     words = (
         (

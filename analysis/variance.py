@@ -155,7 +155,7 @@ def _figure(study: Study) -> Figure | Note:
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
         "means differ; loss × patient: patients for whom the order of losses differs; "
         f"run: the luck of one training. {shape[0]} of {len(study.shown)} losses{left}, "
-        f"{shape[1]} of {len(study.seeds)} seeds, {shape[2]} of {len(study.cases)} "
+        f"{shape[1]} of {len(study.seeds)} seeds, {shape[2]} of {study.num_cases} "
         "cases.",
         alt=f"Standard deviations of DSC: {words}.",
     )

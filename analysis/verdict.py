@@ -152,7 +152,7 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
 def _cells(study: Study, cells: int, cases: int) -> str:
     return (
         f"{cells} of {len(study.seeds) * len(study.folds)} (seed, fold) cells, {cases} of "
-        f"{len(study.cases)} cases"
+        f"{study.num_cases} cases"
     )
 
 

@@ -54,7 +54,7 @@ def section(studies: list[Study]) -> Section:
                 caption="Each dot is one test patient: the mean over its seeds at the last "
                 "epoch. Bar: "
                 "mean over patients. The violin ends where the data end. Patients with a "
-                f"value for every loss, of {len(study.cases)}: {words}. {study.presence}.",
+                f"value for every loss, of {study.num_cases}: {words}. {study.presence}.",
                 alt=_describe(study, scores),
             )
         )
