@@ -7,6 +7,7 @@ authors'), ``site`` (every site spread over all folds), or a JSON file, either n
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,13 @@ def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[st
         sorted((case for subject in fold for case in subjects[subject]), key=rank.__getitem__)
         for fold in test_folds(list(subjects), num_folds)
     ]
+
+
+def rule_label(rule: str) -> str:
+    """The rule as results keep it: a file by its name and the SHA-256 of its content."""
+    if rule in RULES:
+        return rule
+    return f"{Path(rule).name} sha256:{hashlib.sha256(Path(rule).read_bytes()).hexdigest()}"
 
 
 def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list[str]]:

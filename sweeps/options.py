@@ -165,6 +165,7 @@ def request(
 ) -> dict[str, Any]:
     """What sweep.json shall say of these trials (`Ledger.ask`)."""
     from lesion_core.cohorts import brain_methods, cohort_to_dict
+    from lesion_core.folds import rule_label
 
     return {
         "command": command_line(),
@@ -180,7 +181,7 @@ def request(
                 "channels": list(cohort.cohort.channels),
                 "num_cases": len(cohort.cases),
                 "definition": cohort_to_dict(cohort.cohort),
-                "fold_rule": cohort.fold_rule,
+                "fold_rule": rule_label(cohort.fold_rule),
                 "brain": dict(
                     Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
                 ),

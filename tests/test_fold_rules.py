@@ -174,6 +174,16 @@ def test_sweep_stores_the_folds_and_their_rule(tmp_path):
     assert stored["site"]["folds"]["wmh2017"] == [["0", "3", "4"], ["1", "2", "5"]]
 
 
+def test_file_of_folds_is_kept_by_name_and_content(tmp_path):
+    write_wmh_cohort(tmp_path, {"Utrecht": [0, 1]})
+    (tmp_path / "f.json").write_text('[["1"], ["0"]]')
+    data = Data.of(Wmh2017(), tmp_path, str(tmp_path / "f.json"))
+    stored = request([TRIAL], [data], TRIAL.settings, 2)["cohorts"]["wmh2017"]["fold_rule"]
+    assert stored.startswith("f.json sha256:")
+    (tmp_path / "f.json").write_text('[["1"],  ["0"]]')
+    assert request([TRIAL], [data], TRIAL.settings, 2)["cohorts"]["wmh2017"]["fold_rule"] != stored
+
+
 def test_folds_command_prints_and_writes(tmp_path, capsys):
     write_wmh_cohort(tmp_path)
     file = tmp_path / "splits_final.json"
