@@ -143,13 +143,21 @@ def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
 
 
 def _memory(cases: Sequence[Case]) -> str:
-    reading, cohort, trial = (number / 1e9 for number in memory_bytes(cases))
+    reading, cohort, trial = map(_size, memory_bytes(cases))
     kept = cache.folder()
     return (
-        f"memory, at most: {reading:.1f} GB per case that is being read, {cohort:.1f} GB for the "
-        f"cohort on each machine, {trial:.1f} GB of data in each trial running at a time; "
+        f"memory, at most: {reading} per case that is being read, {cohort} for the cohort on each "
+        f"machine, {trial} of data in each trial running at a time; "
         + (f"cached in {kept}" if kept else "not cached")
     )
+
+
+def _size(number: int) -> str:
+    """
+    >>> _size(1_260_000_000), _size(81_000_000)
+    ('1.3 GB', '81 MB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"
 
 
 def _voxels(path: Path) -> int:
