@@ -21,13 +21,8 @@ from sweeps.ledger import LedgerError
 
 T = TypeVar("T")
 
-
-class Stopped(BaseException):
-    """Someone wants this process to end."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.exit_status = 128 + signal_number
+_received = [int(signal.SIGINT)]
+"""Signals, the newest last: an exception that passes through Ray comes out as another one."""
 
 
 def read_flags(kind: type[T], arguments: Sequence[str], default: T | None = None) -> T:
@@ -60,16 +55,20 @@ def run(command: Callable[[Sequence[str]], int]) -> int:
     except LedgerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Stopped as stop:
+    except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return stop.exit_status
+        return 128 + _received[-1]
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         sys.stderr.close()
         return 141
 
 
 def catch_signals() -> None:
-    """Ctrl-C, SIGTERM and a closed terminal raise `Stopped` (Ray puts its own handlers there)."""
+    """Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt.
+
+    To be called again after Ray starts, which puts its own handlers there.  Another exception
+    would not do: Ray 2.60's compiled code answers every one but this with a SystemError.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
 
@@ -81,7 +80,8 @@ def ignore_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+    _received.append(number)
+    raise KeyboardInterrupt
 
 
 def _one_line(message: str) -> str:

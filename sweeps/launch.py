@@ -107,7 +107,7 @@ class Cluster:
             with _aside(results / "ray.log"), display:
                 self._fit(shared, scratch)
             display.look()
-        except command.Stopped:
+        except KeyboardInterrupt:
             if broken:
                 raise LedgerError(broken[0]) from None
             raise

@@ -134,13 +134,17 @@ def main(arguments: Sequence[str]) -> int:
     for flag in ("losses", "seeds"):
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
-    grid.settings()  # mistakes show before the data are read
+    from lesion_core.losses import loss_named
     from sweeps.sweep import Sweep
+
+    settings = grid.settings()  # mistakes show before the data are read
+    for name in grid.losses:
+        loss_named(name)
 
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
-    sweep = Sweep(grid.trials(data), data, grid.settings(), grid.folds, grid.results)
+    sweep = Sweep(grid.trials(data), data, settings, grid.folds, grid.results)
     if grid.dry_run:
         return sweep.dry_run(grid, retry_failed=grid.retry_failed)
     return sweep.run(grid, grid.wandb, retry_failed=grid.retry_failed, report=not grid.no_report)

@@ -69,25 +69,27 @@ def table(
     from rich.text import Text
 
     shown = Table(title=str(results), title_justify="left")
-    columns = ("done", "running", "failed", "diverged", "corrupt", "interrupted", "left")
-    shown.add_column("cohort")
-    shown.add_column("loss")
-    for column in columns:
+    counts = {
+        key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
+        for key in [*dict.fromkeys(map(_key, found.values())), "all"]
+    }
+    columns = [
+        word
+        for word in ("done", "running", "failed", "diverged", "corrupt", "interrupted", "left")
+        if counts["all"][word] or word in ("done", "left")
+    ]
+    for column in ("cohort", "loss"):
+        shown.add_column(column, no_wrap=True)
+    for column in (*columns, "epochs"):
         shown.add_column(column, justify="right")
-    shown.add_column("epochs", justify="right")
-    rows = dict.fromkeys((state["cohort"], state["loss"]) for state in found.values())
-    for cohort, loss in [*rows, ("", "all")]:
-        part = [
-            state
-            for state in found.values()
-            if loss == "all" or (state["cohort"], state["loss"]) == (cohort, loss)
-        ]
-        count = Counter(state["status"] for state in part)
-        count["interrupted"], count["left"] = count["partial"], count["missing"]
+    for key, count in counts.items():
+        part = [state for state in found.values() if key in (_key(state), "all")]
         trained = sum(state["epochs_done"] or 0 for state in part)
         asked = sum(state["epochs"] for state in part)
-        numbers = [str(count[column]) if count[column] else "" for column in columns]
-        shown.add_row(cohort, loss, *numbers, f"{trained}/{asked}", end_section=loss != "all")
+        names = ("all", "") if isinstance(key, str) else key
+        if key == "all":
+            shown.add_section()
+        shown.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
     held = f"in use by {driver}" if driver else "no driver is at work"
     lines = [
         f"running: {name}, epoch {state['epochs_done']}/{state['epochs']}, on {state['worker']}"
@@ -118,6 +120,15 @@ def main(arguments: Sequence[str]) -> int:
     else:
         Console().print(table(asked.results, found, driver))
     return 0 if _all_done(found) else 1
+
+
+def _key(state: Mapping[str, Any]) -> tuple[str, str]:
+    return state["cohort"], state["loss"]
+
+
+def _word(state: Mapping[str, Any]) -> str:
+    status: str = state["status"]
+    return {"partial": "interrupted", "missing": "left"}.get(status, status)
 
 
 def _all_done(found: Mapping[str, Mapping[str, Any]]) -> bool:
