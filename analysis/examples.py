@@ -75,7 +75,7 @@ def choose(folder: Path, cohort: str) -> Example | None:
     if not file.exists():
         return None
     table = pd.read_parquet(file)
-    areas = [int(mask(row["reference"], row).sum()) for _, row in table.iterrows()]
+    areas = [int(mask(bytes(row["reference"]), row).sum()) for _, row in table.iterrows()]
     order = sorted((area, case) for area, case in zip(areas, table["case"], strict=True) if area)
     if not order:
         return None

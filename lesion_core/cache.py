@@ -98,7 +98,7 @@ def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         arrays = {}
         for name, checksum in content["crc32"].items():
             array = np.asarray(np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            if zlib.crc32(array.reshape(-1).view(np.uint8)) != checksum:
+            if _crc32(array) != checksum:
                 raise ValueError(f"{name}.npy has changed")
             arrays[name] = array
         (entry / "entry.json").touch()
@@ -123,7 +123,7 @@ def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any])
         checksums = {}
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            checksums[name] = zlib.crc32(array.reshape(-1).view(np.uint8))
+            checksums[name] = _crc32(array)
         content = {"crc32": checksums, "values": values}
         (temporary / "entry.json").write_text(json.dumps(content))
         temporary.rename(place / key)
@@ -136,6 +136,10 @@ def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any])
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return True
+
+
+def _crc32(array: np.ndarray) -> int:
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data)
 
 
 def _drop_old(place: Path) -> None:

@@ -317,17 +317,20 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, values
 
 
-def _from_store(case: Case, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> Image:
+def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> Image:
     """Inverse of `_to_store`; who the case is comes from its cohort."""
-    tuples = {name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")}
+    tuples: dict[str, Any] = {
+        name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")
+    }
     outside = np.array(values["lesion_outside_box"], dtype=np.int32).reshape(-1, 4)
     affine = np.array(values["affine"], dtype=np.float64)
-    restored = {"lesion_outside_box": outside, "affine": affine}
+    defaults: dict[str, Any] = {"other": None}
+    restored: dict[str, Any] = {"lesion_outside_box": outside, "affine": affine}
     return Image(
         case=case.id,
         site=case.site,
         channels=tuple(case.channels),
-        **({"other": None} | arrays | values | tuples | restored),
+        **(defaults | arrays | values | tuples | restored),
     )
 
 

@@ -69,18 +69,23 @@ class Row:
 
 def rows(cases: pd.DataFrame) -> list[Row]:
     """Of one cohort's `results.COHORT_CASES`: label 1, and labels 1 and 2 if there is a label 2."""
-    found = [_row(cases, "1", cases["lesion_voxels"], cases["n_lesions"])]
-    if cases["other_voxels"].sum() and cases["n_lesions_with_other"].notna().all():
-        both = cases["lesion_voxels"] + cases["other_voxels"]
-        found.append(_row(cases, "1+2", both, cases["n_lesions_with_other"]))
+    lesion, other = (
+        np.asarray(cases[name], np.int64) for name in ("lesion_voxels", "other_voxels")
+    )
+    number, with_other = (
+        np.asarray(cases[name], np.float64) for name in ("n_lesions", "n_lesions_with_other")
+    )
+    found = [_row(cases, "1", lesion, number)]
+    if other.any() and not np.isnan(with_other).any():
+        found.append(_row(cases, "1+2", lesion + other, with_other))
     return found
 
 
-def _row(cases: pd.DataFrame, labels: str, voxels: pd.Series, number: pd.Series) -> Row:
-    lesion, count = voxels.to_numpy(np.int64), int(number.sum())
+def _row(cases: pd.DataFrame, labels: str, lesion: np.ndarray, number: np.ndarray) -> Row:
+    count = int(number.sum())
     mm3 = np.array([np.prod(spacing) for spacing in cases["spacing_mm"]])
     patches, num_patches = None, None
-    if labels == "1" and cases["patch_lesion_voxels"].notna().all():
+    if labels == "1" and all(part is not None for part in cases["patch_lesion_voxels"]):
         parts = [np.asarray(part, dtype=np.int64) for part in cases["patch_lesion_voxels"]]
         wholes = [np.full(len(p), v) for p, v in zip(parts, cases["patch_voxels"], strict=True)]
         patches = Share.of(np.concatenate(parts), np.concatenate(wholes))
@@ -89,7 +94,7 @@ def _row(cases: pd.DataFrame, labels: str, voxels: pd.Series, number: pd.Series)
         cohort=str(cases["cohort"].iloc[0]),
         labels=labels,
         cases=len(cases),
-        brain=Share.of(lesion, cases["brain_voxels"].to_numpy(np.int64)),
+        brain=Share.of(lesion, np.asarray(cases["brain_voxels"], np.int64)),
         patches=patches,
         num_patches=num_patches,
         mean_size_voxels=float(lesion.sum() / count) if count else float("nan"),

@@ -10,9 +10,10 @@ from lesion_core.cohorts import Case, Wmh2017
 from lesion_core.folds import fold_table, folds_by, read_folds, test_folds, write_splits
 from lesion_core.losses import LOSSES
 from lesion_core.train import TrainSettings
-from lesion_core.trial import Trial
+from lesion_core.trial import Trial, run
 from sweeps.options import Data, request
 from tests.tiny import write_wmh_cohort
+from tests.toy import toy_cohort
 
 
 def case(name: str, site: str = "", subject: str = "") -> Case:
@@ -158,6 +159,23 @@ def test_test_cases_survive_the_dictionary():
 def test_test_cases_that_do_not_fit_are_refused(tested):
     with pytest.raises(ValueError, match="expected some, but not all"):
         replace(TRIAL, test_cases=tested).tested(["a", "b"])
+
+
+def test_given_cases_are_tested_and_the_others_trained_on():
+    cohort = toy_cohort()
+    settings = TrainSettings(epochs=1, filters=(8, 16), patch_size=16)
+    trial = replace(
+        TRIAL,
+        cohort="toy",
+        fingerprint=cohort.fingerprint,
+        settings=settings,
+        test_cases=("0", "3"),
+    )
+    reports = []
+    run(trial, cohort, on_epoch=reports.append)
+    split = {(row["split"], row["case"]) for row in reports[0].cases}
+    assert split == {("test", "0"), ("test", "3"), ("train", "1"), ("train", "2")}
+    assert {row["case"] for row in reports[1].final.slices} == {"0", "3"}
 
 
 def test_sweep_stores_the_folds_and_their_rule(tmp_path):
