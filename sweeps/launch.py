@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,13 +108,13 @@ class Cluster:
             with _aside(results / "ray.log"), display:
                 self._fit(shared, scratch)
             display.look()
+            ray.kill(keeper)
         except KeyboardInterrupt:
             if broken:
                 raise LedgerError(broken[0]) from None
             raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            ray.kill(keeper)
         if broken:
             raise LedgerError(broken[0])
 
@@ -228,6 +229,9 @@ def _import_ray() -> Any:
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # workers find the user's modules in their folder
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_NUM_REDIS_GET_RETRIES", "5"
+    )  # seconds to wait for a head that refuses
     import ray
 
     # Tune prints the traceback of every lost worker; ours are in the ledger.
@@ -264,25 +268,37 @@ def _join(ray: Any, address: str, staged: Path) -> None:
         if name.startswith(FORWARDED) and name != "WANDB_API_KEY"
     }
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"working_dir": str(staged), "env_vars": forwarded},
-        )
-    except ray.exceptions.AuthenticationError:
+        with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"working_dir": str(staged), "env_vars": forwarded},
+            )
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if "Auth" in "".join(traceback.format_exception(error)):  # Ray buries the reason
+            raise ValueError(
+                f"--address {address}: this Ray cluster lets nobody in without its token: set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of the head's "
+                "~/.ray/auth_token (`ray get-auth-token` prints it there); on a machine of the "
+                "cluster, --address auto finds both by itself"
+            ) from None
         raise ValueError(
-            f"the Ray cluster at {address} lets nobody in without its token: set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of the head's "
-            "~/.ray/auth_token (`ray get-auth-token` prints the token there); on a machine of the "
-            "cluster, --address auto finds both by itself"
+            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); start "
+            "one with `ray start --head`, or leave --address out to use this machine alone"
         ) from None
-    except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--address {address}: no Ray cluster answers ({reason}); start one with "
-            "`ray start --head`, or leave --address out to use this machine alone"
-        ) from None
+
+
+@contextmanager
+def _silent_descriptor(descriptor: int) -> Iterator[None]:
+    kept = os.dup(descriptor)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def _knock(address: str) -> None:

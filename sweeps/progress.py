@@ -76,7 +76,7 @@ class Progress:
         ]
         if self.trials_per_hour is not None and self.seconds_left is not None:
             parts += [
-                f"{self.trials_per_hour:.3g} trials/h",
+                f"{_rounded(self.trials_per_hour)} trials/h",
                 f"{duration(self.seconds_left)} to go",
             ]
         return ", ".join(parts)
@@ -183,6 +183,10 @@ class Display(threading.Thread):
             name, error = list(progress.failed.items())[-1]
             parts.append(Text(f"last failure: {name}: {error}", style="red", overflow="ellipsis"))
         return Group(*parts)
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def duration(seconds: float) -> str:

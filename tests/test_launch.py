@@ -249,6 +249,7 @@ def test_user_modules_are_staged_for_a_cluster(tmp_path, monkeypatch):
     for name in ("__init__.py", "inner/__init__.py", "inner/losses.py", "weights.bin"):
         (package / name).write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
     staged = launch._stage(["my_losses", "my_package.inner.losses", "torch"])
     found = {path.relative_to(staged).as_posix() for path in staged.rglob("*.py")}
     assert {"my_losses.py", "my_helpers.py", "my_package/inner/losses.py"} <= found
