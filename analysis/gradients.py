@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ class Patch:
 
 # ---------------------------------------------------------------------------------------- numbers
 def gradient(
-    loss: Mapping[str, object], p: np.ndarray, lesion: bool, patch: Patch
+    loss: Mapping[str, Any], p: np.ndarray, lesion: bool, patch: Patch
 ) -> np.ndarray | None:
     """dL/df of one voxel with probability p, for a loss as `loss_params` describes it; None for a
     loss without a closed form here.
@@ -65,7 +66,7 @@ def gradient(
         Tversky           quotient rule on (I + e) / ((1 - a - b) I + a sum(p) + b N_fg + e)
     with a = alpha for lesion, 1 - alpha for background; alpha None or "patch" is N_bg / N.
     """
-    fields = dict(loss.get("fields") or {})  # type: ignore[call-overload]
+    fields: dict[str, Any] = dict(loss.get("fields") or {})
     kind, y, n = loss.get("type"), float(lesion), patch.voxels
     q = np.where(lesion, 1 - p, p)
     sign = 1 - 2 * y
@@ -73,7 +74,7 @@ def gradient(
     alpha = fields.get("alpha")
     if alpha is None or alpha == "patch":
         alpha = (n - patch.lesion) / n
-    weight = alpha if lesion else 1 - alpha  # type: ignore[operator]
+    weight = alpha if lesion else 1 - alpha
     eps = float(fields.get("eps", 0.0))
     overlap, volume = patch.overlap, patch.volume
 
@@ -108,7 +109,7 @@ def gradient(
     return None
 
 
-def lesion_share_of_pull(loss: Mapping[str, object], patch: Patch) -> float:
+def lesion_share_of_pull(loss: Mapping[str, Any], patch: Patch) -> float:
     """Share of the summed |dL/df| of a patch that comes from its lesion voxels."""
     on = gradient(loss, np.array([patch.p_lesion]), True, patch)
     off = gradient(loss, np.array([patch.p_background]), False, patch)

@@ -91,7 +91,7 @@ class Ladder:
         Corani & Benavoli's reading of a correlated t-test, on our own mean, error and df.
         """
         if not self.df[rung] > 0 or np.isnan(self.se[rung]):
-            return (float("nan"),) * 3
+            return float("nan"), float("nan"), float("nan")
         if self.se[rung] == 0:
             left, right = float(self.estimate < -rope), float(self.estimate > rope)
         else:
@@ -122,7 +122,8 @@ def ladder(difference: np.ndarray, fold_of: np.ndarray) -> Ladder:
     """
     blocks = _blocks(difference, fold_of)
     nan = float("nan")
-    se, df = dict.fromkeys(RUNGS, nan), dict.fromkeys(RUNGS, 0.0)
+    se: dict[str, float] = dict.fromkeys(RUNGS, nan)
+    df: dict[str, float] = dict.fromkeys(RUNGS, 0.0)
     if not blocks:
         return Ladder(nan, se, df, 0, 0, 0, Components(nan, nan, nan, nan), nan, nan)
     seeds = np.array([block.shape[0] for block in blocks], float)

@@ -168,6 +168,15 @@ def prose(plain: str) -> Markup:
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", escaped))
 
 
+def many(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> many(1, "seed"), many(5, "seed")
+    ('1 seed', '5 seeds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def written(value: float, form: str = ".2f") -> str:
     """A number in running text; a dash if undefined.
 

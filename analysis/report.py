@@ -40,7 +40,7 @@ from analysis import (
     violins,
 )
 from analysis.imports import read_results
-from analysis.output import FORMATS, Section, prose, render
+from analysis.output import FORMATS, Section, many, prose, render
 from analysis.scores import Study, studies
 from lesion_core.results import Sweep, write_bytes
 
@@ -281,17 +281,13 @@ def _facts(sweep: Sweep, cohorts: list[Study]) -> Markup:
     parts = [f"**{done} of {asked}** trials complete"]
     for study in cohorts:
         parts.append(
-            f"{study.title}: {_many(len(study.seeds), 'seed')} × "
-            f"{_many(len(study.folds), 'fold')}, {_many(study.num_cases, 'case')}, "
-            f"{_many(study.num_epochs, 'epoch')}"
+            f"{study.title}: {many(len(study.seeds), 'seed')} × "
+            f"{many(len(study.folds), 'fold')}, {many(study.num_cases, 'case')}, "
+            f"{many(study.num_epochs, 'epoch')}"
         )
     if sweep.meta.get("updated"):
         parts.append(f"ledger of {str(sweep.meta['updated'])[:10]}")
     return prose(" · ".join(parts))
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _css(losses: list[dict], here: Path) -> str:

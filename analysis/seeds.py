@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from analysis import style
 from analysis.ladder import Ladder
-from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, prose
+from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
 from analysis.pairs import ROPE, cell_means, compare
 from analysis.scores import Study
 
@@ -433,12 +433,13 @@ def _needed(study: Study, grid: Grid, scores: np.ndarray, rope: float) -> list[F
     l1 = frame[(frame["rung"] == "L1") & (frame["half_width"] <= rope)]
     names = f"{study.losses[best]} − {study.losses[second]}"
     enough = (
-        f"{int(l1['seeds'].min())} seeds bring the interval for new seeds within ±{rope:g}"
+        f"{many(int(l1['seeds'].min()), 'seed')} would bring the interval for new seeds "
+        f"within ±{rope:g}"
         if len(l1)
         else f"even {max(FRESH_SEEDS)} seeds leave the interval for new seeds wider than ±{rope:g}"
     )
     dominate = (
-        f"from {math.ceil(star)} seeds on, patients matter more than seeds, and more "
+        f"from {many(math.ceil(star), 'seed')} on, patients matter more than seeds, and more "
         "patients help where more seeds do not"
         if star == star and star <= 1000
         else "patients add no visible variance here"
@@ -449,7 +450,7 @@ def _needed(study: Study, grid: Grid, scores: np.ndarray, rope: float) -> list[F
         Figure(
             key=f"needed-{study.cohort}",
             title=f"How many seeds? {names}, DSC, {study.title}",
-            draw=partial(draw_needed, frame, star, rope, len(grid.seeds)),
+            draw=partial(draw_needed, frame, star, rope, len(study.seeds)),
             data=frame,
             caption=f"For the two losses with the highest mean. Left: half-width of the 95 % "
             "interval; right: smallest true difference found with 80 % power. Grey: "

@@ -40,7 +40,7 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
     by_fold = np.array([block.mean((1, 2)) for block in folds])  # [F, L]
     weight = sizes / total
 
-    ss = dict.fromkeys(("rest", "run", "loss_patient", "patient"), 0.0)
+    ss: dict[str, float] = dict.fromkeys(("rest", "run", "loss_patient", "patient"), 0.0)
     for block, size in zip(folds, sizes, strict=True):
         case, run, mean = block.mean(1), block.mean(2), block.mean((1, 2))
         rest = block - case[:, None] - run[:, :, None] + mean[:, None, None]
