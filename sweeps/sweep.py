@@ -47,7 +47,7 @@ class Sweep:
         with Lock(self.results, options.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()
-            ledger.ask(self._request())
+            ledger.united(self._request())
             states = ledger.states(list(trials))
             for name, state in states.items():
                 if state["status"] == "corrupt":
@@ -58,6 +58,7 @@ class Sweep:
                 self._launch([trials[name] for name in left], ledger, lock, machines, tracking)
                 states = ledger.states(list(trials))
             else:
+                ledger.ask(self._request())
                 print("nothing to do")
         unfinished = _print_failures(self.results, states)
         done = sum(state["status"] == "done" for state in states.values())
@@ -106,6 +107,7 @@ class Sweep:
             print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
             needed = {trial["cohort"] for trial in trials}
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
+            ledger.ask(self._request())  # not before: images that cannot be used leave no trace
             for name, cohort in cohorts.items():
                 ledger.write_cohort(name, *describe(cohort))
             sys.stdout.flush()

@@ -88,11 +88,14 @@ def main(arguments: Sequence[str]) -> int:
     folder = one.results / "trials" / trial.name
     with Lock(one.results, options.command_line()) as lock:
         ledger = Ledger(one.results, lock.token)
-        ledger.ask(options.request([trial], [data], settings, one.folds))
+        request = options.request([trial], [data], settings, one.folds)
+        ledger.united(request)
         if not ledger.missing([trial.name], retry_failed=True):
+            ledger.ask(request)
             print(f"nothing to do: {folder} is done")
             return 0
         cohort = data.load()
+        ledger.ask(request)  # not before: images that cannot be used leave no trace
         ledger.write_cohort(data.name, *describe(cohort))
         done = attempt(
             options.described(trial),

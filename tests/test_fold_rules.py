@@ -11,6 +11,7 @@ from lesion_core.folds import fold_table, folds_by, read_folds, test_folds, writ
 from lesion_core.losses import LOSSES
 from lesion_core.train import TrainSettings
 from lesion_core.trial import Trial, run
+from sweeps import train_one
 from sweeps.options import Data, request
 from tests.tiny import write_wmh_cohort
 from tests.toy import toy_cohort
@@ -211,3 +212,19 @@ def test_folds_command_prints_and_writes(tmp_path, capsys):
     assert check.main(["folds", str(tmp_path), "--folds", "2", "--fold-rule", str(file)]) == 0
     assert check.main(["folds", str(tmp_path), "--folds", "9"]) == 2
     assert "6 cases for 9 folds" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_used_leave_no_trace_in_the_results(tmp_path):
+    """So that the same command works once they are mended, though the data are then others."""
+    root = write_wmh_cohort(tmp_path / "data", {"Utrecht": [0, 1]})
+    sound = (root / "Utrecht" / "1" / "wmh.nii.gz").read_bytes()
+    (root / "Utrecht" / "1" / "wmh.nii.gz").write_bytes(sound[:-9])
+    arguments = [
+        *("--cohort", "wmh2017", "--data", str(tmp_path / "data"), "--folds", "2"),
+        *("--results", str(tmp_path / "results"), "--epochs", "1", "--filters", "8", "16"),
+    ]
+    with pytest.raises(ValueError, match=r"wmh\.nii\.gz"):
+        train_one.main(arguments)
+    assert not (tmp_path / "results" / "sweep.json").exists()
+    (root / "Utrecht" / "1" / "wmh.nii.gz").write_bytes(sound)
+    assert train_one.main(arguments) == 0
