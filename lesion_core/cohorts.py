@@ -286,7 +286,7 @@ class Simulated:
     num_cases: int = 20
     seed: int = 0
     voxel_scale: float = 1.0
-    """Voxel side relative to the real cohort's: 2 gives an eighth of the voxels."""
+    """In-plane voxel side relative to the real cohort's; slices grow to it where they are thinner."""
 
     PARAMETERS: ClassVar[str] = "simulated.json"
 
