@@ -27,7 +27,7 @@ SECONDS_BETWEEN_DELIVERIES = 2
 
 
 class NotTheTrialsFault(RuntimeError):
-    """The ledger cannot be reached: try again, from the checkpoint."""
+    """Ledger, data or GPU cannot be reached: try again in a new process, from the checkpoint."""
 
 
 class LedgerCalls(Protocol):
@@ -88,6 +88,8 @@ def attempt(
         except (Exception, SystemExit) as error:  # whatever it is, it is this trial's own
             traceback.print_exc()
             output.deliver()
+            if _gpu_is_lost(device):
+                raise NotTheTrialsFault(f"the GPU cannot be used any more: {error}") from error
             ledger.failed(trial, _failure(error, reached + 1))
             _finish(tracked, ledger, failed=True)
             return False
@@ -153,6 +155,20 @@ def _failure(error: BaseException, epoch: int) -> dict[str, Any]:
         "batch": getattr(error, "batch", None),
         "host": socket.gethostname(),
     }
+
+
+def _gpu_is_lost(device: str) -> bool:
+    """Some errors leave a process without CUDA, so that its next trials would fail as well."""
+    if device != "cuda":
+        return False
+    import torch
+
+    try:
+        torch.cuda.empty_cache()
+        torch.zeros(1, device=device).item()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _finish(tracked: Run, ledger: LedgerCalls, *, failed: bool) -> None:

@@ -154,19 +154,31 @@ def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
     """What a worker runs: one trial, under its name."""
     import ray
     from ray import tune
+    from ray.exceptions import RayError
 
     trial = shared["trials"][config["trial"]]
     keeper: Any = _Remote(shared["keeper"])
+
+    def cohort() -> Any:
+        try:
+            return ray.get(shared["cohorts"][trial["cohort"]])
+        except RayError as error:
+            raise attempt.NotTheTrialsFault(f"the images cannot be fetched: {error}") from error
+
     with contextlib.suppress(LedgerError):  # the driver hears of it from the keeper, and stops
         attempt.attempt(
             trial,
-            lambda: ray.get(shared["cohorts"][trial["cohort"]]),
+            cohort,
             keeper,
             device=shared["device"],
             threads=shared["threads"],
             tracking=shared["tracking"],
             run=shared["run"],
         )
+    if shared["device"] == "cuda":  # the next trial here finds the memory free
+        import torch
+
+        torch.cuda.empty_cache()
     tune.report({"ended": 1})
 
 
@@ -485,7 +497,7 @@ def _record_loss(shared: Mapping[str, Any], trial: Any) -> None:
         shared["trials"][trial.config["trial"]],
         {
             "kind": "infrastructure",
-            "error": f"lost its worker {RETRIES + 1} times, last: {reason}",
+            "error": f"its worker process or machine failed {RETRIES + 1} times, last: {reason}",
             "traceback": str(error or ""),
         },
     )

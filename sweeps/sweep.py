@@ -55,7 +55,9 @@ class Sweep:
             left = ledger.missing(list(trials), retry_failed=retry_failed)
             print(f"{self.results}: {_counted(states, left)}", flush=True)
             if left:
-                self._launch([trials[name] for name in left], ledger, lock, machines, tracking)
+                done = sum(state["status"] == "done" for state in states.values())
+                to_run = [trials[name] for name in left]
+                self._launch(to_run, done, ledger, lock, machines, tracking)
                 states = ledger.states(list(trials))
             else:
                 ledger.ask(self._request())
@@ -89,6 +91,7 @@ class Sweep:
     def _launch(
         self,
         trials: list[dict[str, Any]],
+        already_done: int,
         ledger: Ledger,
         lock: Lock,
         machines: Machines,
@@ -117,7 +120,7 @@ class Sweep:
                 self.results,
                 token=lock.token,
                 tracking=tracking,
-                already_done=len(self.trials) - len(trials),
+                already_done=already_done,
             )
 
     def _request(self) -> dict[str, Any]:
@@ -153,6 +156,7 @@ def build_report(results: Path) -> bool:
         default=(results / "sweep.json").stat().st_mtime,
     )
     if not (page.exists() and page.stat().st_mtime > newest):
+        print("building the report ...", flush=True)
         command = [sys.executable, str(ROOT / "analysis" / "report.py"), str(results)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:

@@ -1,6 +1,7 @@
 """The doors end to end on tiny images: the grid, one trial, the status; mistakes in one line."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def place(tmp_path_factory):
     (path / "broken").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
+        patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
         with launch.connected(Machines()):
             yield path
 
@@ -330,9 +332,10 @@ def test_a_stopped_sweep_ends_within_seconds_and_goes_on(tmp_path, number, exit_
     arguments = ["--losses", "my_losses:slow", "--seeds", "1", *SETTINGS, "--wandb", "disabled"]
     arguments += ["--no-report"]
     line = [sys.executable, str(ROOT / "sweeps" / "paper_grid.py"), *arguments]
+    environment = {**os.environ, "RAY_worker_niceness": "0"}
     process = subprocess.Popen(
-        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        line, cwd=tmp_path, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     ledger = Ledger(tmp_path / "results/paper_grid")
     deadline = time.monotonic() + 120
