@@ -286,7 +286,7 @@ class Simulated:
     num_cases: int = 20
     seed: int = 0
     voxel_scale: float = 1.0
-    """In-plane voxel side relative to the real cohort's; slices grow to it where they are thinner."""
+    """In-plane voxel side relative to the real cohort's; thinner slices grow to it."""
 
     PARAMETERS: ClassVar[str] = "simulated.json"
 
