@@ -317,7 +317,7 @@ class Sweep:
         """``cases.parquet`` or ``slices.parquet`` of a cohort; empty if it was never written."""
         path = self.path / "cohorts" / cohort / file
         schema = {"cases.parquet": COHORT_CASES, "slices.parquet": COHORT_SLICES}[file]
-        return _concatenate([pq.read_table(path)] if path.exists() else [], schema)
+        return _concatenate([pq.read_table(path, schema=schema)] if path.exists() else [], schema)
 
 
 TABLES = {
