@@ -58,12 +58,36 @@ def section(studies: list[Study]) -> Section:
                 alt=_describe(study, scores),
             )
         )
+        items.append(_patient_lines(study, scores))
     return Section(
         key="violins",
         title="How are scores distributed?",
         items=items,
         lead="The paper's violins mix epochs, seeds and folds; the second figure of each pair "
         "asks what a clinician would: how do my patients fare with the finished network?",
+    )
+
+
+def _patient_lines(study: Study, scores: np.ndarray) -> Figure:
+    complete = ~np.isnan(scores[study.shown, :, 0]).any(0)
+    spread = np.ptp(scores[np.ix_(study.shown, np.flatnonzero(complete))][..., 0], axis=0)
+    middle = f"{np.median(spread):.3f}" if len(spread) else "undefined"
+    best = np.argmax(scores[study.shown][:, complete, 0], axis=0) if complete.any() else []
+    wins = [int((np.asarray(best) == place).sum()) for place in range(len(study.shown))]
+    words = ", ".join(
+        f"{study.losses[loss]} {count}" for loss, count in zip(study.shown, wins, strict=True)
+    )
+    return Figure(
+        key=f"patients-{study.cohort}",
+        title=f"Patient by patient, DSC, {study.title}",
+        draw=partial(draw_patient_lines, study, scores),
+        data=patient_frame(study)[["cohort", LOSS, "case", "site", "fold", "dice", "seeds_dice"]],
+        caption="One column per patient, from hard to easy (mean over losses); a marker per loss: "
+        "mean over seeds at the last epoch. The grey bar spans the losses: where it is short, the "
+        f"patient decides, not the loss (median span {middle}). Best loss, by number of patients: "
+        f"{words}. {int(complete.sum())} of {study.num_cases} cases have a value for every loss. "
+        f"{study.presence}.",
+        alt=f"DSC of every patient under every loss; best loss by number of patients: {words}.",
     )
 
 
@@ -234,6 +258,42 @@ def draw_patients(study: Study) -> Drawing:
                     gid=f"L{loss}",
                 )
         _finish(axis, study, METRIC_NAMES[metric], i == 0)
+    return figure
+
+
+def draw_patient_lines(study: Study, scores: np.ndarray) -> Drawing:
+    """Patients along the horizontal axis, losses as markers, their span as a bar."""
+    dice = scores[study.shown, :, 0]
+    known = np.flatnonzero((~np.isnan(dice)).any(0))
+    order = known[np.argsort(np.nanmean(dice[:, known], axis=0), kind="stable")]
+    top = style.legend_height(study.losses, study.shown) + 0.1
+    figure, axes = style.panels(1, 1, height=2.5 + top, top=top, left=0.5, bottom=0.3)
+    axis = axes[0, 0]
+    x = np.arange(len(order))
+    axis.vlines(
+        x,
+        np.nanmin(dice[:, order], axis=0),
+        np.nanmax(dice[:, order], axis=0),
+        color=style.GRID,
+        linewidth=4,
+    )
+    for place, loss in enumerate(study.shown):
+        axis.plot(
+            x,
+            dice[place, order],
+            linestyle="",
+            marker=style.marker(loss),
+            markersize=3.2,
+            markeredgewidth=0.5,
+            color=style.colour(loss),
+            gid=f"L{loss}",
+        )
+    axis.set_xlim(-0.7, max(len(order), 1) - 0.3)
+    axis.set_xticks([])
+    axis.set_xlabel("patients, hard to easy")
+    axis.set_ylabel("DSC")
+    style.rate_axis(axis)
+    style.legend(figure, study.losses, study.shown, markers=True)
     return figure
 
 

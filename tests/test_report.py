@@ -15,9 +15,7 @@ from analysis import report
 from tests.fake_sweep import FakeSweep
 
 ROOT = Path(__file__).parents[1]
-SMALL = FakeSweep(
-    num_cases=7, epochs=3, losses=("xent", "dsc", "new"), seeds=(1, 2, 3), num_folds=3
-)
+SMALL = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)
 
 
 @pytest.fixture(scope="module")
