@@ -86,7 +86,7 @@ def test_lost_test_case_is_named(tmp_path: Path) -> None:
     change_cases(
         tmp_path, lambda rows: [row for row in rows if row["case"] != "case01"], only="xent-s1-f0"
     )
-    assert "lacks the test cases case01" in report.build(tmp_path, formats=()).read_text()
+    assert "lacks the test cases case01" in findings_of(tmp_path)
 
 
 def test_changed_reference_is_noticed(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_changed_reference_is_noticed(tmp_path: Path) -> None:
     change_cases(
         tmp_path, lambda rows: [row | {"fn": row["fn"] + 1} for row in rows], only="xent-s1-f0"
     )
-    assert "did not see the same masks" in report.build(tmp_path, formats=()).read_text()
+    assert "did not see the same masks" in findings_of(tmp_path)
 
 
 def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -
         (copy / file.name).write_bytes(file.read_bytes())
     after = studies(results.read_sweep(folder))[0]
     np.testing.assert_array_equal(after.curves, before.curves)
-    assert "not listed in sweep.json" in report.build(folder, formats=()).read_text()
+    assert "not listed in sweep.json" in findings_of(folder)
 
 
 @pytest.mark.parametrize("file", ["histograms.parquet", "slices.parquet"])
