@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import profiles, ranks, report, style
+from analysis import checks, profiles, ranks, report, style
 from analysis.scores import studies
 from lesion_core import results
 from tests.fake_sweep import FakeSweep
@@ -71,6 +71,12 @@ def test_odd_sweep_gives_a_page_that_counts(tmp_path: Path, change: dict) -> Non
         assert re.search(r"\d+ of \d+", caption), caption
     assert ">nan" not in page and "nan%" not in page and " nan" not in page
     assert "a<b &" not in page  # names are escaped
+
+
+def findings_of(folder: Path) -> str:
+    """What the page says above everything else."""
+    sweep = results.read_sweep(folder)
+    return " ".join(checks.findings(sweep, studies(sweep)))
 
 
 def change_cases(
