@@ -499,7 +499,8 @@ def draw_matrix(losses: list[str], shown: list[int], pairs: list[Pair], rope: fl
                 ha="center",
                 va="center",
                 fontsize=6,
-                color=style.MUTED,
+                color=style.INK,
+                alpha=0.8,
             )
     axis.set_xlim(0, size)
     axis.set_ylim(size, 0)

@@ -259,10 +259,17 @@ def svg_text(figure: Figure, salt: str) -> str:
     svg = re.sub(r'id="(L\d+)"', r'class="\1"', svg)  # one class per loss: the page's toggles
     # matplotlib numbers its groups; nothing refers to those names.
     svg = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", svg)
-    svg = re.sub(
-        r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), svg
-    )
+    svg = re.sub(r"<[^>]*>", _round_coordinates, svg)
     return re.sub(r"[ \t]+\n", "\n", svg)
+
+
+def _round_coordinates(tag: re.Match[str]) -> str:
+    """Two decimals for the numbers inside a tag; text between tags is what a reader sees."""
+    return re.sub(
+        r"\d+\.\d{3,}",
+        lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."),
+        tag[0],
+    )
 
 
 def inline_svg(svg: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 
 import numpy as np
@@ -381,3 +382,14 @@ def test_any_two_colours_can_be_told_apart(palette: tuple[str, ...], vision: str
                 palette[a],
                 palette[b],
             )
+
+
+def test_numbers_that_a_reader_sees_are_not_rounded_with_the_coordinates() -> None:
+    with style.context():
+        figure, axes = style.panels(1, 1, height=2)
+        axes[0, 0].plot([0.12345678, 0.7654321], [0, 1])
+        axes[0, 0].set_xticks([0.025, 0.075], ["0.025", "0.075"])
+        svg = style.svg_text(figure, "test")
+    assert ">0.025<" in svg and ">0.075<" in svg
+    coordinates = re.findall(r' d="([^"]+)"', svg)
+    assert coordinates and not re.search(r"\d\.\d{3,}", " ".join(coordinates))
