@@ -108,10 +108,17 @@ def _mean(scores: np.ndarray) -> float:
 def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> str:
     if np.isnan(_mean(scores[best])):
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
+    seen = [int((~np.isnan(scores[loss])).any(0).sum()) for loss in study.shown]
+    warning = ""
+    if len(set(seen)) > 1:
+        warning = (
+            " These means are not over the same patients: the losses have been tested on "
+            f"{min(seen)} to {max(seen)} of {study.num_cases} cases."
+        )
     return (
         f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
         f"{written(_mean(scores[best]), '.3f')}; {study.losses[second]} is next with "
-        f"{written(_mean(scores[second]), '.3f')}."
+        f"{written(_mean(scores[second]), '.3f')}.{warning}"
     )
 
 
@@ -135,8 +142,10 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
             f"{_cells(study, fit.num_cells, fit.num_cases)}."
         )
     reached = fit.reached()
-    holds = HOLDS[reached]
-    text += f". It holds {holds}"
+    if "L1" in known:
+        text += f". It holds {HOLDS[reached]}"
+    else:
+        text += ". No fold has a second seed in common"
     if word == "separated":
         text += ", also after adjusting for the other comparisons"
     elif reached in ("L3", "L3c"):
