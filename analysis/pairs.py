@@ -246,7 +246,8 @@ def _forest(study: Study, pairs: dict[str, list[Pair]], base: int, rope: float) 
         caption="Dot: mean difference over cases. Bars, thick to thin: 95 % intervals for new "
         "seeds (same patients and splits), + new patients, + new training sets, and the "
         f"cautious version for overlapping training sets. Grey: ±{rope:g}, practically "
-        f"none. {_counted(study, pairs['dice'])}",
+        "none. A bar that leaves the panel is longer than any difference can be. "
+        f"{_counted(study, pairs['dice'])}",
         alt=f"Forest plot of differences in DSC, sensitivity and precision from {name}. DSC: "
         f"{words}.",
     )
@@ -429,8 +430,10 @@ def draw_forest(losses: list[str], pairs: dict[str, list[Pair]], base: int, rope
                 )
         axis.set_title(METRIC_NAMES[metric])
         axis.set_ylim(rows - 0.5, -0.5)
-        margin = 0.06 * (max(reach) - min(reach))
-        axis.set_xlim(min(reach) - margin, max(reach) + margin)
+        # A difference of two rates lies between -1 and 1; with few folds the intervals do not.
+        low, high = max(min(reach), -1.0), min(max(reach), 1.0)
+        margin = 0.06 * (high - low)
+        axis.set_xlim(low - margin, high + margin)
         axis.set_yticks(range(rows), [losses[pair.a] for pair in own])
         axis.tick_params(labelleft=axis is axes[0, 0], left=False)
         axis.grid(False, axis="y")
