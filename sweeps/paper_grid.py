@@ -84,7 +84,7 @@ class PaperGrid(Training, Machines):
                 f"no cohort in {self.data}/ (looked for wmh2017 and lit); try --demo, use "
                 "--cohorts simulated, or prepare a download with `python -m lesion_core.prepare`"
             )
-        demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=3.5)
+        demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=4.0)
         return [
             demo if name == DEMO else cohort_named(name, self.channels, self.data)
             for name in dict.fromkeys(names)
@@ -121,9 +121,9 @@ DEMO_GRID = PaperGrid(
     seeds=SEEDS[:2],
     folds=2,
     epochs=5,
-    batch_size=4,  # small steps, or a minute's training would be over before it learned
+    batch_size=2,  # small steps, or a minute's training would be over before it learned
     filters=(8, 16, 32),
-    learning_rate=3e-3,
+    learning_rate=5e-3,
 )
 """The defaults of the other flags under --demo."""
 
