@@ -99,12 +99,15 @@ def evaluate(
             scored |= _describe(image, probability, out)
         out.cases.append(scored)
         if not plan.is_test:
+            # Mirrored patches are turned back, so that padding lies where the others have it.
+            mirrored = plan.rows >= plan.num_windows
+            axis = image.left_right_axis + 1
             inside = (slice(None), *volumes.grids[plan.index].inside_window)
-            out.cases.append(
-                row
-                | {"scope": "patch"}
-                | _patch_counts(logits[plan.rows][inside], target[plan.rows][inside], loss)
+            own, reference = (
+                torch.cat([part[~mirrored], part[mirrored].flip(axis)])[inside]
+                for part in (logits[plan.rows], target[plan.rows])
             )
+            out.cases.append(row | {"scope": "patch"} | _patch_counts(own, reference, loss))
     return out
 
 
@@ -272,4 +275,8 @@ def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[st
     shown = slice_view(prediction, image)
     out.slices.append({"case": image.case, "prediction": np.packbits(shown).tobytes()})
     distances = surface_distances(labels > 0, whole, image.spacing_mm)
-    return distances | {"wmh_h95_mm": wmh_h95_mm(labels > 0, whole, image.affine)}
+    official = whole
+    if image.other is not None:  # the challenge masks other pathology before anything else
+        official = whole.copy()
+        official[box] &= ~image.other | lesion
+    return distances | {"wmh_h95_mm": wmh_h95_mm(labels > 0, official, image.affine)}

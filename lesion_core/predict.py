@@ -125,7 +125,7 @@ def main() -> int:
     try:
         for path in predict(options):
             print(path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -18,6 +18,7 @@ Needs pandas and pyarrow only: reading results never loads torch.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -329,6 +330,9 @@ TABLES = {
 }
 """The tables of a complete trial."""
 
+MODEL = "model.pt"
+"""The trained weights of a complete trial."""
+
 
 def read_sweep(path: Path | str) -> Sweep:
     """Read a results folder, finished or not.
@@ -342,7 +346,9 @@ def read_sweep(path: Path | str) -> Sweep:
     for name, identity in _trials(path, meta).items():
         folder = path / "trials" / name
         run = identity | trial_status(folder) | {"trial": name}
-        if run["status"] == "done":
+        if run["status"] == "done" and (found := damage(folder)):
+            run |= {"status": "corrupt", "error": found}
+        elif run["status"] == "done":
             try:
                 read = {
                     file: pq.read_table(folder / file, schema=TABLES[file])
@@ -438,6 +444,36 @@ def trial_status(folder: Path) -> dict:
     except ValueError as error:
         return run | {"status": "corrupt", "error": f"marker file unreadable: {error}"}
     return run | {"status": "partial", "epochs_done": _epochs_written(folder)}
+
+
+def file_state(path: Path) -> dict[str, object]:
+    """Size and SHA-256 of a file, as done.json records them."""
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def damage(folder: Path) -> str | None:
+    """What of a trial that says it is done is not as done.json recorded it; None if nothing is.
+
+    Weights are compared by size, tables by their bytes.  A trial without a record (not written by
+    `sweeps.ledger`) passes: reading its tables will tell.
+    """
+    try:
+        recorded = json.loads((folder / "done.json").read_text()).get("files", {})
+        for name, state in recorded.items():
+            path = folder / name
+            same = (
+                path.stat().st_size == state["bytes"]
+                if name == MODEL
+                else (file_state(path) == state)
+            )
+            if not same:
+                return f"{name} is damaged"
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} is missing or cannot be read"
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return "done.json is unreadable"
+    return None
 
 
 def _epochs_written(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -84,14 +85,14 @@ class TrainSettings:
 
 
 class Diverged(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss, or the norm of its gradient, became NaN or infinite."""
 
-    def __init__(self, epoch: int, batch: int, value: float) -> None:
-        super().__init__(f"loss became {value} in epoch {epoch}, batch {batch}")
-        self.epoch, self.batch, self.value = epoch, batch, value
+    def __init__(self, epoch: int, batch: int, value: float, what: str = "loss") -> None:
+        super().__init__(f"{what} became {value} in epoch {epoch}, batch {batch}")
+        self.epoch, self.batch, self.value, self.what = epoch, batch, value, what
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.epoch, self.batch, self.value)
+        return type(self), (self.epoch, self.batch, self.value, self.what)
 
 
 def generator(seed: int, fold: int, epoch: int, purpose: str) -> torch.Generator:
@@ -135,7 +136,7 @@ def train_epoch(
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
     Raises:
-        Diverged: the loss of a batch is NaN or infinite.
+        Diverged: the loss of a batch, or its gradient's norm, is NaN or infinite.
     """
     network.train()
     values, norms = [], []
@@ -149,10 +150,10 @@ def train_epoch(
         value.backward()
         values.append(value.detach())
         norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
-        optimiser.step()
         if volumes.device.type == "cpu":  # free here; on a GPU it would wait for every batch
-            _check(values[-1:], epoch, first=len(values))
-    _check(values, epoch)
+            _check(values[-1:], norms[-1:], epoch, first=len(values))
+        optimiser.step()
+    _check(values, norms, epoch)
     return {
         "train_loss": float(torch.stack(values).double().mean()),
         "grad_norm": float(torch.stack(norms).double().mean()),
@@ -160,9 +161,10 @@ def train_epoch(
     }
 
 
-def _check(values: list[Tensor], epoch: int, first: int = 1) -> None:
-    losses = torch.stack(values).float().cpu()
-    bad = torch.nonzero(~torch.isfinite(losses))
-    if len(bad):
-        batch = int(bad[0])
-        raise Diverged(epoch, first + batch, float(losses[batch]))
+def _check(values: list[Tensor], norms: list[Tensor], epoch: int, first: int = 1) -> None:
+    found = torch.stack([torch.stack(values), torch.stack(norms)]).float().cpu()
+    for batch in torch.nonzero(~torch.isfinite(found).all(dim=0))[:1, 0].tolist():
+        loss, norm = found[:, batch].tolist()
+        if math.isfinite(loss):
+            raise Diverged(epoch, first + batch, norm, "gradient norm")
+        raise Diverged(epoch, first + batch, loss)

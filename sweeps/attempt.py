@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
-from sweeps.ledger import LedgerError
+from sweeps.ledger import LedgerError, NotTheTrialsFault
 from sweeps.tracking import Run, Tracking
 
 RUN = "lesion_core.trial:run"
@@ -24,10 +24,6 @@ RUN = "lesion_core.trial:run"
 
 SCALARS = ("dice", "sensitivity", "precision")
 SECONDS_BETWEEN_DELIVERIES = 2
-
-
-class NotTheTrialsFault(RuntimeError):
-    """Ledger, data or GPU cannot be reached: try again in a new process, from the checkpoint."""
 
 
 class LedgerCalls(Protocol):

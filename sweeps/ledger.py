@@ -36,6 +36,10 @@ class LedgerError(RuntimeError):
     """The results folder cannot be written: no sense in training on."""
 
 
+class NotTheTrialsFault(RuntimeError):
+    """This attempt cannot go on, for a reason that another one need not meet: try again."""
+
+
 class Ledger:
     """A results folder.  Every method leaves it complete or as it was.
 
@@ -192,6 +196,8 @@ class Ledger:
 
         folder = self.path / "trials" / name
         number, final = report["epoch"], report["final"]
+        if (folder / "done.json").exists():
+            raise NotTheTrialsFault(f"{name} was finished by another worker meanwhile")
         with self._writing():
             for file, rows, schema in (
                 ("cases.parquet", report["cases"], results.CASES),
@@ -200,6 +206,8 @@ class Ledger:
                 earlier = _table(folder / file, schema)
                 kept = [] if earlier is None else earlier.to_pylist()
                 kept = [row for row in kept if row["epoch"] < number]
+                if {row["epoch"] for row in kept} != set(range(number)):
+                    raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
                 results.write_table(folder / file, [*kept, *rows], schema)
             if final is not None:
                 for file in FINAL_TABLES:
@@ -225,6 +233,11 @@ class Ledger:
         absent = [file for file in (*results.TABLES, "model.pt") if not (folder / file).exists()]
         if absent:
             raise RuntimeError(f"{name}: marked done without {', '.join(absent)}")
+        for file in ("cases.parquet", "epochs.parquet"):
+            table = _table(folder / file, results.TABLES[file])
+            epochs = set() if table is None else set(table["epoch"].to_pylist())
+            if epochs != set(range(summary["epochs_done"] + 1)):
+                raise NotTheTrialsFault(f"{name}: {file} does not hold every epoch")
         with self._writing():
             clocks = _table(folder / "epochs.parquet", results.EPOCHS)
             spent = 0.0
@@ -236,7 +249,10 @@ class Ledger:
                 **summary,
                 "seconds": max(summary["seconds"], spent),
                 "attempts": _json(folder / PROGRESS).get("attempts", 1),
-                "files": {file: _file_state(folder / file) for file in results.TABLES},
+                "files": {
+                    file: results.file_state(folder / file)
+                    for file in (*results.TABLES, results.MODEL)
+                },
             }
             results.write_json(folder / "done.json", content)
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
@@ -388,20 +404,13 @@ def _damage(folder: Path) -> str | None:
     """What is wrong with the files of a trial that says it is done; None if nothing is."""
     from lesion_core import results
 
-    recorded = _json(folder / "done.json").get("files")
-    for file, schema in results.TABLES.items():
-        if recorded is None:  # not written by this code: reading must do
-            intact = _table(folder / file, schema) is not None
-        else:
-            intact = (folder / file).exists() and recorded.get(file) == _file_state(folder / file)
-        if not intact:
-            return f"{file} is damaged or missing"
+    if found := results.damage(folder):
+        return found
+    if "files" not in _json(folder / "done.json"):  # not written by this code: reading must do
+        for file, schema in results.TABLES.items():
+            if _table(folder / file, schema) is None:
+                return f"{file} is damaged or missing"
     return None
-
-
-def _file_state(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": _sha256(content)}
 
 
 def _table(path: Path, schema: pa.Schema) -> pa.Table | None:

@@ -138,3 +138,55 @@ def test_a_training_case_without_lesions_has_no_patches_and_no_loss(network):
     rows = evaluate(network, LOSSES["xent"], volumes, images, [2], SETTINGS).cases
     row = next(r for r in rows if (r["scope"], r["case"]) == ("patch", "0"))
     assert (row["n_patch"], row["patch_dice_n"], row["loss_value"]) == (0, 0, None)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_padding_never_counts_in_patch_scores(axis):
+    """A perfect network on images smaller than a patch, by an odd number of voxels."""
+
+    class Perfect(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            return 100 * (x[:, 1:2] - 0.5) + self.bias
+
+    images = toy_cohort(2).images
+    for index, image in enumerate(images):
+        cut = tuple(slice(0, 13) if a == axis else slice(None) for a in range(3))
+        labels = np.zeros_like(image.labels[cut])
+        labels[1, 2, 3] = labels[-1, -1, -1] = 1  # the last plane is where a shifted crop would err
+        voxels = np.stack([labels, labels]).astype(np.float32)
+        images[index] = replace(
+            image, labels=labels, voxels=voxels, num_lesions=1, left_right_axis=axis,
+            brain=image.brain[cut],
+        )  # fmt: skip
+    volumes = Volumes.of(images, patch_size=16, stride=8)
+    rows = evaluate(Perfect(), LOSSES["xent"], volumes, images, [1], SETTINGS).cases
+    row = next(r for r in rows if r["scope"] == "patch")
+    assert row["patch_dice_sum"] == row["patch_dice_n"] == row["n_patch"] > 0
+    assert (row["fp"], row["fn"]) == (0, 0)
+
+
+def test_the_challenges_distance_masks_other_pathology(network):
+    image = toy_image("a", 1, other=True)
+    image.other[:] = ~image.lesion
+    images = [toy_image("b", 2, other=True), image]
+    volumes = Volumes.of(images, patch_size=16, stride=8)
+
+    class Everything(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.bias.expand(len(x), 1, *x.shape[2:])
+
+    rows = evaluate(
+        Everything(), LOSSES["xent"], volumes, images, [1], SETTINGS, final=True
+    ).cases  # fmt: skip
+    row = next(r for r in rows if r["split"] == "test")
+    assert row["wmh_h95_mm"] == 0
+    assert row["hd95_mm"] > 0
+    assert row["fp_masked"] == 0

@@ -128,3 +128,15 @@ def test_a_folder_without_a_sweep_is_one_clear_line(tmp_path):
     results.write_json(tmp_path / "sweep.json", {"schema_version": 99})
     with pytest.raises(ValueError, match="schema version 99"):
         results.read_sweep(tmp_path)
+
+
+def test_files_that_are_not_what_done_recorded_are_corrupt(ledger):
+    folder = ledger / "trials/done"
+    files = {name: results.file_state(folder / name) for name in results.TABLES}
+    results.write_json(folder / "done.json", {"epochs_done": 1, "files": files})
+    assert results.read_sweep(ledger).runs["status"][0] == "done"
+    results.write_table(folder / "cases.parquet", [case_row(0)], results.CASES)  # readable, cut
+    sweep = results.read_sweep(ledger)
+    assert sweep.runs["status"][0] == "corrupt"
+    assert sweep.runs["error"][0] == "cases.parquet is damaged"
+    assert sweep.cases.empty

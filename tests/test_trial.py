@@ -179,3 +179,18 @@ def test_bf16_trains():
     reports, summary = outcome(trial(settings=replace(SETTINGS, precision="bf16", epochs=1)))
     assert summary["precision"] == "bf16"
     assert reports[-1].epochs["train_loss"] > 0
+
+
+def test_a_gradient_that_is_not_finite_is_blamed_on_its_own_batch():
+    calls = []
+
+    def breaks(logits, target):
+        value = LOSSES["xent"](logits, target)
+        if torch.is_grad_enabled():
+            calls.append(True)
+            if len(calls) == 2:  # finite value, NaN gradient
+                return value + torch.sqrt(0 * logits).sum()
+        return value
+
+    with pytest.raises(Diverged, match="gradient norm became nan in epoch 1, batch 2"):
+        run(_WithLoss(trial(), breaks), toy_cohort(), on_epoch=lambda report: None)
