@@ -99,6 +99,13 @@ def every_pair(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> lis
     return [compare(scores, fold_of, a, b) for a, b in combinations(shown, 2)]
 
 
+def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:
+    """Holm-adjusted p for new patients (L2) and for new training sets (L3), per pair."""
+    p2 = holm(np.array([pair.fit.p_value("L2") for pair in pairs]))
+    p3 = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
+    return [(float(a), float(b)) for a, b in zip(p2, p3, strict=True)]
+
+
 def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
     """One of WORDS for each pair of a family, Holm-adjusted inside it.
 
@@ -110,19 +117,17 @@ def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
     not separated: neither.  cannot tell: the design has fewer than two seeds or two folds in
         common.
     """
-    p2 = holm(np.array([pair.fit.p_value("L2") for pair in pairs]))
-    p3 = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
     words = []
-    for pair, patients, training in zip(pairs, p2, p3, strict=True):
+    for pair, (patients, training) in zip(pairs, adjusted(pairs), strict=True):
         low, high = pair.fit.interval("L3", 0.90)
         if low >= -rope and high <= rope:
             words.append("practically equal")
         elif patients < 1 - LEVEL and training < 1 - LEVEL:
             words.append("separated")
+        elif np.isnan(patients) or np.isnan(training):
+            words.append("cannot tell")
         elif patients < 1 - LEVEL:
             words.append("suggestive")
-        elif np.isnan(patients) and np.isnan(training):
-            words.append("cannot tell")
         else:
             words.append("not separated")
     return words

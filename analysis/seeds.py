@@ -43,7 +43,7 @@ class Grid:
     values: np.ndarray
     """[L, S, F] cell means."""
     weights: np.ndarray
-    """[F] share of the cases."""
+    """[F] share of the cases that every loss and seed in it defines."""
     left_out: list[int]
     """Losses that lack so many trials that no two seeds would be left with them."""
 
@@ -63,8 +63,14 @@ def complete_grid(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> 
             break
         worst = int(np.argmax(missing.sum((1, 2))))
         left_out.append(losses.pop(worst))
-    sizes = np.array([(fold_of == fold).sum() for fold in np.unique(fold_of)], float)
-    return Grid(losses, seeds, cells[:, seeds], sizes / sizes.sum(), left_out)
+    # Cells and weights from the same cases, those that the ladder would use.
+    own = own[:, seeds]
+    cells = cell_means(own.reshape(-1, own.shape[-1]), fold_of).reshape(
+        len(losses), len(seeds), cells.shape[-1]
+    )
+    usable = ~np.isnan(own).any((0, 1))
+    sizes = np.array([usable[fold_of == fold].sum() for fold in np.unique(fold_of)], float)
+    return Grid(losses, seeds, cells, sizes / max(sizes.sum(), 1.0), left_out)
 
 
 def paired_lottery(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
@@ -134,7 +140,7 @@ def flip_share(difference: np.ndarray, weights: np.ndarray, k: int) -> float:
     return float((np.sign(worlds) != np.sign(overall)).mean())
 
 
-def fresh_flip(fit: Ladder, num_seeds: int, k: int) -> float:
+def fresh_flip(fit: Ladder, num_seeds: float, k: int) -> float:
     """Predicted share of repeats with k *fresh* seeds whose sign differs from ours.
 
     T_nu(-|D| / sqrt(s^2 (1/k + 1/S))) with s^2 / S = SE(L1)^2: the predictive distribution of a
@@ -273,7 +279,8 @@ def section(studies: list[Study], rope: float = ROPE) -> Section:
     )
 
 
-def _counted(study: Study, grid: Grid) -> str:
+def counted(study: Study, grid: Grid) -> str:
+    """How many of the seeds and losses are in the grid, and who is not."""
     text = (
         f"{len(grid.seeds)} of {len(study.seeds)} seeds (complete in every fold), "
         f"{len(grid.losses)} of {len(study.shown)} losses"
@@ -339,7 +346,7 @@ def _winner_figure(study: Study, grid: Grid) -> Figure:
         "DSC on test images at the last epoch. One split: one seed and one fold, as a "
         "paper without cross-validation. Same seeds: one set of label seeds for all. "
         "Any seeds: a set per fold. Own seeds: every loss its own set, as with numbers "
-        f"copied from other papers. {_counted(study, grid)}",
+        f"copied from other papers. {counted(study, grid)}",
         alt=f"With one seed per fold the winner would be {words}.",
     )
 
@@ -387,7 +394,7 @@ def _flip_table(study: Study, grid: Grid, scores: np.ndarray) -> Table:
         "loss. Predicted: for seeds nobody has run yet; if two losses are really equal "
         "the truth is 50%. Among our seeds: share of all sets of that size, which must "
         "reach 0 with all seeds and so says too little. Disjoint halves: share of "
-        f"{halves} pairs of halves that disagree. {_counted(study, grid)}",
+        f"{halves} pairs of halves that disagree. {counted(study, grid)}",
     )
 
 
@@ -415,7 +422,7 @@ def _cherry_figure(study: Study, grid: Grid) -> Figure:
         draw=partial(draw_cherry, names, can),
         caption="Filled: some single label seed makes the row beat the column in mean test DSC "
         "over all folds. Both directions filled (dark): either claim could be published. "
-        f"That is so for {either} of {total} pairs. {_counted(study, grid)}",
+        f"That is so for {either} of {total} pairs. {counted(study, grid)}",
         alt=f"For {either} of {total} pairs of losses, one seed can be found for either claim.",
     )
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from analysis.ladder import RUNG_NAMES
+from analysis.ladder import RUNG_NAMES, Ladder, ladder
 from analysis.output import prose, written
-from analysis.pairs import ROPE, Pair, against, compare, decimals_for, judge
+from analysis.pairs import LEVEL, ROPE, Pair, adjusted, against, compare, decimals_for, judge
 from analysis.scores import Study
-from analysis.seeds import complete_grid, fresh_flip, full_lottery, winner_shares
+from analysis.seeds import complete_grid, counted, fresh_flip, full_lottery, winner_shares
 
 HEADLINES = {
     "separated": "separated",
@@ -25,11 +25,13 @@ HEADLINES = {
 
 HOLDS = {
     "": "not even for new seeds on the same patients",
-    "L1": "for new seeds on the same patients, but not for new patients",
-    "L2": "for new seeds and new patients, but not for new training sets",
+    "L1": "for new seeds on the same patients",
+    "L2": "for new seeds and new patients",
     "L3": "for new seeds, new patients and new training sets",
     "L3c": "for new seeds, new patients and new training sets, even by the cautious count",
 }
+NEXT = {"L1": ("L2", "new patients"), "L2": ("L3", "new training sets")}
+"""Highest rung reached -> the one that was not, and its name."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def verdict(study: Study, reference: str, rope: float = ROPE) -> Verdict:
     word = words[challenger]
     name, against_name = study.losses[challenger], study.losses[base]
     sentences = [_best_sentence(study, scores, best, second)]
-    sentences.append(_difference_sentence(study, pair, word, rope, len(pairs)))
+    sentences.append(_difference_sentence(study, pair, word, rope, pairs))
     sentences.append(_seed_sentence(study, scores, runner_up))
     others = [
         f"{study.losses[other.a]} {words[other.a]}" for other in pairs if other.a != challenger
@@ -93,36 +95,50 @@ def verdict(study: Study, reference: str, rope: float = ROPE) -> Verdict:
 
 
 def best_first(scores: np.ndarray, study: Study) -> list[int]:
-    """Shown losses by mean over cases of the mean over seeds; undefined last."""
-    means = [_mean(scores[loss]) for loss in study.shown]
+    """Shown losses by mean over what all of them have (`_shared`); undefined last."""
+    fits = _shared(scores, study)
+    means = [fits[loss].estimate for loss in study.shown]
     order = np.argsort([-value if value == value else np.inf for value in means], kind="stable")
     return [study.shown[i] for i in order]
 
 
-def _mean(scores: np.ndarray) -> float:
-    number = (~np.isnan(scores)).sum(0)
-    by_case = np.nansum(scores, 0)[number > 0] / number[number > 0]
-    return float(by_case.mean()) if len(by_case) else float("nan")
+def _shared(scores: np.ndarray, study: Study) -> dict[int, Ladder]:
+    """Shown loss -> its mean over the (seed, fold) cells and cases that all of them have, with
+    cells and folds weighed as in a difference.  A loss without any value does not count; if
+    nothing is shared, every loss is over what it has itself."""
+    own = scores[study.shown]
+    known = ~np.isnan(own).all((1, 2))
+    absent = np.isnan(own[known]).any(0)
+    if not absent.all():
+        own = np.where(absent, np.nan, own)
+    return {loss: ladder(part, study.fold_of) for loss, part in zip(study.shown, own, strict=True)}
 
 
 def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> str:
-    if np.isnan(_mean(scores[best])):
+    fits = _shared(scores, study)
+    if np.isnan(fits[best].estimate):
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
-    seen = [int((~np.isnan(scores[loss])).any(0).sum()) for loss in study.shown]
+    present = ~np.isnan(scores[study.shown])
+    present = present[present.any((1, 2))]
     warning = ""
-    if len(set(seen)) > 1:
+    if not (present == present[0]).all():
+        sizes = [(fit.num_cells, fit.num_cases) for fit in fits.values() if fit.num_cells]
         warning = (
-            " These means are not over the same patients: the losses have been tested on "
-            f"{min(seen)} to {max(seen)} of {study.num_cases} cases."
+            " Some losses lack trials or cases; these means are over what all have, "
+            f"{_cells(study, *sizes[0])}."
+            if present.all(0).any()
+            else " These means are not over the same patients: the losses have no trial in common."
         )
     return (
         f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
-        f"{written(_mean(scores[best]), '.3f')}; {study.losses[second]} is next with "
-        f"{written(_mean(scores[second]), '.3f')}.{warning}"
+        f"{written(fits[best].estimate, '.3f')}; {study.losses[second]} is next with "
+        f"{written(fits[second].estimate, '.3f')}.{warning}"
     )
 
 
-def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, family: int) -> str:
+def _difference_sentence(
+    study: Study, pair: Pair, word: str, rope: float, family: list[Pair]
+) -> str:
     fit = pair.fit
     if not fit.num_cells:
         return (
@@ -144,12 +160,16 @@ def _difference_sentence(study: Study, pair: Pair, word: str, rope: float, famil
     reached = fit.reached()
     if "L1" in known:
         text += f". It holds {HOLDS[reached]}"
+        beyond, name = NEXT.get(reached, ("", ""))
+        if beyond in known:
+            text += f", but not for {name}"
     else:
         text += ". No fold has a second seed in common"
-    if word == "separated":
-        text += ", also after adjusting for the other comparisons"
-    elif reached in ("L3", "L3c"):
-        text += f", before adjusting for {family} comparisons (Holm), but not after"
+    if reached in ("L3", "L3c") and len(family) > 1:
+        if max(adjusted(family)[family.index(pair)]) < 1 - LEVEL:
+            text += ", also after adjusting for the other comparisons"
+        else:
+            text += f", before adjusting for {len(family)} comparisons (Holm), but not after"
     if word == "practically equal":
         text += f"; whatever the difference is, it is smaller than {rope:g}"
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L1", "L2", "L3") if rung not in known]
@@ -166,14 +186,21 @@ def _cells(study: Study, cells: int, cases: int) -> str:
 
 
 def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
-    best, second = study.losses[pair.a], study.losses[pair.b]
-    flip = fresh_flip(pair.fit, len(study.seeds), 1)
-    grid = complete_grid(scores, study.fold_of, study.shown)
-    if flip != flip or len(grid.losses) < 2 or len(grid.seeds) < 2:
+    fit = pair.fit
+    a, b = (pair.b, pair.a) if fit.estimate < 0 else (pair.a, pair.b)
+    best, second = study.losses[a], study.losses[b]
+    if len(study.seeds) < 2:
         return "With one seed per fold, nobody can tell how much of this is luck."
+    grid = complete_grid(scores, study.fold_of, study.shown)
+    flip = fresh_flip(fit, fit.num_cells / max(fit.num_folds, 1), 1)
+    if flip != flip or len(grid.losses) < 2 or len(grid.seeds) < 2:
+        return (
+            "Too few losses have two complete seeds in common to tell how much of this is luck: "
+            f"{counted(study, grid)}"
+        )
     worlds = full_lottery(grid.values, grid.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
-    share = float(shares[grid.losses.index(pair.a)]) if pair.a in grid.losses else float("nan")
+    share = float(shares[grid.losses.index(a)]) if a in grid.losses else float("nan")
     text = (
         f"A sweep with a single fresh seed would put {second} above {best} in about "
         f"**{flip:.0%}** of repeats"
@@ -183,4 +210,4 @@ def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
             f"; with one of our seeds per fold, {best} wins among all losses in {share:.0%} "
             f"of {len(worlds)} draws"
         )
-    return text + "."
+    return f"{text}. {counted(study, grid)}"

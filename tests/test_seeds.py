@@ -158,3 +158,15 @@ def test_loss_without_enough_trials_is_left_out_by_name_not_silently() -> None:
     scores[2, 1:] = np.nan
     found = seeds.complete_grid(scores, np.repeat([0, 1], 3), [0, 1, 2])
     assert (found.losses, found.left_out, found.seeds) == ([0, 1], [2], [0, 1, 2, 3])
+
+
+def test_lottery_weighs_folds_as_the_ladder_does() -> None:
+    fold_of = np.array([0] * 10 + [1] * 2)
+    scores = np.zeros((2, 5, 12))
+    scores[0] = np.where(fold_of == 0, -0.02, 0.05)
+    scores[0, :, 1:10] = np.nan  # one usable case in the larger fold
+    found = seeds.complete_grid(scores, fold_of, [0, 1])
+    difference = found.values[0] - found.values[1]
+    assert (difference @ found.weights).mean() == pytest.approx(
+        ladder(scores[0] - scores[1], fold_of).estimate
+    )
