@@ -203,11 +203,11 @@ def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequen
     curves, defined = [], []
     for column, metric in enumerate(METRICS):
         ok = ~np.isnan(rates[:, column])
-        total = np.where(
-            patch, _numbers(rows, f"patch_{metric}_sum"), np.where(ok, rates[:, column], 0.0)
-        )
         number = np.where(patch, _numbers(rows, f"patch_{metric}_n"), ok)
+        sums = np.where(patch, rows[f"patch_{metric}_sum"].to_numpy(float), rates[:, column])
+        total = np.where(number > 0, sums, 0.0)
         total, number = (np.bincount(flat, part, size).astype(float) for part in (total, number))
+        number[np.isnan(total)] = 0.0  # a sum that is no number defines nothing
         curves.append(np.divide(total, number, out=np.full(size, np.nan), where=number > 0))
         defined.append(number)
     asked = np.bincount(flat, np.where(patch, _numbers(rows, "n_patch"), 1.0), size)

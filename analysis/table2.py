@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis import selection
 from analysis.output import LOSS, Column, Heading, Note, Section, Table, prose
-from analysis.scores import METRIC_NAMES, METRICS, VIEWS, Study
+from analysis.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study, at_epoch
 
 # Reported in Table 2 of Cabezas & Diez 2024 (CC BY): DSC, sensitivity, precision, each for
 # patch, train, test.  WMH is coherent; LIT is not (17 of 21 cells exceed 2PR / (P + R)).
@@ -124,7 +124,8 @@ def optimism_table(study: Study) -> Table:
         caption="Paper's rule: best of all seeds and epochs of each fold, per metric. Last epoch: "
         "mean over seeds. Other folds: mean over seeds at the epoch that the other folds "
         "choose by DSC. All are then averaged over folds. Optimism: paper's rule minus "
-        f"last epoch.{words} {study.presence}.{_uneven_folds(study)}",
+        f"last epoch.{words} {study.presence}.{_uneven_folds(study)}"
+        + _undefined_under_each(study),
     )
 
 
@@ -171,8 +172,57 @@ def nine_columns(study: Study, selector: str) -> Table:
         losses=study.losses,
         caption=f"{rule} Coherent: mean DSC does not exceed 2PR/(P+R) of the mean sensitivity R "
         f"and precision P, as it must for one network on one set of cases.{words} "
-        f"{study.presence}.{_uneven_folds(study)}",
+        f"{study.presence}.{_uneven_folds(study)}{undefined_words(study, selector)}",
     )
+
+
+def undefined_words(
+    study: Study, selector: str, views: tuple[str, ...] = VIEWS, where: str = ""
+) -> str:
+    """How many cases (patches) the numbers of a selector leave out as undefined, in words."""
+    parts = []
+    for view in views:
+        for metric in METRICS:
+            i, j = VIEWS.index(view), METRICS.index(metric)
+            asked, defined = _numbers_behind(study, selector, i, j)
+            if asked > defined:
+                parts.append(
+                    f"{METRIC_NAMES[metric]} {asked - defined} of {asked} {VIEW_NAMES[view]}"
+                )
+    if not parts:
+        things = "image and patch" if "patch" in views else "image"
+        return f" Every {things} defines every rate{where}."
+    return f" Undefined and left out{where}: {', '.join(parts)}."
+
+
+def _undefined_under_each(study: Study) -> str:
+    rules = {"oracle": "paper's rule", "last": "last epoch", "lofo": "other folds"}
+    words = {rule: undefined_words(study, rule, ("test",)) for rule in rules}
+    if len(set(words.values())) == 1:
+        return words["last"]
+    return "".join(
+        undefined_words(study, rule, ("test",), f" ({name})") for rule, name in rules.items()
+    )
+
+
+def _numbers_behind(study: Study, selector: str, view: int, metric: int) -> tuple[int, int]:
+    """Cases (patches) asked for and defined, summed over the networks behind a column."""
+    asked, defined = study.asked[..., view], study.defined[..., view, metric]
+    if selector == "oracle":
+        flat = (len(study.losses), len(study.folds), -1)
+        values, asked, defined = (
+            np.moveaxis(part[:, :, :, 1:], 2, 1).reshape(flat)
+            for part in (study.curves[..., view, metric], asked, defined)
+        )
+        chosen = np.argmax(np.nan_to_num(values, nan=-np.inf), -1) if values.size else None
+        if chosen is None:
+            return 0, 0
+        # A fold without any defined value has no network behind it: count what it asked for.
+        asked, defined = (at_epoch(part, chosen) for part in (asked, defined))
+    else:
+        epochs = selection.epochs(study.curves, study.last_epoch, selector)
+        asked, defined = (at_epoch(part, epochs) for part in (asked, defined))
+    return int(np.nansum(asked)), int(np.nansum(defined))
 
 
 def _uneven_folds(study: Study) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -393,3 +394,24 @@ def test_numbers_that_a_reader_sees_are_not_rounded_with_the_coordinates() -> No
     assert ">0.025<" in svg and ">0.075<" in svg
     coordinates = re.findall(r' d="([^"]+)"', svg)
     assert coordinates and not re.search(r"\d\.\d{3,}", " ".join(coordinates))
+
+
+def test_table2_counts_the_undefined_cases_behind_its_numbers(study: Study) -> None:
+    last = study.last_by_fold(study.asked)[..., 2]
+    lost = int(np.nansum(last - study.last_by_fold(study.defined)[..., 2, 1]))
+    assert lost > 0
+    words = f"Sensitivity {lost} of {int(np.nansum(last))} test images"
+    assert words in table2.nine_columns(study, "last").caption
+    assert words in table2.optimism_table(study).caption
+    assert "Undefined and left out" in table2.nine_columns(study, "oracle").caption
+
+
+def test_patch_sum_that_is_no_number_is_undefined_not_zero(sweep: results.Sweep) -> None:
+    cases = sweep.cases.copy()
+    rows = np.flatnonzero((cases["scope"] == "patch") & (cases["patch_dice_n"] > 0))
+    cases.iloc[rows[0], cases.columns.get_loc("patch_dice_sum")] = np.nan
+    before, after = (studies(s)[0] for s in (sweep, replace(sweep, cases=cases)))
+    at = np.argwhere(np.isnan(after.curves) & ~np.isnan(before.curves))
+    assert len(at) == 1 and after.defined[tuple(at[0])] == 0
+    others = ~np.isnan(after.curves)
+    np.testing.assert_array_equal(after.curves[others], before.curves[others])
