@@ -45,7 +45,7 @@ def test_every_loss_segments_better_than_untrained(last_and_untrained):
 
 
 @pytest.mark.slow
-def test_new_is_the_most_sensitive(last_and_untrained):
+def test_new_is_more_sensitive_than_cross_entropy_and_focal1(last_and_untrained):
     sensitivity = {name: last["sensitivity"] for name, (last, _) in last_and_untrained.items()}
     assert sensitivity["new"] > sensitivity["xent"] + 0.1
     assert sensitivity["new"] > sensitivity["focal1"] + 0.1
