@@ -7,7 +7,7 @@ folder and hands out checkpoints.  So machines share no disk, and Tune's own sta
 
 Facts of Ray 2.60 that this follows: a reused worker starts a trial in milliseconds, a new one in
 seconds; ``fit`` returns normally whatever failed; ``Tuner.restore`` runs things twice; dataclasses
-in a parameter space are mangled, so a trial travels under its name.
+in a parameter space are mangled, so a trial travels as the text of its trial.json.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import io
+import json
 import logging
 import os
 import shutil
@@ -27,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps import attempt, command
 from sweeps.ledger import Ledger, LedgerError
@@ -51,6 +52,46 @@ passes none.  Keys to W&B are not among them: Ray lists these variables to every
 SECONDS_TO_CONNECT = 5
 
 
+class Supply(Protocol):
+    """Where the next trial comes from; a search decides on it by what has ended."""
+
+    @property
+    def epochs(self) -> Mapping[str, int]:
+        """By name, of every trial known so far that shall run: what progress counts."""
+        ...
+
+    def take(self) -> Mapping[str, Any] | None:
+        """The next trial (what its trial.json says); None: none for now, or none any more."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """No trial will ever come again.  If none is running, `take` gives one or this is so."""
+        ...
+
+    def ended(self, name: str) -> None:
+        """The ledger has this one done or failed."""
+        ...
+
+
+class Listed:
+    """Trials that are all known beforehand, in order."""
+
+    def __init__(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        self.epochs = {trial["name"]: trial["epochs"] for trial in trials}
+        self._left = list(reversed(trials))
+
+    def take(self) -> Mapping[str, Any] | None:
+        return self._left.pop() if self._left else None
+
+    @property
+    def finished(self) -> bool:
+        return not self._left
+
+    def ended(self, name: str) -> None:
+        pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A Ray that this process is connected to."""
@@ -64,7 +105,7 @@ class Cluster:
 
     def run(
         self,
-        trials: Sequence[Mapping[str, Any]],
+        supply: Supply,
         cohorts: Mapping[str, LoadedCohort],
         results: Path,
         *,
@@ -73,7 +114,7 @@ class Cluster:
         already_done: int = 0,
         run: str = attempt.RUN,
     ) -> None:
-        """Run every trial (what its trial.json says) until the ledger has it done or failed.
+        """Run every trial of the supply until the ledger has it done or failed.
 
         Raises:
             LedgerError: the results folder cannot be written.
@@ -83,16 +124,13 @@ class Cluster:
         keeper = _keeper(results, token)
         shared = {
             "keeper": keeper,
-            "trials": {trial["name"]: dict(trial) for trial in trials},
             "cohorts": {name: ray.put(cohort) for name, cohort in cohorts.items()},
             "device": "cuda" if self.gpus_per_trial else "cpu",
             "threads": self.cpus_per_trial,
             "tracking": tracking,
             "run": run,
         }
-        progress = Progress(
-            trials={trial["name"]: trial["epochs"] for trial in trials}, already_done=already_done
-        )
+        progress = Progress(trials=supply.epochs, already_done=already_done)
         broken: list[str] = []
 
         def stop(reason: str) -> None:
@@ -106,7 +144,7 @@ class Cluster:
         display = Display(progress, look, stop, sys.stdout)
         try:
             with _aside(results / "ray.log"), display:
-                self._fit(shared, scratch)
+                self._fit(supply, shared, scratch)
             display.look()
             ray.kill(keeper)
         except KeyboardInterrupt:
@@ -118,26 +156,48 @@ class Cluster:
         if broken:
             raise LedgerError(broken[0])
 
-    def _fit(self, shared: dict[str, Any], scratch: str) -> None:
+    def _fit(self, supply: Supply, shared: dict[str, Any], scratch: str) -> None:
         from ray import tune
+        from ray.tune.search import Searcher
 
         trainable = tune.with_resources(
             tune.with_parameters(train, shared=shared),
             {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial},
         )
 
-        class Losses(tune.Callback):
-            """Tells the ledger which trials lost their machines too often."""
+        class Next(Searcher):
+            """Tune's way of asking for one trial more."""
+
+            def suggest(self, trial_id: str) -> Any:
+                trial = supply.take()
+                if trial is not None:
+                    return {"trial": json.dumps(dict(trial))}
+                return Searcher.FINISHED if supply.finished else None
+
+            def on_trial_complete(self, trial_id: str, *rest: Any, **more: Any) -> None:
+                pass  # the callback below knows the trial's name
+
+        class Ended(tune.Callback):
+            """Tells the supply what has ended, and the ledger what lost its machines too often."""
+
+            def on_trial_complete(
+                self, iteration: int, trials: list, trial: Any, **info: Any
+            ) -> None:
+                supply.ended(_name(trial))
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 _record_loss(shared, trial)
+                supply.ended(_name(trial))
 
+        # Read when `fit` starts.  One more than can run is enough to keep every worker busy.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots + 1)
         tune.Tuner(
             trainable,
-            param_space={"trial": tune.grid_search(list(shared["trials"]))},
             tune_config=tune.TuneConfig(
+                search_alg=Next(metric="ended", mode="max"),
+                num_samples=-1,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: trial.config["trial"],
+                trial_name_creator=_name,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -145,18 +205,18 @@ class Cluster:
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[Losses()],
+                callbacks=[Ended()],
             ),
         ).fit()
 
 
 def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
-    """What a worker runs: one trial, under its name."""
+    """What a worker runs: one trial, given what its trial.json says."""
     import ray
     from ray import tune
     from ray.exceptions import RayError
 
-    trial = shared["trials"][config["trial"]]
+    trial = json.loads(config["trial"])
     keeper: Any = _Remote(shared["keeper"])
 
     def cohort() -> Any:
@@ -180,6 +240,11 @@ def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
 
         torch.cuda.empty_cache()
     tune.report({"ended": 1})
+
+
+def _name(trial: Any) -> str:
+    """Of one of Tune's trials."""
+    return json.loads(trial.config["trial"])["name"]
 
 
 @contextmanager
@@ -494,7 +559,7 @@ def _record_loss(shared: Mapping[str, Any], trial: Any) -> None:
         error = trial.get_pickled_error()
     reason = " ".join(str(error or "its worker process died").split())[:400]
     _Remote(shared["keeper"]).failed(
-        shared["trials"][trial.config["trial"]],
+        json.loads(trial.config["trial"]),
         {
             "kind": "infrastructure",
             "error": f"its worker process or machine failed {RETRIES + 1} times, last: {reason}",

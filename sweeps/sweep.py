@@ -98,7 +98,7 @@ class Sweep:
         tracking: Tracking,
     ) -> None:
         from lesion_core.images import describe
-        from sweeps.launch import connected
+        from sweeps.launch import Listed, connected
 
         stored = [trial["config"]["loss"].get("import", "") for trial in trials]
         modules = [path.partition(":")[0] for path in stored if path]
@@ -115,7 +115,7 @@ class Sweep:
                 ledger.write_cohort(name, *describe(cohort))
             sys.stdout.flush()
             cluster.run(
-                trials,
+                Listed(trials),
                 cohorts,
                 self.results,
                 token=lock.token,

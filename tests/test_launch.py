@@ -89,7 +89,7 @@ def swept(cluster, tmp_path_factory):
     trials.append(trial(PLAIN, loss=LOSSES["dsc"]))
     with Lock(path, "test") as lock:
         cluster.run(
-            [options.described(each) for each in trials],
+            launch.Listed([options.described(each) for each in trials]),
             {"toy": toy_cohort()},
             path,
             token=lock.token,
@@ -189,10 +189,46 @@ def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
     assert "died" in (swept.path / "ray.log").read_text()
 
 
+class OneAfterTheOther:
+    """Decides on the next trial when the last one ended, as a search does."""
+
+    def __init__(self, seeds):
+        self.epochs, self.seen = {}, []
+        self._seeds, self._waits = list(seeds), False
+
+    def take(self):
+        if self._waits or not self._seeds:
+            return None
+        chosen = options.described(trial(self._seeds.pop(0)))
+        self.epochs[chosen["name"]] = chosen["epochs"]
+        self._waits = True
+        return chosen
+
+    @property
+    def finished(self):
+        return not self._seeds
+
+    def ended(self, name):
+        self.seen.append(name)
+        self._waits = False
+
+
+def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
+    """Failures count as ended too, also where the worker was lost too often."""
+    supply = OneAfterTheOther([10, BREAKS, KILLED_ALWAYS, 11])
+    cluster.run(
+        supply, {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED, run="stand_in:run"
+    )
+    assert supply.seen == list(supply.epochs) and len(supply.seen) == 4
+    states = Ledger(tmp_path).states(supply.seen)
+    assert [state["status"] for state in states.values()] == ["done", "failed", "failed", "done"]
+    assert "(2/4 done, 2 failed" in capsys.readouterr().out
+
+
 def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
     a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2))
     cluster.run(
-        [options.described(a_trial)], {"toy": toy_cohort()}, tmp_path, token=None,
+        launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path, token=None,
         tracking=Tracking(mode="offline", group="sweep"), run="stand_in:run",
     )  # fmt: skip
     terminal = capfd.readouterr()
@@ -274,7 +310,7 @@ def test_shares_of_a_gpu_must_be_equal(gpus):
 
 def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):
     """The last one here: what it stops in the middle goes with Ray, after this module."""
-    trials = [options.described(trial(seed)) for seed in (PLAIN, 10, 11)]
+    trials = launch.Listed([options.described(trial(seed)) for seed in (PLAIN, 10, 11)])
     with pytest.raises(LedgerError, match="taken over"):
         cluster.run(trials, {"toy": toy_cohort()}, tmp_path, token="another", tracking=DISABLED)
     assert not list(tmp_path.iterdir())
