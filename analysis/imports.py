@@ -205,6 +205,7 @@ def _sweep(path: Path, rows: pd.DataFrame, command: str) -> Sweep:
     epochs = runs["trial"].map(last)
     runs = runs.assign(
         loss_params=None,
+        split="test",
         expected=True,
         status="done",
         epochs=epochs,

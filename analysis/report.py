@@ -75,7 +75,7 @@ def build(
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
-    sweep = read_results(results)
+    sweep = read_results(results).judged_on("test")
     cohorts = studies(sweep)
     if not cohorts:
         raise ValueError(f"{results}: lists no trial; nothing to report on")

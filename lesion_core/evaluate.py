@@ -73,19 +73,21 @@ def evaluate(
     loss: LossFunction,
     volumes: Volumes,
     images: Sequence[Image],
-    test: Sequence[int],
+    held_out: Sequence[int],
     settings: TrainSettings,
     *,
+    split: str = "test",
     final: bool = False,
 ) -> Evaluation:
-    """Score every image, and the training patches of the images that are not in ``test``.
+    """Score every image, and the training patches of the images that are not in ``held_out``.
 
     Patch scores come from the same windows as the image scores; only mirrored patches are
-    predicted on top.  ``final`` adds lesions, probability histograms, slices and surface
-    distances of the test images.
+    predicted on top.  ``split`` is what held-out images are called: test or validation.  ``final``
+    adds their lesions, probability histograms, slices and surface distances.
     """
     network.eval()
-    plans = [_Plan.of(volumes, index, index in set(test), settings) for index in range(len(images))]
+    apart = set(held_out)
+    plans = [_Plan.of(volumes, index, index in apart, settings) for index in range(len(images))]
     out = Evaluation([], [], [], [])
     predicted = _predict(network, volumes, [plan.patches for plan in plans], settings)
     for plan, image, (logits, target) in zip(plans, images, predicted, strict=True):
@@ -93,12 +95,12 @@ def evaluate(
         probability = volumes.grids[plan.index].stitch(windows).cpu().numpy()
         row = dict.fromkeys(CASES.names)
         row |= {"case": image.case, "site": image.site, "voxel_mm3": image.voxel_mm3}
-        row |= {"split": "test" if plan.is_test else "train"}
+        row |= {"split": split if plan.is_held_out else "train"}
         scored = row | {"scope": "image"} | image_counts(image, probability)
-        if final and plan.is_test:
+        if final and plan.is_held_out:
             scored |= _describe(image, probability, out)
         out.cases.append(scored)
-        if not plan.is_test:
+        if not plan.is_held_out:
             # Mirrored patches are turned back, so that padding lies where the others have it.
             mirrored = plan.rows >= plan.num_windows
             axis = image.left_right_axis + 1
@@ -116,16 +118,16 @@ class _Plan:
     """What to predict of one image: its windows, then its mirrored training patches."""
 
     index: int
-    is_test: bool
+    is_held_out: bool
     patches: Patches
     num_windows: int
     rows: Tensor
     """Which of the patches are training patches."""
 
     @staticmethod
-    def of(volumes: Volumes, index: int, is_test: bool, settings: TrainSettings) -> _Plan:
+    def of(volumes: Volumes, index: int, is_held_out: bool, settings: TrainSettings) -> _Plan:
         windows = volumes.windows(index)
-        if is_test:
+        if is_held_out:
             return _Plan(index, True, windows, len(windows), torch.zeros(0, dtype=torch.int64))
         rows = np.flatnonzero(volumes.has_lesion(windows))
         patches = windows
@@ -247,7 +249,7 @@ def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> dict[st
 
 
 def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[str, float]:
-    """The last epoch's extras of a test image: fills ``out``, returns its surface distances."""
+    """The last epoch's extras of a held-out image: fills ``out``, returns its surface distances."""
     prediction = probability >= THRESHOLD
     box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
     labels = np.zeros(image.shape, dtype=image.labels.dtype)

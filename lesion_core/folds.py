@@ -86,6 +86,35 @@ def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[st
     ]
 
 
+VALIDATION_SHARE = 5
+"""One in so many subjects of a training part is held out where a search needs a validation part."""
+
+
+def validation_cases(
+    rule: str, cases: Sequence[Member], test_cases: Sequence[str], fold: int
+) -> list[str]:
+    """Whom a search is judged on in a fold: a fifth of its training part, whole subjects.
+
+    The training part is dealt out as the cohort is (`folds_by`; strided if the rule is a file),
+    into five, or as many as it has subjects if fewer, and the fold's number says which of them is
+    held out.  So it depends on the fold and the rule alone: every configuration and seed is judged
+    on the same cases.
+
+    Raises:
+        ValueError: the training part has a single subject.
+    """
+    training = [case for case in cases if case.id not in set(test_cases)]
+    subjects = len({case.subject or case.id for case in training})
+    if subjects < 2:
+        raise ValueError(
+            f"fold {fold} trains on {subjects} subject; expected two or more, since one of them is "
+            "held out for validation; add cases or ask for more folds"
+        )
+    parts = min(VALIDATION_SHARE, subjects)
+    dealt = folds_by(rule if rule in RULES else "strided", training, parts)
+    return dealt[fold % parts]
+
+
 def rule_label(rule: str) -> str:
     """The rule as results keep it: a file by its name and the SHA-256 of its content."""
     if rule in RULES:

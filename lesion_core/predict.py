@@ -37,7 +37,7 @@ class Predict:
     out: Path | None = None
     """Where the masks go; default: predictions/ inside the results folder."""
     trials: tuple[str, ...] = ()
-    """Names of trials; default: every complete one."""
+    """Names of trials; default: every complete one that is judged on its test cases."""
     probabilities: bool = False
     """Write the lesion probability (float32) instead of the mask."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,9 +93,10 @@ def predict(options: Predict) -> Iterator[Path]:
         network = load_network((folder / "model.pt").read_bytes(), options.device)
         cases = [image.case for image in loaded[cohort].images]
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
-        tested = set(config.get("test_cases", usual))
+        # A search's trial was judged on validation cases, and leaves the test cases alone.
+        held_out = set(config.get("validation_cases") or config.get("test_cases", usual))
         for image in loaded[cohort].images:
-            if image.case in tested:
+            if image.case in held_out:
                 probability = predict_image(network, image, settings)
                 voxels = probability
                 if not options.probabilities:
@@ -107,7 +108,7 @@ def predict(options: Predict) -> Iterator[Path]:
 
 
 def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
-    asked = [trial["name"] for trial in meta["trials"]]
+    asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
     for name in wanted:
         status = trial_status(results / "trials" / name)["status"]
         if status != "done":

@@ -25,7 +25,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ CASES = pa.schema(
     [
         *IDENTITY,
         pa.field("epoch", pa.int16()),  # 0 is the untrained network
-        pa.field("split", pa.string()),  # train | test
+        pa.field("split", pa.string()),  # train | test; train | validation in a search's trials
         pa.field("scope", pa.string()),  # image | patch (training patches, train split only)
         pa.field("case", pa.string()),
         pa.field("site", pa.string()),
@@ -71,7 +71,7 @@ CASES = pa.schema(
         pa.field("n_pred_hit", pa.int32()),
         pa.field("n_pred_masked", pa.int32()),
         pa.field("n_pred_hit_masked", pa.int32()),
-        # Boundary metrics: test images at the last epoch only, null elsewhere, NaN if undefined.
+        # Boundary metrics: held-out images at the last epoch, null elsewhere, NaN if undefined.
         pa.field("hd95_mm", pa.float64()),
         pa.field("nsd", pa.float64()),
         pa.field("wmh_h95_mm", pa.float64()),
@@ -121,7 +121,7 @@ LESIONS = pa.schema(
         pa.field("z", pa.float32()),
     ]
 )
-"""One row per 26-connected lesion of the test images at the last epoch."""
+"""One row per 26-connected lesion of the held-out images at the last epoch."""
 
 NUM_BINS = 100
 HISTOGRAMS = pa.schema(
@@ -135,7 +135,7 @@ HISTOGRAMS = pa.schema(
         pa.field("background", pa.list_(pa.int64())),
     ]
 )
-"""Predicted probabilities of the test images at the last epoch, per reference label."""
+"""Predicted probabilities of the held-out images at the last epoch, per reference label."""
 
 SLICES = pa.schema(
     [
@@ -147,7 +147,7 @@ SLICES = pa.schema(
         pa.field("prediction", pa.binary()),
     ]
 )
-"""What the overlays need of a trial: one predicted slice per test image at the last epoch."""
+"""What the overlays need of a trial: one predicted slice per held-out image at the last epoch."""
 
 COHORT_CASES = pa.schema(
     [
@@ -284,8 +284,8 @@ class Sweep:
     """sweep.json."""
     runs: pd.DataFrame
     """One row per trial expected or present: trial, cohort, loss, loss_params (JSON), seed, fold,
-    expected, status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision,
-    error, log."""
+    split (which part of the fold it is judged on: test, or validation in a search), expected,
+    status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision, error, log."""
     cases: pd.DataFrame
     """CASES rows of the complete trials; columns that are null for some rows are float64."""
     lesions: pd.DataFrame
@@ -303,6 +303,25 @@ class Sweep:
     def cohorts(self) -> list[str]:
         """Names of the cohorts, in the order in which the sweep named them."""
         return list(dict.fromkeys(self.runs["cohort"]))
+
+    def judged_on(self, split: str) -> Sweep:
+        """Only the trials that are judged on this part of their fold: test, or validation."""
+        runs = self.runs[(self.runs["split"] == split).to_numpy()]
+        names = set(runs["trial"])
+
+        def part(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[frame["trial"].isin(names).to_numpy()] if len(frame) else frame
+
+        labels = set(runs["loss"])
+        return replace(
+            self,
+            meta=self.meta | {"losses": [x for x in self.meta.get("losses", []) if x in labels]},
+            runs=runs,
+            cases=part(self.cases),
+            lesions=part(self.lesions),
+            epochs=part(self.epochs),
+            partial=part(self.partial),
+        )
 
     def grid(self) -> pd.DataFrame:
         """Status by (cohort, loss) and (seed, fold): the expected against the present."""
@@ -372,6 +391,7 @@ def read_sweep(path: Path | str) -> Sweep:
         "loss_params",
         "seed",
         "fold",
+        "split",
         "expected",
         "status",
         "epochs",
@@ -488,11 +508,14 @@ def _epochs_written(folder: Path) -> int:
 
 def _trials(path: Path, meta: dict) -> dict[str, dict]:
     """Identity of every trial by name: those asked for in order, then what else is there."""
-    columns = ("cohort", "loss", "loss_params", "seed", "fold", "epochs")
-    trials = {
-        trial["name"]: {"expected": True} | {key: trial.get(key) for key in columns}
-        for trial in meta["trials"]
-    }
+
+    def identity(source: Mapping, expected: bool) -> dict:
+        columns = ("cohort", "loss", "loss_params", "seed", "fold", "epochs")
+        known = {key: source.get(key) for key in columns}
+        # Folders that were written before trials said it hold test scores only.
+        return {"expected": expected, "split": source.get("split", "test")} | known
+
+    trials = {trial["name"]: identity(trial, True) for trial in meta["trials"]}
     folder = path / "trials"
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name not in trials:
@@ -500,7 +523,7 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
                 source = json.loads((entry / "trial.json").read_text())
             except (OSError, ValueError):
                 source = {}
-            trials[entry.name] = {"expected": False} | {key: source.get(key) for key in columns}
+            trials[entry.name] = identity(source, False)
     return trials
 
 

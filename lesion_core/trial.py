@@ -47,6 +47,8 @@ class Trial:
     """Everything else."""
     test_cases: tuple[str, ...] | None = None
     """Whom the fold tests, if not whom `folds.test_folds` would; the others are trained on."""
+    validation_cases: tuple[str, ...] | None = None
+    """Held out of the training part to be judged on; the test cases are then not even predicted."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.num_folds:
@@ -65,7 +67,13 @@ class Trial:
             "num_folds": self.num_folds,
             "settings": self.settings.to_dict(),
         }
-        return values if self.test_cases is None else values | {"test_cases": list(self.test_cases)}
+        for name in (
+            "test_cases",
+            "validation_cases",
+        ):  # where set: without, names stay as they are
+            if (cases := getattr(self, name)) is not None:
+                values[name] = list(cases)
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Trial:
@@ -73,8 +81,9 @@ class Trial:
             "loss": loss_from_dict(values["loss"]),
             "settings": TrainSettings.from_dict(values["settings"]),
         }
-        if "test_cases" in values:
-            parts["test_cases"] = tuple(values["test_cases"])
+        for name in ("test_cases", "validation_cases"):
+            if name in values:
+                parts[name] = tuple(values[name])
         return Trial(**(dict(values) | parts))
 
     @property
@@ -99,6 +108,31 @@ class Trial:
             )
         return tested
 
+    def parts(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Whom it trains on, and whom it is judged on: the validation cases if it has any, else
+        the test cases.  In the cohort's order; test cases beside validation cases are in neither.
+
+        Raises:
+            ValueError: as `tested`; or the validation cases are not part of the training part, or
+                are all of it.
+        """
+        tested = self.tested(cases)
+        training = [case for case in cases if case not in set(tested)]
+        if self.validation_cases is None:
+            return training, tested
+        judged = [case for case in training if case in self.validation_cases]
+        if not 0 < len(judged) < len(training) or len(judged) < len(set(self.validation_cases)):
+            raise ValueError(
+                f"fold {self.fold} is validated on {' '.join(self.validation_cases)}; expected "
+                f"some, but not all, of its training part: {' '.join(training)}"
+            )
+        return [case for case in training if case not in set(judged)], judged
+
+    @property
+    def split(self) -> str:
+        """Which part of the fold it is judged on: test, or validation (as `results.CASES` says)."""
+        return "test" if self.validation_cases is None else "validation"
+
     @property
     def loss_label(self) -> str:
         return loss_label(self.loss)
@@ -121,8 +155,8 @@ class Trial:
         }
 
     def row(self) -> dict[str, Any]:
-        """How sweep.json lists it."""
-        return {
+        """How sweep.json lists it; ``split`` only where it is not test."""
+        row = {
             "name": self.name,
             "hash": self.hash,
             "cohort": self.cohort,
@@ -132,6 +166,7 @@ class Trial:
             "fold": self.fold,
             "epochs": self.settings.epochs,
         }
+        return row if self.split == "test" else row | {"split": self.split}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +220,12 @@ def run(
         )
     torch.set_num_threads(threads)
     settings = trial.settings
-    cases = [image.case for image in cohort.images]
-    tested = set(trial.tested(cases))
-    test = [index for index, case in enumerate(cases) if case in tested]
-    training = [index for index, case in enumerate(cases) if case not in tested]
+    trained_on, judged_on = map(set, trial.parts([image.case for image in cohort.images]))
+    images = [image for image in cohort.images if image.case in trained_on | judged_on]
+    held_out = [index for index, image in enumerate(images) if image.case in judged_on]
+    training = [index for index, image in enumerate(images) if image.case in trained_on]
     volumes = Volumes.of(
-        cohort.images, patch_size=settings.patch_size, stride=settings.stride, device=device
+        images, patch_size=settings.patch_size, stride=settings.stride, device=device
     )
     patches = volumes.training_patches(training, settings.flip)
     if not len(patches):
@@ -220,7 +255,9 @@ def run(
             )  # fmt: skip
         trained = time.monotonic()
         last = epoch == settings.epochs
-        scores = evaluate(network, trial.loss, volumes, cohort.images, test, settings, final=last)
+        scores = evaluate(
+            network, trial.loss, volumes, images, held_out, settings, split=trial.split, final=last
+        )
         report = EpochReport(
             epoch=epoch,
             cases=[row | trial.identity | {"epoch": epoch} for row in scores.cases],

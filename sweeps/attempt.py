@@ -193,10 +193,11 @@ def _announce(name: str, begun: Mapping[str, Any], device: str, threads: int) ->
 
 
 def _line(epoch: int, of: int, summary: Mapping[str, float]) -> str:
-    dice = summary.get("test/image/dice")
+    split = next((s for s in ("test", "validation") if f"{s}/image/dice_cases" in summary), "test")
+    dice = summary.get(f"{split}/image/dice")
     shown = "undefined" if dice is None else f"{dice:.3f}"
     loss = f"loss {summary['train_loss']:.5f}, " if "train_loss" in summary else "untrained, "
-    return f"epoch {epoch}/{of}: {loss}mean Dice of the test images {shown}"
+    return f"epoch {epoch}/{of}: {loss}mean Dice of the {split} images {shown}"
 
 
 class _Output:

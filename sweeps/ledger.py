@@ -309,8 +309,13 @@ class Ledger:
 # ------------------------------------------------------------------------------------ sweep.json
 def _union(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     known = {trial["name"] for trial in old["trials"]}
+    validation = {
+        cohort: folds | new.get("validation", {}).get(cohort, {})
+        for cohort, folds in (new.get("validation", {}) | old.get("validation", {})).items()
+    }
     return {
         **old,
+        **({"validation": validation} if validation else {}),
         **{key: new[key] for key in ("updated", "command", "git_commit", "versions")},
         "losses": list(dict.fromkeys([*old["losses"], *new["losses"]])),
         "folds": old["folds"] | new["folds"],
@@ -340,6 +345,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             found.append(f"the data of cohort {cohort} have changed ({', '.join(changed)})")
         elif not found and old["folds"][cohort] != new["folds"][cohort]:
             found.append(f"the folds of cohort {cohort} hold other cases")
+        before, now = (meta.get("validation", {}).get(cohort, {}) for meta in (old, new))
+        if not found and any(before.get(fold, now[fold]) != now[fold] for fold in now):
+            found.append(f"the validation parts of cohort {cohort} hold other cases")
     if found:
         return found
     losses = {trial["loss"]: trial["loss_params"] for trial in old["trials"]}

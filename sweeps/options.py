@@ -125,6 +125,19 @@ class Data:
             for own, strided in zip(self.folds(num_folds), usual, strict=True)
         ]
 
+    def validation_cases(self, num_folds: int) -> list[tuple[str, ...]]:
+        """What `Trial.validation_cases` shall be in every fold of a search.
+
+        Raises:
+            ValueError: a fold trains on a single subject.
+        """
+        from lesion_core.folds import validation_cases
+
+        return [
+            tuple(validation_cases(self.fold_rule, self.members, tested, fold))
+            for fold, tested in enumerate(self.folds(num_folds))
+        ]
+
     def fold_table(self, num_folds: int) -> str:
         """For people, who is tested with whom."""
         from lesion_core.folds import fold_table
@@ -167,6 +180,11 @@ def request(
     from lesion_core.cohorts import brain_methods, cohort_to_dict
     from lesion_core.folds import rule_label
 
+    validation: dict[str, dict[str, list[str]]] = {}
+    for trial in trials:
+        if trial.validation_cases is not None:
+            folds = validation.setdefault(trial.cohort, {})
+            folds[str(trial.fold)] = list(trial.validation_cases)
     return {
         "command": command_line(),
         "git_commit": git_commit(),
@@ -175,6 +193,7 @@ def request(
         "settings": settings.to_dict(),
         "num_folds": num_folds,
         "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
+        **({"validation": validation} if validation else {}),
         "cohorts": {
             cohort.name: {
                 "fingerprint": cohort.fingerprint,

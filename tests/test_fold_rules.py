@@ -228,3 +228,48 @@ def test_images_that_cannot_be_used_leave_no_trace_in_the_results(tmp_path):
     assert not (tmp_path / "results" / "sweep.json").exists()
     (root / "Utrecht" / "1" / "wmh.nii.gz").write_bytes(sound)
     assert train_one.main(arguments) == 0
+
+
+# ---------------------------------------------------------------------------- validation parts
+@pytest.mark.parametrize("rule", folds.RULES)
+@pytest.mark.parametrize("num_folds", [2, 3, 5])
+def test_a_validation_part_is_a_fifth_of_the_training_part(rule, num_folds):
+    members = cases(u=20, s=20, a=20)
+    for number, tested in enumerate(folds_by(rule, members, num_folds)):
+        held_out = folds.validation_cases(rule, members, tested, number)
+        assert not set(held_out) & set(tested)
+        training = len(members) - len(tested)
+        assert training // 5 <= len(held_out) <= training // 5 + 1
+        if rule == "site":
+            share = counts([held_out], members, "u") + counts([held_out], members, "a")
+            assert max(share) - min(share) <= 1
+
+
+def test_a_validation_part_parts_no_subject_and_leaves_one_to_train_on():
+    members = [case(f"{subject}{visit}", subject=subject) for subject in "abcd" for visit in "12"]
+    for number, tested in enumerate(folds_by("strided", members, 2)):
+        held_out = folds.validation_cases("strided", members, tested, number)
+        assert len({name[0] for name in held_out}) == 1 and len(held_out) == 2
+
+
+def test_a_training_part_of_one_subject_cannot_be_parted():
+    members = cases(u=2)
+    with pytest.raises(ValueError, match="fold 0 trains on 1 subject; expected two or more"):
+        folds.validation_cases("strided", members, ["u0"], 0)
+
+
+def test_validation_parts_are_stored_with_the_folds(tmp_path):
+    data = Data.of(Wmh2017(), write_wmh_cohort(tmp_path).parent)
+    held_out = data.validation_cases(2)
+    searched = [
+        replace(
+            TRIAL, cohort=data.name, fold=fold, test_cases=None, validation_cases=held_out[fold]
+        )
+        for fold in (0, 1)
+    ]
+    stored = request(searched, [data], TRIAL.settings, 2)
+    assert stored["validation"] == {"wmh2017": {"0": list(held_out[0]), "1": list(held_out[1])}}
+    assert "validation" not in request([TRIAL], [data], TRIAL.settings, 2)
+    for fold in (0, 1):
+        trained, judged = searched[fold].parts(data.cases)
+        assert sorted([*trained, *judged, *data.folds(2)[fold]]) == sorted(data.cases)

@@ -338,6 +338,16 @@ def test_another_sweep_is_refused_field_by_field(ledger, change, words):
     assert (ledger.path / "sweep.json").read_bytes() == before
 
 
+def test_validation_parts_are_united_and_never_change(ledger):
+    ledger.ask(asked())
+    ledger.ask(asked(validation={"toy": {"0": ["b"]}}))
+    ledger.ask(asked())
+    ledger.ask(asked(validation={"toy": {"1": ["a"]}}))
+    assert results.read_meta(ledger.path)["validation"] == {"toy": {"0": ["b"], "1": ["a"]}}
+    with pytest.raises(ValueError, match="validation parts of cohort toy hold other cases"):
+        ledger.ask(asked(validation={"toy": {"1": ["b"]}}))
+
+
 def test_another_cohort_joins_the_sweep(ledger):
     ledger.ask(asked())
     ledger.ask(

@@ -1,6 +1,7 @@
 """What is written is read back, whole or not at all."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -140,3 +141,20 @@ def test_files_that_are_not_what_done_recorded_are_corrupt(ledger):
     assert sweep.runs["status"][0] == "corrupt"
     assert sweep.runs["error"][0] == "cases.parquet is damaged"
     assert sweep.cases.empty
+
+
+def test_trials_judged_on_a_validation_part_are_kept_apart(ledger):
+    searched = {"name": "searched", "cohort": "c", "loss": "focal1", "seed": 9, "fold": 0}
+    meta = json.loads((ledger / "sweep.json").read_text())
+    meta["trials"].append(searched | {"split": "validation"})
+    results.write_json(ledger / "sweep.json", meta | {"losses": ["focal1", "xent"]})
+    shutil.copytree(ledger / "trials" / "done", ledger / "trials" / "searched")
+    for name, split in (("done", "test"), ("searched", "validation")):
+        row = case_row(1, tp=len(name)) | {"trial": name, "split": split}
+        results.write_table(ledger / "trials" / name / "cases.parquet", [row], results.CASES)
+    sweep = results.read_sweep(ledger)
+    tested, validated = sweep.judged_on("test"), sweep.judged_on("validation")
+    assert tested.runs["trial"].tolist() == ["done", "begun", "missing"]
+    assert validated.runs["trial"].tolist() == ["searched"]
+    assert (tested.losses, validated.losses) == (["xent"], ["focal1"])
+    assert (tested.cases["tp"].tolist(), validated.cases["tp"].tolist()) == ([4], [8])

@@ -194,3 +194,41 @@ def test_a_gradient_that_is_not_finite_is_blamed_on_its_own_batch():
 
     with pytest.raises(Diverged, match="gradient norm became nan in epoch 1, batch 2"):
         run(_WithLoss(trial(), breaks), toy_cohort(), on_epoch=lambda report: None)
+
+
+def validated(**changes):
+    """Trains on case 1, is judged on case 3, and tests 0 and 2: never, that is."""
+    one_epoch = replace(SETTINGS, epochs=1)
+    return trial(**({"validation_cases": ("3",), "settings": one_epoch} | changes))
+
+
+def test_a_validation_part_is_judged_on_and_the_test_cases_are_left_alone():
+    cohort = toy_cohort()
+    sound, _ = outcome(validated(), cohort)
+    last = sound[-1]
+    assert {(row["split"], row["scope"], row["case"]) for row in last.cases} == {
+        ("train", "image", "1"), ("train", "patch", "1"), ("validation", "image", "3"),
+    }  # fmt: skip
+    final = last.final
+    assert {row["case"] for rows in (final.histograms, final.slices) for row in rows} == {"3"}
+    # Nothing of the test images is ever looked at: rubbish in their place changes no bit.
+    images = [
+        replace(image, voxels=image.voxels * float("nan")) if image.case in "02" else image
+        for image in cohort.images
+    ]
+    blind, _ = outcome(validated(), replace(cohort, images=images))
+    assert [repr(comparable(r)) for r in blind] == [repr(comparable(r)) for r in sound]  # NaN too
+
+
+def test_a_validation_part_is_part_of_the_identity_and_none_leaves_it_as_it_was():
+    one = validated()
+    assert Trial.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    assert one.hash != trial(settings=one.settings).hash
+    assert one.row()["split"] == one.split == "validation"
+    assert "validation_cases" not in trial().to_dict() and "split" not in trial().row()
+
+
+@pytest.mark.parametrize("cases", [("0",), ("1", "3"), ("9",), ()])
+def test_a_validation_part_outside_the_training_part_or_all_of_it_is_refused(cases):
+    with pytest.raises(ValueError, match="some, but not all, of its training part: 1 3"):
+        outcome(validated(validation_cases=cases))
