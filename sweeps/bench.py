@@ -1,22 +1,22 @@
-"""How fast it is.
+"""How fast is it?  Measures on this machine, against peers, and prints a table.
 
-python sweeps/bench.py report [--json FILE]
+python sweeps/bench.py [core|report|all] [--device cpu|cuda] [--json FILE]
 
-report   a ledger of 2 cohorts x 7 losses x 5 seeds x 5 folds x 26 evaluated epochs x 60 cases is
-         generated and reported on; then one of a tenth of the rows.  Wall time, memory, and how
-         time grows with rows.
+Each part is a file, `bench_core.py` and so on, whose function of the part's name yields rows.
+Only a quiet machine gives numbers worth keeping: the load at the start is printed with the table.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
-import resource
-import subprocess
+import os
+import platform
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -26,55 +26,61 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 import tyro
 
 from sweeps import command
-from sweeps.options import ROOT
+from sweeps.options import git_commit
+from sweeps.timing import Row, markdown
+
+PARTS = ("report",)
+"""What there is to measure: `bench_NAME.NAME(device)` yields a `Row` after each measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """Measure on this machine."""
 
-    what: tyro.conf.Positional[Literal["report"]]
+    what: tyro.conf.Positional[Literal["report", "all"]] = "all"
     """What to measure."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network runs."""
     json: Path | None = None
     """Also write the numbers to this file."""
 
-
-def report() -> dict[str, float]:
-    """Seconds and peak memory of the report of a full grid, and of one with a tenth of its rows."""
-    from tests.fake_sweep import FakeSweep
-
-    numbers: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, num_cases in (("tenth", 6), ("full", 60)):
-            ledger = Path(scratch) / name
-            FakeSweep(cohorts=("wmh2017", "lit"), num_cases=num_cases, epochs=25).write(ledger)
-            begun = time.monotonic()
-            subprocess.run(
-                [sys.executable, str(ROOT / "analysis" / "report.py"), str(ledger)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            numbers[f"{name}_seconds"] = time.monotonic() - begun
-            numbers[f"{name}_peak_gb"] = (  # of the larger of the children so far
-                resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-            )
-    numbers["times_longer_for_ten_times_the_rows"] = (
-        numbers["full_seconds"] / numbers["tenth_seconds"]
-    )
-    return numbers
+    def __post_init__(self) -> None:
+        if self.json is not None and not self.json.parent.is_dir():
+            raise ValueError(f"--json {self.json}: there is no folder {self.json.parent}")
 
 
-BENCHES = {"report": report}
+def machine() -> dict[str, str]:
+    """What the numbers depend on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": f"{len(os.sched_getaffinity(0))} cores of {model}",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "commit": git_commit() or "unknown",
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
     options = command.read_flags(Bench, arguments)
-    numbers = BENCHES[options.what]()
-    for name, number in numbers.items():
-        print(f"{name:40} {number:8.2f}")
+    here = machine()
+    print(", ".join(f"{name} {value}" for name, value in here.items()))
+    rows: list[Row] = []
+    for part in PARTS if options.what == "all" else (options.what,):
+        measure = getattr(importlib.import_module(f"sweeps.bench_{part}"), part)
+        for row in measure(options.device):
+            print(f"{part}: {row.what}: {row.value:.4g} {row.unit}", flush=True)
+            rows.append(row)
+    print(f"\n{markdown(rows)}")
     if options.json is not None:
-        options.json.write_text(json.dumps(numbers, indent=1) + "\n")
-        print(f"written to {options.json}")
+        numbers = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
+        options.json.write_text(json.dumps({"machine": here, "rows": numbers}, indent=1) + "\n")
+        print(f"\nwritten to {options.json}")
     return 0
 
 
