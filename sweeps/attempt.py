@@ -30,9 +30,11 @@ class LedgerCalls(Protocol):
     """What an attempt needs of a ledger: `Ledger` itself, or a stand-in that is far away."""
 
     def begin(self, trial: Mapping[str, Any], worker: str) -> dict[str, Any]: ...
-    def epoch(self, name: str, report: Mapping[str, Any]) -> None: ...
-    def done(self, name: str, summary: Mapping[str, Any]) -> None: ...
-    def failed(self, trial: Mapping[str, Any], failure: Mapping[str, Any]) -> None: ...
+    def epoch(self, name: str, report: Mapping[str, Any], attempt: int) -> None: ...
+    def done(self, name: str, summary: Mapping[str, Any], attempt: int) -> None: ...
+    def failed(
+        self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int
+    ) -> None: ...
     def log(self, name: str, text: str) -> None: ...
     def keep(self, files: Mapping[str, bytes], instead_of: str) -> None: ...
 
@@ -45,13 +47,14 @@ def attempt(
     device: str,
     threads: int,
     tracking: Tracking,
+    checkpoint_every: int = 1,
     run: str = RUN,
     echo: bool = False,
 ) -> bool:
     """Train until the ledger says done (True) or failed (False).
 
-    ``trial`` is what its trial.json says.  An error of the trial's own - of its code, its data or
-    a loss that diverged - is recorded, not raised.
+    ``trial`` is what its trial.json says; ``checkpoint_every`` is in epochs.  An error of the
+    trial's own - of its code, its data or a loss that diverged - is recorded, not raised.
 
     Raises:
         LedgerError, NotTheTrialsFault: the results folder or its keeper failed.
@@ -60,6 +63,7 @@ def attempt(
     begun = ledger.begin(trial, worker=f"{socket.gethostname()}:{os.getpid()}")
     if begun["state"] == "done":
         return True
+    number = begun["attempt"]
     with _captured(lambda text: ledger.log(name, text), echo) as output:
         _announce(name, begun, device, threads)
         tracked = Run(tracking, trial, _earlier(begun))
@@ -67,7 +71,10 @@ def attempt(
 
         def on_epoch(report: Any) -> None:
             nonlocal reached
-            ledger.epoch(name, dataclasses.asdict(report))
+            content = dataclasses.asdict(report)
+            if report.epoch % checkpoint_every:
+                content["checkpoint"] = None
+            ledger.epoch(name, content, number)
             reached = report.epoch
             summary = scalars(report.cases, report.epochs)
             print(_line(report.epoch, trial["epochs"], summary))
@@ -86,13 +93,13 @@ def attempt(
             output.deliver()
             if _gpu_is_lost(device):
                 raise NotTheTrialsFault(f"the GPU cannot be used any more: {error}") from error
-            ledger.failed(trial, _failure(error, reached + 1))
+            ledger.failed(trial, _failure(error, reached + 1), number)
             _finish(tracked, ledger, failed=True)
             return False
         print(f"done in {summary['seconds']:.1f} s")
         output.deliver()
         _finish(tracked, ledger, failed=False)
-        ledger.done(name, summary)
+        ledger.done(name, summary, number)
     return True
 
 

@@ -190,14 +190,19 @@ class Ledger:
             "notes": notes,
         }
 
-    def epoch(self, name: str, report: Mapping[str, Any]) -> None:
-        """Add an epoch (``dataclasses.asdict`` of an `EpochReport`), replacing later ones."""
+    def epoch(self, name: str, report: Mapping[str, Any], attempt: int | None = None) -> None:
+        """Add an epoch (``dataclasses.asdict`` of an `EpochReport`), replacing later ones.
+
+        Without a checkpoint (None), the one before stays the place to go on from.  With the number
+        of an ``attempt``, only if no later one has begun: a machine that was cut off may come back.
+        """
         from lesion_core import results
 
         folder = self.path / "trials" / name
         number, final = report["epoch"], report["final"]
         if (folder / "done.json").exists():
             raise NotTheTrialsFault(f"{name} was finished by another worker meanwhile")
+        _refuse_if_superseded(folder, attempt)
         with self._writing():
             for file, rows, schema in (
                 ("cases.parquet", report["cases"], results.CASES),
@@ -215,6 +220,8 @@ class Ledger:
                     results.write_table(folder / file, rows, results.TABLES[file])
                 results.write_bytes(folder / "model.pt", final["model"])
                 return
+            if report["checkpoint"] is None:
+                return
             # Two files cannot change at once, so the first names the second's old and new content.
             progress = _json(folder / PROGRESS)
             known = list(progress.get("checkpoints", {}).items())[-1:]
@@ -222,14 +229,17 @@ class Ledger:
             results.write_json(folder / PROGRESS, progress | {"checkpoints": dict(known)})
             results.write_bytes(folder / "checkpoint.pt", report["checkpoint"])
 
-    def done(self, name: str, summary: Mapping[str, Any]) -> None:
-        """Mark a trial complete, given what `trial.run` returned.
+    def done(self, name: str, summary: Mapping[str, Any], attempt: int | None = None) -> None:
+        """Mark a trial complete, given what `trial.run` returned; once is enough.
 
         ``seconds`` becomes the time of all attempts, epochs that were lost left out.
         """
         from lesion_core import results
 
         folder = self.path / "trials" / name
+        if (folder / "done.json").exists():  # a call that was repeated, since its answer was lost
+            return
+        _refuse_if_superseded(folder, attempt)
         absent = [file for file in (*results.TABLES, "model.pt") if not (folder / file).exists()]
         if absent:
             raise RuntimeError(f"{name}: marked done without {', '.join(absent)}")
@@ -258,7 +268,9 @@ class Ledger:
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
                 (folder / file).unlink(missing_ok=True)
 
-    def failed(self, trial: Mapping[str, Any], failure: Mapping[str, Any]) -> None:
+    def failed(
+        self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int | None = None
+    ) -> None:
         """Mark a trial failed: ``kind`` (error, diverged or infrastructure), ``error``, ...
 
         Its checkpoint stays, for another attempt to go on from.
@@ -267,6 +279,7 @@ class Ledger:
 
         name = trial["name"]
         folder = self.path / "trials" / name
+        _refuse_if_superseded(folder, attempt)
         blank = dict.fromkeys(["traceback", "epoch", "batch", "host"])
         with self._writing():
             progress = _json(folder / PROGRESS)
@@ -372,6 +385,12 @@ def _configuration(trial: Mapping[str, Any]) -> dict[str, Any]:
 
     content = {"schema_version": results.SCHEMA_VERSION, **trial}
     return json.loads(json.dumps(content, allow_nan=False))
+
+
+def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
+    newest = _json(folder / PROGRESS).get("attempts")
+    if attempt is not None and attempt != newest:
+        raise NotTheTrialsFault(f"{folder.name}: attempt {attempt} was given up for {newest}")
 
 
 def _resumable(

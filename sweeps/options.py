@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
 
+LIBRARIES = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
+"""What computes and what schedules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -69,10 +72,20 @@ class Machines:
     """CPU cores, and threads, of a trial."""
     gpus_per_trial: float | None = None
     """GPUs of a trial: 1, 0, or 1/n to share one; default: 1 where there are any."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints: what a trial that lost its machine may have to train again."""
+    retries: int = 3
+    """How often a trial may lose its worker or machine; preempted machines do not count."""
+    quiet: bool = False
+    """Show no progress, only failures and the end."""
 
     def __post_init__(self) -> None:
         if self.cpus_per_trial < 1:
             raise ValueError(f"--cpus-per-trial {self.cpus_per_trial}: expected 1 or more")
+        if self.checkpoint_every < 1:
+            raise ValueError(f"--checkpoint-every {self.checkpoint_every}: expected 1 or more")
+        if self.retries < 0:
+            raise ValueError(f"--retries {self.retries}: expected 0 or more")
         gpus = self.gpus_per_trial
         if gpus and not (0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 1e-6):
             raise ValueError(
@@ -242,5 +255,4 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    libraries = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
-    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}

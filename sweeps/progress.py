@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
+SECONDS_OF_SILENCE = 45.0
+"""Without an answer from the cluster, after which it is given up.  Ray itself stops this process
+without a clear word after 60."""
+
+LIVE = ".live.json"
 
 
 @dataclass
@@ -20,6 +29,11 @@ class Progress:
     """Epochs by name of every trial that shall run."""
     already_done: int = 0
     """Trials of the sweep that were done before."""
+    gpus_per_trial: float = 0.0
+    nodes: int = 0
+    """Machines of the cluster."""
+    gpus: float = 0.0
+    """GPUs of the cluster."""
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by name."""
@@ -34,6 +48,7 @@ class Progress:
         self.done |= set(snapshot["done"])
         self.failed |= snapshot["failed"]
         self.running = dict(snapshot["running"])
+        self.nodes, self.gpus = snapshot["nodes"], snapshot["gpus"]
         self.epochs_trained = max(self.epochs_trained, snapshot["epochs_trained"])
         if self.first_epoch_at is None and self.running:
             self.first_epoch_at = time.monotonic()
@@ -79,7 +94,54 @@ class Progress:
                 f"{_rounded(self.trials_per_hour)} trials/h",
                 f"{duration(self.seconds_left)} to go",
             ]
-        return ", ".join(parts)
+        return ", ".join(parts + self.used)
+
+    @property
+    def used(self) -> list[str]:
+        """Of the cluster's GPUs and machines, how many are at work; nothing of one without GPUs."""
+        parts = []
+        if self.gpus:
+            parts.append(f"{len(self.running) * self.gpus_per_trial:g}/{self.gpus:g} GPUs")
+        if self.nodes > 1:
+            at_work = {state["worker"].partition(":")[0] for state in self.running.values()}
+            parts.append(f"{len(at_work)}/{self.nodes} machines")
+        return parts
+
+    @property
+    def last_failure(self) -> str | None:
+        if not self.failed:
+            return None
+        name, error = list(self.failed.items())[-1]
+        return f"last failure: {name}: {error}"
+
+
+class LiveFile:
+    """What the terminal of a running sweep shows, for `sweeps.status` to show it too."""
+
+    def __init__(self, results: Path, token: str | None) -> None:
+        self._path, self._token = results / LIVE, token
+
+    def write(self, progress: Progress) -> None:
+        content = {"token": self._token, "lines": [progress.line()]}
+        if progress.last_failure:
+            content["lines"].append(progress.last_failure)
+        aside = self._path.with_name(f"{LIVE}.{os.getpid()}")
+        with suppress(OSError):  # the keeper will say what is wrong with the folder
+            aside.write_text(json.dumps(content))
+            aside.replace(self._path)
+
+    def remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def live_lines(results: Path, token: str) -> list[str]:
+    """What the driver that holds the folder's lock with this token shows at the moment."""
+    with suppress(OSError, ValueError):
+        content = json.loads((results / LIVE).read_text())
+        if content["token"] == token:
+            return content["lines"]
+    return []
 
 
 class Display(threading.Thread):
@@ -88,20 +150,25 @@ class Display(threading.Thread):
     def __init__(
         self,
         progress: Progress,
-        look: Callable[[], Mapping[str, Any]],
+        look: Callable[[], Mapping[str, Any] | None],
         on_broken: Callable[[str], None],
         terminal: TextIO,
+        live_file: LiveFile,
+        *,
+        quiet: bool = False,
     ) -> None:
         super().__init__(daemon=True)
         self._progress, self._look, self._on_broken = progress, look, on_broken
-        self._terminal = terminal
+        self._terminal, self._live_file, self._quiet = terminal, live_file, quiet
+        self._heard = time.monotonic()
+        self._gave_up = False
         self._finished = threading.Event()
         self._live: Any = None
         self._last_line = time.monotonic()
         self._reported: set[str] = set()
 
     def __enter__(self) -> Display:
-        if self._terminal.isatty():
+        if self._terminal.isatty() and not self._quiet:
             from rich.console import Console
             from rich.live import Live
 
@@ -128,29 +195,45 @@ class Display(threading.Thread):
             self.look()
 
     def look(self) -> None:
-        """Once; nothing if the cluster does not answer at the moment."""
+        """Once; gives the cluster up if it has been silent for long."""
         try:
             snapshot = self._look()
-        except Exception:  # Ray raises all sorts of things while it stops
+        except Exception as error:  # Ray raises all sorts of things when it is not well
+            silent = time.monotonic() - self._heard
+            if silent > SECONDS_OF_SILENCE:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                self._give_up(
+                    f"the Ray cluster has not answered for {silent:.0f} s ({reason}); once it is "
+                    "there again, the same command goes on from here"
+                )
+            return
+        self._heard = time.monotonic()
+        if snapshot is None:
             return
         self._progress.update(snapshot)
         self.show()
+        self._live_file.write(self._progress)
         if snapshot["broken"]:
-            self._finished.set()
-            self._on_broken(snapshot["broken"])
+            self._give_up(snapshot["broken"])
+
+    def _give_up(self, reason: str) -> None:
+        self._finished.set()
+        if not self._gave_up:
+            self._gave_up = True
+            self._on_broken(reason)
 
     def show(self) -> None:
         if self._live is not None:
             self._live.update(self._table())
             return
         progress = self._progress
-        for name in sorted(progress.done - self._reported):
+        for name in sorted(progress.done - self._reported) if not self._quiet else ():
             self._print(f"done    {name} ({progress.line()})")
             self._last_line = time.monotonic()
         for name in sorted(progress.failed.keys() - self._reported):
             self._print(f"FAILED  {name}: {progress.failed[name]}")
         self._reported |= progress.done | progress.failed.keys()
-        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        if not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._print(f"        {progress.line()}")
             self._last_line = time.monotonic()
 
@@ -179,9 +262,8 @@ class Display(threading.Thread):
         parts: list[Any] = [ProgressBar(total=total, completed=ended), Text(progress.line()), table]
         if len(progress.running) > 20:
             parts.append(Text(f"and {len(progress.running) - 20} more"))
-        if progress.failed:
-            name, error = list(progress.failed.items())[-1]
-            parts.append(Text(f"last failure: {name}: {error}", style="red", overflow="ellipsis"))
+        if progress.last_failure:
+            parts.append(Text(progress.last_failure, style="red", overflow="ellipsis"))
         return Group(*parts)
 
 

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 from sweeps import command
 from sweeps.ledger import PROGRESS
 from sweeps.lock import Holder, holder
+from sweeps.progress import live_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,7 +92,8 @@ def table(
             shown.add_section()
         shown.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
     held = f"in use by {driver}" if driver else "no driver is at work"
-    lines = [
+    lines = live_lines(results, driver.token) if driver else []
+    lines += [
         f"running: {name}, epoch {state['epochs_done']}/{state['epochs']}, on {state['worker']}"
         for name, state in found.items()
         if state["status"] == "running"

@@ -110,6 +110,7 @@ class Sweep:
             print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
             needed = {trial["cohort"] for trial in trials}
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
+            cluster.check(cohorts)
             ledger.ask(self._request())  # not before: images that cannot be used leave no trace
             for name, cohort in cohorts.items():
                 ledger.write_cohort(name, *describe(cohort))

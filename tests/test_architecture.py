@@ -43,7 +43,7 @@ def test_results_load_without_torch():
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", {"sweeps/launch.py"}),
+        ("ray", {f"sweeps/{name}.py" for name in ("launch", "join", "keeper", "probe")}),
         ("wandb", {"sweeps/tracking.py"}),
         ("optuna", {"sweeps/alpha_gamma.py"}),
     ],

@@ -11,7 +11,7 @@ from lesion_core import results
 from lesion_core.losses import LOSSES
 from lesion_core.train import TrainSettings
 from lesion_core.trial import Trial
-from sweeps import attempt, launch, options
+from sweeps import attempt, join, launch, options
 from sweeps.ledger import Ledger, LedgerError
 from sweeps.lock import Lock
 from sweeps.options import Machines
@@ -76,8 +76,7 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules))
         patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
-        patch.setattr(launch, "RETRIES", 1)
-        with launch.connected(Machines()) as cluster:
+        with launch.connected(Machines(retries=1)) as cluster:
             yield cluster
 
 
@@ -286,8 +285,8 @@ def test_user_modules_are_staged_for_a_cluster(tmp_path, monkeypatch):
     for name in ("__init__.py", "inner/__init__.py", "inner/losses.py", "weights.bin"):
         (package / name).write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
-    staged = launch._stage(["my_losses", "my_package.inner.losses", "torch"])
+    monkeypatch.setattr(join.tempfile, "tempdir", str(tmp_path))
+    staged = join.stage(["my_losses", "my_package.inner.losses", "torch"])
     found = {path.relative_to(staged).as_posix() for path in staged.rglob("*.py")}
     assert {"my_losses.py", "my_helpers.py", "my_package/inner/losses.py"} <= found
     assert {"lesion_core/trial.py", "sweeps/launch.py"} <= found
@@ -297,9 +296,9 @@ def test_user_modules_are_staged_for_a_cluster(tmp_path, monkeypatch):
 
 def test_an_address_where_nothing_answers_is_one_line():
     with pytest.raises(ValueError, match=r"--address 127\.0\.0\.1:1: nothing answers there"):
-        launch._knock("127.0.0.1:1")
+        join.knock("127.0.0.1:1")
     with pytest.raises(ValueError, match="expected auto or host:port"):
-        launch._knock("somewhere")
+        join.knock("somewhere")
 
 
 @pytest.mark.parametrize("gpus", [2.0, 0.3, 1.5, -1.0])

@@ -1,0 +1,142 @@
+"""Starts machines of a Ray cluster as processes of this one, kills them, and cleans up after all.
+
+Every process of a machine carries a mark in its environment, so that it is found whoever its parent
+has become.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+MARK = "LESION_TEST_MACHINE"
+RAY = str(Path(sys.executable).with_name("ray"))
+STORE = 100_000_000
+"""Bytes of a machine's object store."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Living processes with this mark: number and command line."""
+    wanted, found = f"{MARK}={mark}".encode(), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+def kill_marked(mark: str) -> None:
+    """All of them at once, as when a machine loses power."""
+    deadline = time.monotonic() + 60
+    while found := marked(mark):
+        for number in found:
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.1)
+        assert time.monotonic() < deadline, found
+
+
+class Machine:
+    """A node of the cluster, with everything that runs on it."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.mark = uuid.uuid4().hex
+        with log.open("a") as said:
+            self.process = subprocess.Popen(
+                [*prefix, RAY, "start", "--block", *arguments],
+                env={**environment, MARK: self.mark},
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+
+    def worker_processes(self) -> list[int]:
+        """Those that run trials: Ray names them by what they do."""
+        return [
+            number for number, line in marked(self.mark).items()
+            if line.startswith("ray::") and "Keeper" not in line and "IDLE" not in line
+        ]  # fmt: skip
+
+    def kill(self) -> None:
+        kill_marked(self.mark)
+        self.process.wait(timeout=60)
+
+
+class Machines:
+    """``with Machines() as machines``: none is left at the end."""
+
+    def __init__(self, **environment: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="lr-", dir="/tmp"))  # socket paths are short
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_worker_niceness": "0",  # tests wait for them
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "TMPDIR": str(self.folder),
+            **environment,
+        }
+        (self.folder / "token").write_text(uuid.uuid4().hex * 2)
+        self.started: list[Machine] = []
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for machine in self.started:
+            machine.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def head(self, num_cpus: int = 0, *arguments: str) -> Machine:
+        return self._start(
+            "--head", f"--port={self.port}", "--node-ip-address=127.0.0.1",
+            f"--temp-dir={self.folder}/{len(self.started)}", "--include-dashboard=false",
+            f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}", *arguments,
+        )  # fmt: skip
+
+    def add(self, num_cpus: int = 1, *arguments: str) -> Machine:
+        return self._start(
+            f"--address={self.address}", "--node-ip-address=127.0.0.1",
+            f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}", *arguments,
+        )  # fmt: skip
+
+    def _start(self, *arguments: str) -> Machine:
+        log = self.folder / f"start-{len(self.started)}.log"
+        self.started.append(machine := Machine(arguments, self.environment, log))
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert machine.process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        return machine
+
+    def drive(self, command: Sequence[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
+        """A driver as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, *command], cwd=cwd, env=self.environment | environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
