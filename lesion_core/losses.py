@@ -41,6 +41,30 @@ Alpha = float | Literal["patch"] | None
 """Weight of lesion voxels in [0, 1]; background voxels weigh 1 - alpha.  None: N_bg / N of the
 batch, so that both classes weigh the same in total; "patch": N_bg / N of each patch."""
 
+
+@dataclass(frozen=True)
+class Range:
+    """Where a search looks for a field's value; an open end is left out itself."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def __str__(self) -> str:
+        """
+        >>> print(Range(0, 10, open_low=True))
+        (0, 10]
+        """
+        ends = "[("[self.open_low], "])"[self.open_high]
+        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
+
+
+def _searched(default: Any, low: float, high: float, **ends: bool) -> Any:
+    """A field that a search varies (`search_space`), between these unless told otherwise."""
+    return field(default=default, metadata={"search": Range(low, high, **ends)})
+
+
 Reduction = Literal["patch", "batch"]
 """Where an overlap is measured: in each patch, then averaged; or once over the batch's voxels."""
 
@@ -75,7 +99,7 @@ class WeightedCrossEntropy:
 
     name: ClassVar[str] = "xent_w"
 
-    alpha: Alpha = None
+    alpha: Alpha = _searched(None, 0, 1, open_low=True, open_high=True)
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
 
     def __post_init__(self) -> None:
@@ -103,9 +127,9 @@ class Focal:
 
     name: ClassVar[str] = "focal"
 
-    alpha: Alpha = 0.25
+    alpha: Alpha = _searched(0.25, 0, 1, open_low=True, open_high=True)
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
-    gamma: float = 2.0
+    gamma: float = _searched(2.0, 0, 5)
     """Focus on errors, 0 or more; 0 is the (weighted) cross-entropy."""
 
     def __post_init__(self) -> None:
@@ -143,9 +167,9 @@ class WeightedGradient:
 
     name: ClassVar[str] = "new"
 
-    alpha: Alpha = None
+    alpha: Alpha = _searched(None, 0, 1, open_low=True, open_high=True)
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
-    gamma: float = 2.0
+    gamma: float = _searched(2.0, 0, 10, open_low=True)
     """Focus on errors, in (0, 10]; 1 is the weighted cross-entropy."""
 
     def __post_init__(self) -> None:
@@ -272,9 +296,9 @@ class Tversky:
 
     name: ClassVar[str] = "tversky"
 
-    alpha: float = 0.3
+    alpha: float = _searched(0.3, 0, 1, open_low=True)
     """Cost of false positives, 0 or more."""
-    beta: float = 0.7
+    beta: float = _searched(0.7, 0, 1, open_low=True)
     """Cost of false negatives, 0 or more."""
     eps: float = 1e-6
     """Smoothing, voxels; more than 0."""
@@ -313,7 +337,7 @@ class TopK:
 
     name: ClassVar[str] = "topk"
 
-    fraction: float = 0.1
+    fraction: float = _searched(0.1, 0, 1, open_low=True)
     """Share of the batch's voxels that counts, in (0, 1]; 1 is the cross-entropy."""
 
     def __post_init__(self) -> None:
@@ -558,14 +582,46 @@ def loss_named(text: str) -> Loss:
             f"unknown loss {name!r}; expected one of {', '.join(LOSSES)}, or module:name of your "
             f"own{_did_you_mean(name, known)}"
         )
-    choices = [item.name for item in fields(known[name])]
-    for argument in arguments:
-        if argument not in choices:
+    return with_values(known[name], arguments)
+
+
+def search_space(loss: Loss) -> dict[str, Range]:
+    """The fields that a search over this loss varies, and between what.
+
+    Declared beside each field (`_searched`); a dataclass of the user's own says it as
+    ``field(default=0.3, metadata={"search": (0, 1)})``, both ends included.  May be empty.
+
+    >>> {name: str(where) for name, where in search_space(LOSSES["new"]).items()}
+    {'alpha': '(0, 1)', 'gamma': '(0, 10]'}
+    """
+    kind: Any = type(loss.function) if isinstance(loss, Imported) else type(loss)
+    declared = fields(kind) if is_dataclass(kind) else ()
+    found = {item.name: item.metadata["search"] for item in declared if "search" in item.metadata}
+    return {
+        name: where if isinstance(where, Range) else Range(*map(float, where))
+        for name, where in found.items()
+    }
+
+
+def with_values(loss: Loss, values: Mapping[str, Any]) -> Loss:
+    """The same loss with other values of some fields.
+
+    >>> with_values(LOSSES["focal1"], {"alpha": 0.75}) == LOSSES["focal2"]
+    True
+
+    Raises:
+        ValueError: no such field, or a value that the loss refuses.
+    """
+    if isinstance(loss, Imported):
+        return Imported(path=loss.path, arguments=loss.arguments | dict(values))
+    choices = [item.name for item in fields(loss)]
+    for name in values:
+        if name not in choices:
             raise ValueError(
-                f"loss {name!r} has no field {argument!r}; expected "
-                f"{', '.join(choices) or 'none'}{_did_you_mean(argument, choices)}"
+                f"loss {loss.name!r} has no field {name!r}; expected "
+                f"{', '.join(choices) or 'none'}{_did_you_mean(name, choices)}"
             )
-    return replace(known[name], **arguments)
+    return replace(loss, **values)
 
 
 def loss_to_dict(loss: Loss) -> dict[str, Any]:
