@@ -3,6 +3,8 @@
 A results folder (a *ledger*) holds
 
     sweep.json                                   what was asked: settings, trials, folds, versions
+    search.json  search-journal.log              of a search only: its configurations and what
+                                                 became of them; the same for optuna-dashboard
     cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
     trials/<trial>/trial.json                    first: the whole configuration
     trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
@@ -225,6 +227,21 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
         )
 
 
+def judged_scores(cases: pd.DataFrame) -> pd.DataFrame:
+    """Dice, sensitivity and precision of each trial (index), and the number of ``cases`` behind.
+
+    Means over the images that the trial is judged on (test, or validation) at its last epoch,
+    those without a reference lesion left out: with one, all three rates are defined, so every
+    configuration of a search is judged on the same cases.
+    """
+    held_out = (cases["split"] != "train") & (cases["scope"] == "image")
+    last = cases.groupby("trial")["epoch"].transform("max")
+    rows = cases[held_out & (cases["epoch"] == last) & (cases["tp"] + cases["fn"] > 0)]
+    scored = rates(rows).assign(trial=rows["trial"])
+    means = scored.groupby("trial", sort=False)[["dice", "sensitivity", "precision"]].mean()
+    return means.assign(cases=scored.groupby("trial", sort=False).size())
+
+
 # ---------------------------------------------------------------------------------------- writing
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary name beside it, flushed, then renamed."""
@@ -435,6 +452,43 @@ def read_meta(path: Path) -> dict:
             "read it with the release that wrote it"
         )
     return meta
+
+
+SEARCH = "search.json"
+"""What a search asked for and decided, rewritten as it goes:
+
+    cohort, loss (label), space ({field: [low, high]}, for people "space_words"), objectives,
+    sampler, prune_p, planned (configurations), num_cases (by fold, validation cases)
+    cells           [[seed, fold], ...] in the order in which every configuration meets them
+    configurations  in the order asked: number, values, loss, loss_params, state (running,
+                    complete, pruned, failed), trials ({cell index: name}), score ({metric: mean}),
+                    reason (of a failure), against (number that a pruned one was worse than)
+    importance      {objective: {field: share}}, PED-ANOVA
+    chosen          number, or null until every configuration has ended
+    comparators     labels; the chosen one and they are run on the test folds of the same cells
+    confirm_seeds   fresh seeds on which the chosen one and the comparators are judged again
+"""
+
+
+def read_search(path: Path) -> dict | None:
+    """search.json of a results folder; None if it holds no search.
+
+    Raises:
+        ValueError: it cannot be read, or is of another schema version.
+    """
+    file = Path(path) / SEARCH
+    try:
+        search = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    if search.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"{file}: schema version {search.get('schema_version')}, expected {SCHEMA_VERSION}; "
+            "read it with the release that wrote it"
+        )
+    return search
 
 
 def trial_status(folder: Path) -> dict:

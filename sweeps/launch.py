@@ -207,15 +207,16 @@ class Cluster:
         )
 
         retries = self.asked.retries
+        here = _Here(supply)
 
         class Next(Searcher):
             """Tune's way of asking for one trial more."""
 
             def suggest(self, trial_id: str) -> Any:
-                trial = supply.take()
+                trial = here.supply.take()
                 if trial is not None:
                     return {"trial": json.dumps(dict(trial))}
-                return Searcher.FINISHED if supply.finished else None
+                return Searcher.FINISHED if here.supply.finished else None
 
             def on_trial_complete(self, trial_id: str, *rest: Any, **more: Any) -> None:
                 pass  # the callback below knows the trial's name
@@ -229,12 +230,12 @@ class Cluster:
                 self, iteration: int, trials: list, trial: Any, **info: Any
             ) -> None:
                 over.add(trial)
-                supply.ended(_name(trial))
+                here.supply.ended(_name(trial))
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 over.add(trial)
                 _record_loss(shared, trial, retries)
-                supply.ended(_name(trial))
+                here.supply.ended(_name(trial))
 
         class Forgetful(FIFOScheduler):
             """Tune keeps every trial, 0.1 MB each, to the end; what has ended is the ledger's."""
@@ -265,6 +266,16 @@ class Cluster:
                 callbacks=[Ended()],
             ),
         ).fit()
+
+
+class _Here:
+    """A supply that stays in this process: Tune pickles what it is given, and nobody reads that."""
+
+    def __init__(self, supply: Supply | None = None) -> None:
+        self.supply: Any = supply
+
+    def __reduce__(self) -> tuple:
+        return _Here, ()
 
 
 def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:

@@ -86,6 +86,14 @@ class Ledger:
                 results.write_json(file, new)
         return new
 
+    def write_search(self, search: Mapping[str, Any]) -> None:
+        """Write search.json (`results.SEARCH`), without its schema version."""
+        from lesion_core import results
+
+        content = {"schema_version": results.SCHEMA_VERSION, **search}
+        with self._writing():
+            results.write_json(self.path / results.SEARCH, content)
+
     def write_cohort(self, name: str, cases: list[dict], slices: list[dict]) -> None:
         """Describe a cohort, unless the folder does already (other data is never united)."""
         from lesion_core import results

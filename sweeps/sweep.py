@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps import options
 from sweeps.ledger import Ledger
@@ -17,10 +17,70 @@ from sweeps.options import ROOT, Data, Machines
 from sweeps.tracking import Mode, Tracking
 
 if TYPE_CHECKING:
+    from lesion_core.losses import Loss
     from lesion_core.train import TrainSettings
     from lesion_core.trial import Trial
+    from sweeps.launch import Supply
 
 FAILURES_SHOWN = 20
+
+
+class Source(Protocol):
+    """Where a sweep's trials come from, given its ledger: a list, or a search."""
+
+    def names(self) -> list[str]:
+        """Of every trial that was asked for up to now."""
+        ...
+
+    @property
+    def any_left(self) -> bool:
+        """Whether there is anything to run."""
+        ...
+
+    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> str:
+        """How much is done and left, for people."""
+        ...
+
+    def losses(self) -> Sequence[Loss]:
+        """Whose modules the workers need."""
+        ...
+
+    def cohorts(self) -> set[str]:
+        """Whose images they need."""
+        ...
+
+    def supply(self, slots: int) -> Supply:
+        """What is left, for so many trials at a time."""
+        ...
+
+
+class Fixed:
+    """Trials that are all known beforehand (`Source`)."""
+
+    def __init__(self, trials: Sequence[Trial], ledger: Ledger, retry_failed: bool) -> None:
+        self._trials = {trial.name: trial for trial in trials}
+        self._left = ledger.missing(list(self._trials), retry_failed=retry_failed)
+
+    def names(self) -> list[str]:
+        return list(self._trials)
+
+    @property
+    def any_left(self) -> bool:
+        return bool(self._left)
+
+    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> str:
+        return _counted(states, self._left)
+
+    def losses(self) -> Sequence[Loss]:
+        return [self._trials[name].loss for name in self._left]
+
+    def cohorts(self) -> set[str]:
+        return {self._trials[name].cohort for name in self._left}
+
+    def supply(self, slots: int) -> Supply:
+        from sweeps.launch import Listed
+
+        return Listed([options.described(self._trials[name]) for name in self._left])
 
 
 @dataclass(frozen=True)
@@ -32,6 +92,8 @@ class Sweep:
     settings: TrainSettings
     num_folds: int
     results: Path
+    search: Callable[[Ledger, bool], Source] | None = None
+    """Decides on the trials instead, given the ledger and whether failed ones run again."""
 
     def run(
         self, machines: Machines, wandb: Mode, *, retry_failed: bool = False, report: bool = True
@@ -43,29 +105,28 @@ class Sweep:
             LedgerError: the folder cannot be written.
         """
         tracking = Tracking.decide(wandb, self.results)
-        trials = {trial["name"]: trial for trial in map(options.described, self.trials)}
         with Lock(self.results, options.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()
             ledger.united(self._request())
-            states = ledger.states(list(trials))
+            source = self._source(ledger, retry_failed)
+            states = ledger.states(source.names())
             for name, state in states.items():
                 if state["status"] == "corrupt":
                     print(f"{name} is damaged and runs again: {state['error']}", file=sys.stderr)
-            left = ledger.missing(list(trials), retry_failed=retry_failed)
-            print(f"{self.results}: {_counted(states, left)}", flush=True)
-            if left:
+            print(f"{self.results}: {source.counted(states)}", flush=True)
+            any_left = source.any_left
+            if any_left:
                 done = sum(state["status"] == "done" for state in states.values())
-                to_run = [trials[name] for name in left]
-                self._launch(to_run, done, ledger, lock, machines, tracking)
-                states = ledger.states(list(trials))
+                self._launch(source, done, ledger, lock, machines, tracking)
+                states = ledger.states(source.names())
             else:
                 ledger.ask(self._request())
                 print("nothing to do")
         unfinished = _print_failures(self.results, states)
         done = sum(state["status"] == "done" for state in states.values())
         print(f"{done} of {len(states)} trials are done")
-        if left and (hint := tracking.hint(self.results)):
+        if any_left and (hint := tracking.hint(self.results)):
             print(hint)
         print(f"ledger: {self.results}")
         reported = not report or not done or build_report(self.results)
@@ -88,9 +149,14 @@ class Sweep:
             print(estimate.predicted(rows, self.data, states, machines, self.results))
         return 0
 
+    def _source(self, ledger: Ledger, retry_failed: bool) -> Source:
+        if self.search is not None:
+            return self.search(ledger, retry_failed)
+        return Fixed(self.trials, ledger, retry_failed)
+
     def _launch(
         self,
-        trials: list[dict[str, Any]],
+        source: Source,
         already_done: int,
         ledger: Ledger,
         lock: Lock,
@@ -98,17 +164,19 @@ class Sweep:
         tracking: Tracking,
     ) -> None:
         from lesion_core.images import describe
-        from sweeps.launch import Listed, connected
+        from lesion_core.losses import loss_to_dict
+        from sweeps.launch import connected
 
-        stored = [trial["config"]["loss"].get("import", "") for trial in trials]
+        stored = [loss_to_dict(loss).get("import", "") for loss in source.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )
-            at_once = min(cluster.slots, len(trials))
+            supply = source.supply(cluster.slots)
+            at_once = min(cluster.slots, len(supply.epochs) or cluster.slots)
             print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
-            needed = {trial["cohort"] for trial in trials}
+            needed = source.cohorts()
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
             cluster.check(cohorts)
             ledger.ask(self._request())  # not before: images that cannot be used leave no trace
@@ -116,7 +184,7 @@ class Sweep:
                 ledger.write_cohort(name, *describe(cohort))
             sys.stdout.flush()
             cluster.run(
-                Listed(trials),
+                supply,
                 cohorts,
                 self.results,
                 token=lock.token,

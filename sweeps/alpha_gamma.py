@@ -1,0 +1,363 @@
+"""A search over a loss's numbers, by default the focal loss's alpha and gamma.
+
+    python sweeps/alpha_gamma.py --address auto     on a running Ray cluster
+    python sweeps/alpha_gamma.py --demo             a small simulated cohort, minutes on two cores
+
+Every configuration is judged on validation parts of the training folds, over seeds and folds; the
+best one is then tested, once, beside the paper's losses.  The same command again goes on where it
+stopped; a larger --configurations adds to what is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from sweeps import command, options
+from sweeps.options import Data, Machines, Training
+from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
+from sweeps.study import Sampler
+from sweeps.tracking import Mode
+
+if TYPE_CHECKING:
+    from lesion_core.losses import Loss, Range
+    from lesion_core.train import TrainSettings
+    from lesion_core.trial import Trial
+    from sweeps.ledger import Ledger
+    from sweeps.search import Cell, Plan, Search
+
+JOURNAL = "search-journal.log"
+"""For optuna-dashboard; follows search.json."""
+
+ORDER_SEED = 1
+"""Of the order in which every configuration meets the cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaGamma(Training, Machines):
+    """Search for the numbers of a loss that segment best, honest about noise.
+
+    Exit status: 0 every trial done, 1 some failed, 2 wrong input.
+    """
+
+    data: Path = Path("data")
+    """Folder that holds the cohort's folder."""
+    results: Path = Path("results/alpha_gamma")
+    """Folder for what trials produce; the same folder again goes on."""
+    cohorts: tuple[str, ...] = ()
+    """One of wmh2017, lit, simulated, simulated_lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it
+    if the images are skull-stripped and have no brain masks), or a folder below --data (with
+    --channels); default: the one that is there."""
+    channels: tuple[str, ...] = ()
+    """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
+    loss: str = "focal"
+    """Whose numbers vary: focal, new, tversky, ... or module:name of your own (with --space)."""
+    space: tuple[str, ...] = ()
+    """Fields and where to look, such as: alpha=0.1:0.9 gamma=0:5; others keep their value.
+    Default: what the loss declares; of focal alpha in (0, 1) and gamma in [0, 5]."""
+    configurations: int = 40
+    """How many to try in all; more than before adds to them."""
+    objective: Literal["dice", "sensitivity+precision"] = "dice"
+    """What to maximise, a mean over validation cases; of two, the front is kept, nothing pruned."""
+    sampler: Sampler = "tpe"
+    """Who proposes: tpe (multivariate, constant liar), gp, cmaes, random, or a grid."""
+    prune_p: float = 0.1
+    """Give a configuration up when Wilcoxon's test against the best, cell by cell, is below this
+    (four cells at least); 0 never does."""
+    seeds: tuple[int, ...] = SEEDS
+    """Each configuration is judged on every seed in every fold."""
+    folds: int = 5
+    """Folds of the cross-validation; a fifth of each training part is held out to judge on."""
+    fold_rule: str = "strided"
+    """Who is tested with whom: strided (as the authors), site (every site in all folds), or a
+    .json file such as nnU-Net's splits_final.json."""
+    compare: tuple[str, ...] = ("focal1", "focal2", "xent")
+    """Losses that the best configuration is tested beside, on the same seeds and folds."""
+    confirm_seeds: tuple[int, ...] = ()
+    """Fresh seeds on which the best configuration and --compare are judged once more: the score
+    that won the search is too good, by luck."""
+    wandb: Mode = "auto"
+    """Weights & Biases; auto: online if a key is configured, else offline."""
+    retry_failed: bool = False
+    """Run trials again that failed by their own fault."""
+    dry_run: bool = False
+    """Only say what would run, what is done, and how many hours it would take at most."""
+    demo: bool = False
+    """A short search on a small simulated cohort with a narrow network, in minutes."""
+    no_report: bool = False
+    """Build no report at the end."""
+
+    def the_cohort(self) -> Data:
+        """Raises ValueError unless it is exactly one, and can be read."""
+        grid = PaperGrid(cohorts=self.cohorts, channels=self.channels, data=self.data)
+        found = grid.cohort_objects()
+        if len(found) != 1:
+            names = " ".join(cohort.name for cohort in found)
+            raise ValueError(f"a search is over one cohort; found {names}: name one by --cohorts")
+        return Data.of(found[0], self.data, self.fold_rule)
+
+    def plan(self, cohort: str) -> Plan:
+        """
+        Raises:
+            ValueError: flags that contradict each other, or a loss that refuses such numbers.
+        """
+        from lesion_core.losses import loss_label, loss_named
+        from sweeps.search import Plan, shuffled_cells
+
+        base = loss_named(self.loss)
+        space = search_space_of(base, self.space)
+        if self.configurations < 1:
+            raise ValueError(f"--configurations {self.configurations}: expected 1 or more")
+        if not 0 <= self.prune_p < 1:
+            raise ValueError(f"--prune-p {self.prune_p:g}: expected 0 or more, below 1")
+        if not self.seeds:
+            raise ValueError("--seeds is empty; name at least one")
+        again = [seed for seed in self.confirm_seeds if seed in self.seeds]
+        if again:
+            raise ValueError(
+                f"--confirm-seeds {again[0]}: the search has used it; name seeds that are not "
+                "among --seeds"
+            )
+        for name in self.compare:
+            loss_named(name)
+        return Plan(
+            cohort=cohort,
+            loss=loss_label(base),
+            space=space,
+            objectives=tuple(self.objective.split("+")),
+            cells=tuple(shuffled_cells(self.seeds, self.folds, ORDER_SEED)),
+            configurations=self.configurations,
+            sampler=self.sampler,
+            prune_p=self.prune_p,
+            comparators=tuple(dict.fromkeys(self.compare)),
+            confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
+            first=known_settings(base, space),
+        )
+
+
+def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
+    """What the flags say, or else what the loss declares.
+
+    Raises:
+        ValueError: nothing to search over, a flag that cannot be read, or an end that the loss
+            refuses.
+    """
+    from lesion_core.losses import Range, loss_label, search_space, with_values
+    from sweeps.study import grid_points
+
+    space = search_space(base)
+    if flags:
+        space = {}
+        for flag in flags:
+            name, _, ends = flag.partition("=")
+            low, _, high = ends.partition(":")
+            try:
+                space[name] = Range(float(low), float(high))
+            except ValueError:
+                raise ValueError(
+                    f"--space {flag}: expected FIELD=LOWEST:HIGHEST, such as alpha=0.1:0.9"
+                ) from None
+            if not (name and space[name].low < space[name].high < float("inf")):
+                raise ValueError(f"--space {flag}: expected a field and two numbers that rise")
+    if not space:
+        raise ValueError(
+            f"loss {loss_label(base)} declares nothing to search over; name its fields, such as "
+            "--space alpha=0.1:0.9"
+        )
+    for corner in grid_points(space, 2 ** len(space)):
+        with_values(base, corner)
+    return space
+
+
+def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:
+    """The settings that have a name (of focal the paper's two), if only searched fields differ:
+    what is found should at least match them, and they are a fair start."""
+    from lesion_core.losses import LOSSES, with_values
+
+    found = []
+    for known in LOSSES.values():
+        values = {name: getattr(known, name, None) for name in space}
+        numbers = {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, (int, float)) and space[name].low <= value <= space[name].high
+        }
+        complete = type(known) is type(base) and len(numbers) == len(space)
+        if complete and with_values(base, numbers) == known:
+            found.append(numbers)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search over one cohort: what it needs to make trials, and to begin or go on."""
+
+    plan: Plan
+    base: Loss
+    data: Data
+    settings: TrainSettings
+    folds: int
+    results: Path
+
+    def loss(self, values: Mapping[str, float] | str) -> Loss:
+        """Of a configuration's values, or of a comparator's name."""
+        from lesion_core.losses import loss_named, with_values
+
+        return loss_named(values) if isinstance(values, str) else with_values(self.base, values)
+
+    def trial(self, loss: Loss, cell: Cell, validation: bool) -> Trial:
+        """In a cell, with a validation part or on the test fold."""
+        from lesion_core.trial import Trial
+
+        return Trial(
+            cohort=self.data.name,
+            fingerprint=self.data.fingerprint,
+            loss=loss,
+            seed=cell.seed,
+            fold=cell.fold,
+            num_folds=self.folds,
+            settings=self.settings,
+            test_cases=self._test_cases[cell.fold],
+            validation_cases=self._validation_cases[cell.fold] if validation else None,
+        )
+
+    @cached_property
+    def _test_cases(self) -> list[tuple[str, ...] | None]:
+        return self.data.test_cases(self.folds)
+
+    @cached_property
+    def _validation_cases(self) -> list[tuple[str, ...]]:
+        return self.data.validation_cases(self.folds)
+
+    def search(self, ledger: Ledger, retry_failed: bool) -> Search:
+        """Begun, or gone on with where the ledger says it is (`sweep.Sweep.search`)."""
+        from lesion_core.results import read_search
+        from sweeps.search import InLedger, Search
+        from sweeps.study import Study
+
+        stored = read_search(self.results)
+        if stored is not None and (differences := self.plan.differences(stored)):
+            raise ValueError(
+                f"{self.results} holds another search: {'; '.join(differences)}; choose another "
+                "folder with --results, or ask for the same"
+            )
+        study = Study(
+            self.results / JOURNAL,
+            f"{self.plan.cohort} {self.plan.loss}",
+            self.plan.space,
+            sampler=self.plan.sampler,
+            objectives=self.plan.objectives,
+            prune_p=self.plan.prune_p,
+        )
+        held_out = {str(fold): list(cases) for fold, cases in enumerate(self._validation_cases)}
+        request = options.request([], [self.data], self.settings, self.folds)
+        request["validation"] = {self.data.name: held_out}
+        search = Search(self.plan, study, InLedger(ledger, request), self.loss, self.trial)
+        search.resume(stored, retry_failed=retry_failed)
+        return search
+
+
+DEMO_SEARCH = AlphaGamma(
+    cohorts=(DEMO,),
+    results=Path("results/demo_search"),
+    configurations=8,
+    seeds=SEEDS[:3],
+    folds=2,
+    epochs=4,
+    batch_size=2,  # small steps, or a minute's training would be over before it learned
+    filters=(8, 16),
+    learning_rate=5e-3,
+)
+"""The defaults of the other flags under --demo."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
+    asked = command.read_flags(AlphaGamma, arguments, default)
+    settings = asked.settings()  # mistakes show before the data are read
+    asked.plan("")
+    from lesion_core.losses import loss_named
+    from sweeps.sweep import Sweep
+
+    data = asked.the_cohort()
+    print(data.fold_table(asked.folds))
+    plan = asked.plan(data.name)
+    searched = Searched(plan, loss_named(asked.loss), data, settings, asked.folds, asked.results)
+    sweep = Sweep((), [data], settings, asked.folds, asked.results, searched.search)
+    if asked.dry_run:
+        return dry_run(searched, asked)
+    status = sweep.run(
+        asked, asked.wandb, retry_failed=asked.retry_failed, report=not asked.no_report
+    )
+    print(summary(asked.results))
+    print(f"all configurations: optuna-dashboard {asked.results / JOURNAL}")
+    return status
+
+
+def dry_run(searched: Searched, machines: Machines) -> int:
+    """Say what is done, and what is left at most; writes nothing."""
+    from lesion_core.results import read_search
+    from sweeps import estimate
+    from sweeps.ledger import Ledger
+
+    plan = searched.plan
+    request = options.request([], [searched.data], searched.settings, searched.folds)
+    Ledger(searched.results).united(request)
+    stored = read_search(searched.results) or {"configurations": []}
+    begun = stored["configurations"]
+    ended = sum(one["state"] != "running" for one in begun)
+    print(
+        f"{searched.results}: {ended} of {plan.configurations} configurations have ended; each is "
+        f"judged on {len(plan.cells)} cells at most"
+    )
+    for name, where in plan.space.items():
+        print(f"    {name} in {where}")
+    left = max(0, plan.configurations - ended) * len(plan.cells)
+    left -= sum(len(one["trials"]) for one in begun if one["state"] == "running")
+    trials = [searched.trial(searched.base, plan.cells[0], True)] * left
+    test = [
+        searched.trial(searched.loss(name), cell, False)
+        for cell in plan.cells
+        for name in plan.comparators
+    ]
+    print(f"would run at most {left} trials to search, less what is pruned")
+    print(f"then the best one and {' '.join(plan.comparators)} on the test folds of every cell")
+    if trials:
+        print(estimate.predicted(trials + test, [searched.data], {}, machines, searched.results))
+    return 0
+
+
+def summary(results: Path) -> str:
+    """What came out, in a few lines."""
+    from lesion_core.results import read_search
+
+    search = read_search(results)
+    assert search is not None
+    by_number = {one["number"]: one for one in search["configurations"]}
+    cells = len(search["cells"])
+    run = sum(len(one["trials"]) for one in by_number.values())
+    lines = [
+        f"{len(by_number)} configurations took {run} trials; {len(by_number) * cells - run} of "
+        f"{len(by_number) * cells} were saved by giving up"
+    ]
+    best = by_number.get(search["chosen"])
+    if best is None:
+        lines.append("nothing is chosen yet: no configuration is complete, or some still run")
+        return "\n".join(lines)
+    scores = ", ".join(f"{name} {best['score'][name]:.3f}" for name in search["objectives"])
+    lines.append(
+        f"best: {best['loss']}, validation {scores}; the best of many is partly lucky, the report "
+        "says how much"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,362 @@
+"""What Optuna knows of a search: it proposes configurations and gives hopeless ones up.
+
+The only file that imports optuna, and only when a study is opened.  The ledger (search.json) is
+the truth; the journal that `optuna-dashboard` opens follows it.  It may lag behind after a kill,
+and is then brought up to date; one that is lost, or says otherwise, is written anew (`agree`).
+
+Facts of Optuna 5.0 that this follows: a study that is loaded comes without its sampler and
+pruner; a sampler with a fixed seed proposes the same again after a restart; RUNNING trials repel
+the others, also those of a driver that is gone; a journal that was cut in the middle of a line
+cannot be read any more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import FloatDistribution
+
+    from lesion_core.losses import Range
+
+Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
+
+MIN_PAIRS = 4
+"""Cells before a configuration can be given up: the smallest one-sided p of n pairs is 2^-n."""
+
+SECONDS_UNTIL_A_LOCK_IS_STALE = 5
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger says of one configuration."""
+
+    number: int
+    """Of its trial in the study."""
+    values: Mapping[str, float]
+    reports: Mapping[int, float]
+    """First objective by cell."""
+    told: tuple[float, ...] | None
+    """Objectives; None while it runs, and if it failed."""
+    failed: bool
+    pruned: bool
+
+
+class Study:
+    """An Optuna study over float fields, in a journal or (None) in memory."""
+
+    def __init__(
+        self,
+        journal: Path | None,
+        name: str,
+        space: Mapping[str, Range],
+        *,
+        sampler: Sampler = "tpe",
+        objectives: Sequence[str] = ("dice",),
+        prune_p: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        """
+        Raises:
+            ValueError: a sampler that cannot search this space or these objectives, or that is
+                not installed.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        _check(sampler, space, objectives)
+        self._optuna = optuna
+        self._journal, self._name, self._objectives = journal, name, tuple(objectives)
+        self._distributions = {field: distribution(where) for field, where in space.items()}
+        self._sampler, self._seed = sampler, seed
+        with _quiet():
+            self._pruner = optuna.pruners.WilcoxonPruner(
+                p_threshold=prune_p, n_startup_steps=MIN_PAIRS
+            )
+        self._open()
+
+    def agree(self, known: Sequence[Known]) -> None:
+        """Make the study say what the ledger says, after whatever happened to either.
+
+        A running trial that the ledger does not know is told FAIL; one that it has results of is
+        told them.  If they contradict each other, the journal is begun anew from the ledger.
+        """
+        if not self._follows(known):
+            if self._journal is not None:
+                self._journal.unlink(missing_ok=True)
+            self._open(fresh=True)
+            for one in sorted(known, key=lambda one: one.number):
+                while self._number_of_trials() < one.number:  # was never heard of again
+                    self._add("FAIL", {}, None)
+                self._add("RUNNING", one.values, None)
+        by_number = {one.number: one for one in known}
+        running = self._optuna.trial.TrialState.RUNNING
+        for frozen in self._trials():
+            one = by_number.get(frozen.number)
+            for cell, value in (one.reports if one is not None else {}).items():
+                if not frozen.state.is_finished():
+                    self.report(frozen.number, cell, value)
+            if frozen.state == running and (one is None or one.failed):
+                self.tell(frozen.number, None)
+            elif frozen.state == running and one is not None and one.told is not None:
+                self.tell(frozen.number, one.told, pruned=one.pruned)
+
+    def ask(self, values: Mapping[str, float] | None = None) -> tuple[int, dict[str, float]]:
+        """Number and values of a new trial: the sampler's choice, unless they are given."""
+        if values is not None:
+            return self._add("RUNNING", values, None), dict(values)
+        with _quiet():
+            trial = self._study.ask(fixed_distributions=self._distributions)
+        return trial.number, {
+            field: _rounded(trial.params[field], where)
+            for field, where in self._distributions.items()
+        }
+
+    def report(self, number: int, cell: int, value: float) -> None:
+        """The first objective in one cell; again is no harm."""
+        if len(self._objectives) > 1:  # Optuna has no place for it
+            return
+        frozen = self._trials()[number]
+        if cell not in frozen.intermediate_values:
+            self._optuna.trial.Trial(self._study, frozen._trial_id).report(value, cell)
+
+    def hopeless(self, number: int) -> int | None:
+        """The best trial so far, if this one is worse in the cells that both have; else None.
+
+        Wilcoxon's signed ranks of the paired differences.  The mean difference must be negative
+        too, or what is then told of it (best + difference) would make it the best itself.
+        """
+        if len(self._objectives) > 1:
+            return None
+        trial = self._trials()[number]
+        with _quiet():
+            try:
+                best = self._study.best_trial
+            except ValueError:  # none is complete
+                return None
+            if best.number == number or not self._pruner.prune(self._study, trial):
+                return None
+        both = trial.intermediate_values.keys() & best.intermediate_values.keys()
+        difference = sum(
+            trial.intermediate_values[cell] - best.intermediate_values[cell] for cell in both
+        )
+        return best.number if difference < 0 else None
+
+    def tell(self, number: int, values: Sequence[float] | None, *, pruned: bool = False) -> None:
+        """The objectives of a trial; None: it failed."""
+        state = self._optuna.trial.TrialState
+        if pruned:  # Optuna's own PRUNED has no value, which GP and CMA-ES would not learn from
+            trial = self._optuna.trial.Trial(self._study, self._trials()[number]._trial_id)
+            trial.set_user_attr("pruned", True)
+        if values is None:
+            self._study.tell(number, state=state.FAIL)
+        else:
+            self._study.tell(number, list(values))
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Share of each field by objective (PED-ANOVA); {} if too few trials differ."""
+        found = {}
+        for place, objective in enumerate(self._objectives):
+            with _quiet(), suppress(ValueError, RuntimeError):
+                shares = self._optuna.importance.get_param_importances(
+                    self._study,
+                    evaluator=self._optuna.importance.PedAnovaImportanceEvaluator(),
+                    target=lambda trial, place=place: trial.values[place],
+                )
+                if all(share == share for share in shares.values()):
+                    found[objective] = {field: float(share) for field, share in shares.items()}
+        return found
+
+    # ------------------------------------------------------------------------------ the journal
+    def _open(self, *, fresh: bool = False) -> None:
+        storages = self._optuna.storages
+        storage: Any = storages.InMemoryStorage()
+        if self._journal is not None:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            _cut_torn_line(self._journal)
+            try:
+                with _quiet():
+                    storage = self._journal_storage()
+            except Exception:  # unreadable in whatever way: the ledger has it all
+                if fresh:
+                    raise
+                self._journal.unlink()
+                storage = self._journal_storage()
+        try:
+            self._create(storage)
+        except ValueError:  # of other objectives
+            if fresh or self._journal is None:
+                raise
+            self._journal.unlink()
+            self._create(self._journal_storage())
+
+    def _create(self, storage: Any) -> None:
+        self._study = self._optuna.create_study(
+            storage=storage,
+            study_name=self._name,
+            directions=["maximize"] * len(self._objectives),
+            load_if_exists=True,
+            sampler=None,
+            pruner=self._pruner,
+        )
+        # From here on other random numbers than those before the restart.
+        self._study.sampler = self._made_sampler(self._seed + self._number_of_trials())
+        with _quiet():
+            if self._study.metric_names != list(self._objectives):
+                self._study.set_metric_names(list(self._objectives))
+
+    def _journal_storage(self) -> Any:
+        journal = self._optuna.storages.journal
+        path = str(self._journal)
+        return self._optuna.storages.JournalStorage(
+            journal.JournalFileBackend(
+                path,
+                lock_obj=journal.JournalFileSymlinkLock(
+                    path, grace_period=SECONDS_UNTIL_A_LOCK_IS_STALE
+                ),
+            )
+        )
+
+    def _made_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        samplers = self._optuna.samplers
+        with _quiet():
+            if self._sampler == "tpe":
+                return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+            if self._sampler == "gp":
+                return samplers.GPSampler(seed=seed)
+            if self._sampler == "cmaes":
+                return samplers.CmaEsSampler(seed=seed)
+            return samplers.RandomSampler(seed=seed)
+
+    def _follows(self, known: Sequence[Known]) -> bool:
+        """Whether the study is, or can become by telling it more, what the ledger says."""
+        trials = self._trials()
+        for one in known:
+            if one.number >= len(trials):
+                return False
+            frozen = trials[one.number]
+            if (
+                any(
+                    abs(frozen.params.get(field, float("nan")) - value) > 1e-9
+                    for field, value in one.values.items()
+                )
+                or frozen.params.keys() != one.values.keys()
+            ):
+                return False
+            state = frozen.state.name
+            if state == "FAIL" and not one.failed:
+                return False
+            if state == "COMPLETE" and (
+                one.told is None
+                or any(abs(a - b) > 1e-9 for a, b in zip(frozen.values, one.told, strict=True))
+            ):
+                return False
+        return True
+
+    def _add(self, state: str, values: Mapping[str, float], told: Sequence[float] | None) -> int:
+        trial = self._optuna.trial.create_trial(
+            state=self._optuna.trial.TrialState[state],
+            values=told,
+            params=dict(values),
+            distributions={field: self._distributions[field] for field in values},
+        )
+        with _quiet():
+            self._study.add_trial(trial)
+        return self._number_of_trials() - 1
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _number_of_trials(self) -> int:
+        return len(self._trials())
+
+
+def distribution(where: Range) -> FloatDistribution:
+    """In steps of a thousandth of the range's power of ten, so that labels stay short: a search
+    among noise cannot tell 0.3745 from 0.3746."""
+    from optuna.distributions import FloatDistribution
+
+    step, low, high = _grid_of(where)
+    return FloatDistribution(low, high, step=step)
+
+
+def _grid_of(where: Range) -> tuple[float, float, float]:
+    """Step, lowest and highest value; an open end is left out by one step."""
+    from decimal import ROUND_FLOOR, Decimal
+
+    low, high = Decimal(repr(float(where.low))), Decimal(repr(float(where.high)))
+    step = Decimal(1).scaleb((high - low).adjusted() - 3)
+    if where.open_low:
+        low += step
+    steps = ((high - low) / step).to_integral_value(ROUND_FLOOR)
+    highest = low + steps * step
+    if where.open_high and highest == high:
+        highest -= step
+    return float(step), float(low), float(highest)
+
+
+def _rounded(value: float, where: FloatDistribution) -> float:
+    """Free of the last digits that adding steps leaves."""
+    return float(f"{value:.12g}")
+
+
+def grid_points(space: Mapping[str, Range], at_most: int) -> list[dict[str, float]]:
+    """Evenly spaced points, equally many per field, ends included (open ones as near as can be).
+
+    >>> from lesion_core.losses import Range
+    >>> [point["x"] for point in grid_points({"x": Range(0, 2)}, 3)]
+    [0.0, 1.0, 2.0]
+    """
+    from itertools import product
+
+    per_field = 1
+    while (per_field + 1) ** len(space) <= at_most:
+        per_field += 1
+    axes = []
+    for where in space.values():
+        step, low, high = _grid_of(where)
+        places = [(high - low) * i / max(per_field - 1, 1) for i in range(per_field)]
+        axes.append([float(f"{low + round(place / step) * step:.12g}") for place in places])
+    return [dict(zip(space, point, strict=True)) for point in product(*axes)]
+
+
+def _check(sampler: Sampler, space: Mapping[str, Range], objectives: Sequence[str]) -> None:
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"--sampler {sampler}: expected one of {', '.join(get_args(Sampler))}")
+    if sampler != "cmaes":
+        return
+    others = "use tpe, gp or random"
+    if len(objectives) > 1:
+        raise ValueError(f"--sampler cmaes searches for one objective only; {others}")
+    if len(space) < 2:
+        raise ValueError(f"--sampler cmaes needs two fields or more to search over; {others}")
+    try:
+        import cmaes  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"--sampler cmaes needs the package cmaes (pip install cmaes); or {others}"
+        ) from None
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """A writer that was killed may have left half a line, behind which nothing could be read."""
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with journal.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna warns of every class that it calls experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
