@@ -341,10 +341,8 @@ class Search:
         if self._again:
             return self._again.popleft()
         running = [one for one in self.configurations if one.state == "running"]
-        # Before MIN_PAIRS cells none is pruned: so many at a time of one configuration cost
-        # nothing.  Slots beyond that begin another one.
         for one in running:
-            if self._cells_under_way(one) < MIN_PAIRS and (work := self._next_cell(one)):
+            if self._may_have_another(one) and (work := self._next_cell(one)):
                 return work
         if not self._all_begun and (begun := self._begin()) is not None:
             return self._next_cell(begun)
@@ -359,8 +357,12 @@ class Search:
                 return _Work(self._trial(self._loss(one.values), where, True), one, cell)
         return None
 
-    def _cells_under_way(self, one: Configuration) -> int:
-        return sum(work.configuration is one for work in self._under_way.values())
+    def _may_have_another(self, one: Configuration) -> bool:
+        """Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next
+        ones wait until these have been looked at."""
+        begun = sum(work.configuration is one for work in self._under_way.values())
+        looked_at = len(one.scores) >= MIN_PAIRS and begun < MIN_PAIRS
+        return len(one.trials) < MIN_PAIRS or looked_at
 
     def _begin(self) -> Configuration | None:
         from lesion_core.losses import loss_label, loss_to_dict
