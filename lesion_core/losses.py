@@ -60,9 +60,9 @@ class Range:
         return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
 
 
-def _searched(default: Any, low: float, high: float, **ends: bool) -> Any:
-    """A field that a search varies (`search_space`), between these unless told otherwise."""
-    return field(default=default, metadata={"search": Range(low, high, **ends)})
+def _searched(low: float, high: float, **ends: bool) -> dict[str, Range]:
+    """Of a field that a search varies, between these unless told otherwise (`search_space`)."""
+    return {"search": Range(low, high, **ends)}
 
 
 Reduction = Literal["patch", "batch"]
@@ -99,7 +99,7 @@ class WeightedCrossEntropy:
 
     name: ClassVar[str] = "xent_w"
 
-    alpha: Alpha = _searched(None, 0, 1, open_low=True, open_high=True)
+    alpha: Alpha = field(default=None, metadata=_searched(0, 1, open_low=True, open_high=True))
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
 
     def __post_init__(self) -> None:
@@ -127,9 +127,9 @@ class Focal:
 
     name: ClassVar[str] = "focal"
 
-    alpha: Alpha = _searched(0.25, 0, 1, open_low=True, open_high=True)
+    alpha: Alpha = field(default=0.25, metadata=_searched(0, 1, open_low=True, open_high=True))
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
-    gamma: float = _searched(2.0, 0, 5)
+    gamma: float = field(default=2.0, metadata=_searched(0, 5))
     """Focus on errors, 0 or more; 0 is the (weighted) cross-entropy."""
 
     def __post_init__(self) -> None:
@@ -167,9 +167,9 @@ class WeightedGradient:
 
     name: ClassVar[str] = "new"
 
-    alpha: Alpha = _searched(None, 0, 1, open_low=True, open_high=True)
+    alpha: Alpha = field(default=None, metadata=_searched(0, 1, open_low=True, open_high=True))
     """Weight of lesion voxels in [0, 1]; None: N_bg / N of the batch; "patch": of each patch."""
-    gamma: float = _searched(2.0, 0, 10, open_low=True)
+    gamma: float = field(default=2.0, metadata=_searched(0, 10, open_low=True))
     """Focus on errors, in (0, 10]; 1 is the weighted cross-entropy."""
 
     def __post_init__(self) -> None:
@@ -296,9 +296,9 @@ class Tversky:
 
     name: ClassVar[str] = "tversky"
 
-    alpha: float = _searched(0.3, 0, 1, open_low=True)
+    alpha: float = field(default=0.3, metadata=_searched(0, 1, open_low=True))
     """Cost of false positives, 0 or more."""
-    beta: float = _searched(0.7, 0, 1, open_low=True)
+    beta: float = field(default=0.7, metadata=_searched(0, 1, open_low=True))
     """Cost of false negatives, 0 or more."""
     eps: float = 1e-6
     """Smoothing, voxels; more than 0."""
@@ -337,7 +337,7 @@ class TopK:
 
     name: ClassVar[str] = "topk"
 
-    fraction: float = _searched(0.1, 0, 1, open_low=True)
+    fraction: float = field(default=0.1, metadata=_searched(0, 1, open_low=True))
     """Share of the batch's voxels that counts, in (0, 1]; 1 is the cross-entropy."""
 
     def __post_init__(self) -> None:

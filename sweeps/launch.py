@@ -63,6 +63,10 @@ class Supply(Protocol):
         """The ledger has this one done or failed."""
         ...
 
+    def note(self) -> str:
+        """How far it is, beyond the number of trials; may be empty."""
+        ...
+
 
 class Listed:
     """Trials that are all known beforehand, in order."""
@@ -80,6 +84,9 @@ class Listed:
 
     def ended(self, name: str) -> None:
         pass
+
+    def note(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +161,10 @@ class Cluster:
             "run": run,
         }
         progress = Progress(
-            trials=supply.epochs, already_done=already_done, gpus_per_trial=self.gpus_per_trial
+            trials=supply.epochs,
+            already_done=already_done,
+            gpus_per_trial=self.gpus_per_trial,
+            note=supply.note,
         )
         broken: list[str] = []
         head = ray.get_runtime_context().gcs_address

@@ -42,6 +42,8 @@ class Progress:
     epochs_trained: int = 0
     """By this command."""
     first_epoch_at: float | None = None
+    note: Callable[[], str] = str
+    """What else there is to say; nothing unless told otherwise."""
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
         """Take in what the ledger's keeper says."""
@@ -94,7 +96,8 @@ class Progress:
                 f"{_rounded(self.trials_per_hour)} trials/h",
                 f"{duration(self.seconds_left)} to go",
             ]
-        return ", ".join(parts + self.used)
+        note = self.note()
+        return ", ".join(parts + self.used + ([note] if note else []))
 
     @property
     def used(self) -> list[str]:

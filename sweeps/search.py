@@ -246,6 +246,15 @@ class Search:
         if self._searched and self._end is None:
             self._conclude()
 
+    def note(self) -> str:
+        ended = [one for one in self.configurations if one.state != "running"]
+        pruned = sum(one.state == "pruned" for one in ended)
+        parts = [f"{len(ended)}/{self.plan.configurations} configurations", f"{pruned} pruned"]
+        if front := self.front():
+            objective = self.plan.objectives[0]
+            parts.append(f"best {objective} {(front[0].score or {})[objective]:.3f}")
+        return ", ".join(parts)
+
     # -------------------------------------------------------------------------------- resuming
     def resume(self, stored: Mapping[str, Any] | None, *, retry_failed: bool = False) -> None:
         """Take over what a search in this ledger has found and left.

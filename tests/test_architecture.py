@@ -45,7 +45,7 @@ def test_results_load_without_torch():
     [
         ("ray", {f"sweeps/{name}.py" for name in ("launch", "join", "keeper", "probe")}),
         ("wandb", {"sweeps/tracking.py"}),
-        ("optuna", {"sweeps/alpha_gamma.py"}),
+        ("optuna", {"sweeps/study.py"}),
     ],
 )
 def test_one_file_knows_the_library(library, home, pytestconfig):

@@ -211,6 +211,9 @@ class OneAfterTheOther:
         self.seen.append(name)
         self._waits = False
 
+    def note(self):
+        return f"{len(self.seen)} seen"
+
 
 def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
     """Failures count as ended too, also where the worker was lost too often."""
