@@ -30,6 +30,7 @@ from analysis import (
     policies,
     profiles,
     ranks,
+    search,
     seeds,
     style,
     table2,
@@ -75,20 +76,24 @@ def build(
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
-    sweep = read_results(results).judged_on("test")
+    everything = read_results(results)
+    found = search.read(everything)
+    sweep = everything.judged_on("test")
     cohorts = studies(sweep)
-    if not cohorts:
+    if not cohorts and found is None:
         raise ValueError(f"{results}: lists no trial; nothing to report on")
     # A cohort without a single complete trial has a coverage map and nothing else.
     ready = [study for study in cohorts if study.shown]
     boxes: list[verdict.Verdict] = []
-    sections = [coverage.section(sweep, cohorts)]
+    sections = [coverage.section(sweep, cohorts)] if cohorts else []
+    if found is not None:
+        sections.append(search.section(found, cohorts))
     if ready:
         base = reference_loss(ready, reference)
         sections += _sections(sweep, ready, base, rope, paper_colours)
         boxes = [verdict.verdict(study, base, rope) for study in ready]
         sections = in_order(sections, profile)
-    page = _page(sweep, cohorts, sections, boxes, folder, formats)
+    page = _page(sweep, cohorts, sections, boxes, folder, formats, found)
     target = folder / "report.html"
     write_bytes(target, page.encode())
     return target
@@ -224,6 +229,7 @@ def _page(
     boxes: list[verdict.Verdict],
     folder: Path,
     formats: Sequence[str],
+    found: search.Found | None,
 ) -> str:
     here = Path(__file__).parent
     environment = jinja2.Environment(
@@ -245,8 +251,8 @@ def _page(
         if any(index in study.shown for study in cohorts)
     ]
     return template.render(
-        title=_title(cohorts),
-        facts=_facts(sweep, cohorts),
+        title=_title(cohorts) if cohorts or found is None else search.title(found),
+        facts=_facts(sweep, cohorts, found),
         losses=losses,
         sections=rendered,
         findings=checks.findings(sweep, cohorts),
@@ -275,10 +281,12 @@ def _title(cohorts: list[Study]) -> str:
     return f"{shown} {'loss' if shown == 1 else 'losses'} on {where}"
 
 
-def _facts(sweep: Sweep, cohorts: list[Study]) -> Markup:
+def _facts(sweep: Sweep, cohorts: list[Study], found: search.Found | None) -> Markup:
     done = sum(int(study.done.sum()) for study in cohorts)
     asked = sum(study.expected for study in cohorts)
-    parts = [f"**{done} of {asked}** trials complete"]
+    parts = [f"**{done} of {asked}** trials complete"] if cohorts else []
+    if found is not None:
+        parts.append(search.facts(found))
     for study in cohorts:
         parts.append(
             f"{study.title}: {many(len(study.seeds), 'seed')} × "

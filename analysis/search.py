@@ -1,0 +1,817 @@
+"""What did a search find, how sure is that, and what did it cost?
+
+Numbers come from the validation trials of a ledger and from its search.json (`results.SEARCH`).
+Scores y[c, k] of configuration c in cell k are modelled as configuration + cell + noise, fitted by
+least squares, so that a pruned configuration, which met a few cells only, is compared in those.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from analysis import style
+from analysis.ladder import Ladder, ladder
+from analysis.output import Column, Figure, Item, Note, Section, Table, many, prose, written
+from analysis.pairs import compare
+from analysis.scores import COHORT_TITLES, Study
+from lesion_core import results
+from lesion_core.results import Sweep
+
+NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
+RESAMPLES = 4000
+FEWEST_FOR_A_SURFACE = 5
+STATE_COLOURS = {
+    "complete": "#3f90da",
+    "pruned": "#b9ac70",
+    "failed": "#bd1f01",
+    "running": "#94a4a2",
+}
+STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A search in numbers."""
+
+    search: dict
+    """search.json."""
+    fields: list[str]
+    points: np.ndarray
+    """[C, fields] values of the configurations."""
+    scores: dict[str, np.ndarray]
+    """[C, K] by metric; NaN where a configuration has not met a cell."""
+    estimate: dict[str, np.ndarray]
+    """[C] by metric: mean over all cells, adjusted for those it has not met; NaN if failed."""
+    error: dict[str, np.ndarray]
+    """[C] standard error of the estimate among configurations: the noise of its own trials."""
+    fresh: dict[str, np.ndarray]
+    """By loss, [S, F] means of the first objective on the confirming seeds."""
+
+    @property
+    def configurations(self) -> list[dict]:
+        return self.search["configurations"]
+
+    @property
+    def states(self) -> np.ndarray:
+        return np.array([one["state"] for one in self.configurations], object)
+
+    @property
+    def objective(self) -> str:
+        return self.search["objectives"][0]
+
+    @property
+    def chosen(self) -> int | None:
+        """Place of the chosen configuration."""
+        numbers = [one["number"] for one in self.configurations]
+        wanted = self.search["chosen"]
+        return None if wanted is None else numbers.index(wanted)
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        return [(seed, fold) for seed, fold in self.search["cells"]]
+
+    @property
+    def met(self) -> np.ndarray:
+        """[C] number of cells with a score."""
+        return (~np.isnan(self.scores["dice"])).sum(1)
+
+    @property
+    def begun(self) -> np.ndarray:
+        """[C] number of cells that were begun."""
+        return np.array([len(one["trials"]) for one in self.configurations])
+
+    def grid(self, place: int, metric: str) -> np.ndarray:
+        """[S, F] scores of one configuration."""
+        return by_cell(self.cells, self.scores[metric][place])
+
+
+def read(sweep: Sweep) -> Found | None:
+    """The search of a results folder; None if it holds none."""
+    search = results.read_search(sweep.path) if sweep.path.is_dir() else None
+    if search is None or not search["configurations"]:
+        return None
+    validated = sweep.judged_on("validation")
+    judged = results.judged_scores(validated.cases)
+    configurations, cells = search["configurations"], len(search["cells"])
+    scores = {metric: np.full((len(configurations), cells), np.nan) for metric in NAMES}
+    for row, one in enumerate(configurations):
+        for cell, name in one["trials"].items():
+            if name in judged.index:
+                for metric, values in scores.items():
+                    values[row, int(cell)] = judged.loc[name, metric]
+    usable = np.array([one["state"] != "failed" for one in configurations])
+    fitted = {metric: additive(values, usable) for metric, values in scores.items()}
+    fields = list(search["space"])
+    return Found(
+        search=search,
+        fields=fields,
+        points=np.array([[one["values"][name] for name in fields] for one in configurations]),
+        scores=scores,
+        estimate={metric: fit[0] for metric, fit in fitted.items()},
+        error={metric: fit[1] for metric, fit in fitted.items()},
+        fresh=_fresh(search, validated, judged),
+    )
+
+
+def _fresh(search: dict, validated: Sweep, judged: pd.DataFrame) -> dict[str, np.ndarray]:
+    runs = validated.runs
+    seeds = search["confirm_seeds"]
+    folds = sorted({fold for _, fold in search["cells"]})
+    found: dict[str, np.ndarray] = {}
+    for trial, loss, seed, fold in zip(
+        runs["trial"], runs["loss"], runs["seed"], runs["fold"], strict=True
+    ):
+        if seed in seeds and fold in folds and trial in judged.index:
+            grid = found.setdefault(loss, np.full((len(seeds), len(folds)), np.nan))
+            at = seeds.index(seed), folds.index(fold)
+            grid[at] = judged.loc[trial, search["objectives"][0]]
+    return found
+
+
+# ---------------------------------------------------------------------------------------- numbers
+def by_cell(cells: list[tuple[int, int]], values: np.ndarray) -> np.ndarray:
+    """[S, F] from values in the order of the cells."""
+    seeds = list(dict.fromkeys(sorted(seed for seed, _ in cells)))
+    folds = list(dict.fromkeys(sorted(fold for _, fold in cells)))
+    grid = np.full((len(seeds), len(folds)), np.nan)
+    for (seed, fold), value in zip(cells, values, strict=True):
+        grid[seeds.index(seed), folds.index(fold)] = value
+    return grid
+
+
+def additive(scores: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[C] estimates and standard errors of configuration + cell + noise, by least squares.
+
+    A configuration that met all cells gets its plain mean; another one, its mean difference from
+    what its cells bring, so easy cells do not flatter it.  NaN where nothing is known.
+
+    >>> scores = np.array([[1.0, 2.0, 3.0], [0.5, 1.5, np.nan], [1.0, 2.0, 3.0]])
+    >>> additive(scores, np.array([True, True, True]))[0].round(3).tolist()
+    [2.0, 1.5, 2.0]
+    """
+    estimate, error = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
+    known = ~np.isnan(scores) & usable[:, None]
+    rows = np.flatnonzero(known.any(1))
+    columns = np.flatnonzero(known.any(0))
+    if not len(rows):
+        return estimate, error
+    part, values = known[np.ix_(rows, columns)], scores[np.ix_(rows, columns)]
+    at_row, at_column = np.nonzero(part)
+    size = len(rows) + len(columns)
+    design = np.zeros((len(at_row) + 1, size))
+    design[np.arange(len(at_row)), at_row] = 1
+    design[np.arange(len(at_row)), len(rows) + at_column] = 1
+    design[-1, len(rows) :] = 1  # the cells' effects add up to nothing
+    wanted = np.append(values[part], 0.0)
+    solved, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+    left = wanted[:-1] - design[:-1] @ solved
+    df = len(at_row) - size + 1
+    noise = math.sqrt(float(left @ left) / df) if df > 0 else float("nan")
+    estimate[rows] = solved[: len(rows)]
+    error[rows] = noise / np.sqrt(part.sum(1))
+    return estimate, error
+
+
+def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Mean and 95 % interval of the best of C configurations [C, K], the choosing included.
+
+    Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
+    replacement, the best configuration on these is chosen, and scored on the cells not drawn.
+    NaN with fewer than three cells.
+    """
+    number = scores.shape[1]
+    if number < 3 or not len(scores):
+        return float("nan"), float("nan"), float("nan")
+    drawn = rng.integers(number, size=(RESAMPLES, number))
+    weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, K]
+    best = np.argmax(weight @ scores.T, 1)
+    out = weight == 0
+    some = out.any(1)
+    means = (scores[best] * out).sum(1)[some] / out.sum(1)[some]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(means.mean()), float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A Gaussian process through the estimates, each with its own noise."""
+
+    model: Any
+    low: np.ndarray
+    span: np.ndarray
+
+    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n] mean and standard deviation of the score itself at points [n, fields]."""
+        mean, sd = self.model.predict((points - self.low) / self.span, return_std=True)
+        return mean, sd
+
+
+def surface(found: Found, metric: str) -> Surface | None:
+    """None with too few configurations.  Matern 5/2 with a length per field, by likelihood."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+    value, error = found.estimate[metric], found.error[metric]
+    usable = ~np.isnan(value) & ~np.isnan(error)
+    if usable.sum() < FEWEST_FOR_A_SURFACE or np.ptp(value[usable]) == 0:
+        return None
+    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
+    spread = float(np.var(value[usable]))
+    kernel = ConstantKernel(spread, (spread * 1e-2, spread * 1e2)) * Matern(
+        [0.5] * len(found.fields), (0.1, 10.0), nu=2.5
+    )
+    model = GaussianProcessRegressor(
+        kernel,
+        alpha=np.maximum(error[usable] ** 2, 1e-6 * spread),
+        n_restarts_optimizer=2,
+        random_state=0,
+    )
+    centre = float(np.average(value[usable], weights=1 / np.maximum(error[usable] ** 2, 1e-12)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a length at its bound is a flat field: no news
+        model.fit((found.points[usable] - low) / (high - low), value[usable] - centre)
+    return Surface(_Shifted(model, centre), low, high - low)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shifted:
+    """A model of a value minus its centre, given back with it."""
+
+    model: Any
+    centre: float
+
+    def predict(self, points: np.ndarray, return_std: bool) -> tuple[np.ndarray, np.ndarray]:
+        mean, sd = self.model.predict(points, return_std=return_std)
+        return mean + self.centre, sd
+
+
+# --------------------------------------------------------------------------------------- section
+def section(found: Found, studies: list[Study]) -> Section:
+    """Surface, cost, importance, and the chosen configuration, judged without its luck."""
+    items: list[Item] = [_summary(found)]
+    items += _surfaces(found)
+    if len(found.search["objectives"]) > 1:
+        items.append(_front_figure(found))
+    items.append(_cost(found))
+    if found.search["importance"]:
+        items.append(_importance(found))
+    if found.chosen is None:
+        items.append(
+            Note(
+                kind="warning",
+                body=prose(
+                    "Nothing is chosen yet: configurations are still running or to come, or none "
+                    "is complete. The test folds are not touched before that."
+                ),
+            )
+        )
+    else:
+        items += _verdicts(found, studies)
+    items.append(_table(found))
+    return Section(
+        key="search",
+        title=f"Which {' and '.join(found.fields)}?",
+        items=items,
+        lead="Every configuration was judged on validation parts of the training folds, cell by "
+        "cell with the same weights at the start and the same cases. Look at the noise before the "
+        "optimum: where the surface is flat within its uncertainty, the choice hardly matters.",
+    )
+
+
+def title(found: Found) -> str:
+    """Of a page that holds nothing but a search yet."""
+    cohort = found.search["cohort"]
+    return f"Search over {found.search['loss']} on {COHORT_TITLES.get(cohort, cohort)}"
+
+
+def facts(found: Found) -> str:
+    """For the head of the page."""
+    planned = max(found.search["planned"], len(found.configurations))
+    ended = int((found.states != "running").sum())
+    return (
+        f"search: **{ended} of {planned}** configurations have ended, "
+        f"{int(found.begun.sum())} validation trials"
+    )
+
+
+def saved(found: Found) -> tuple[int, int]:
+    """Cells that pruned configurations were spared, and cells of all that have ended."""
+    total = len(found.cells)
+    spared = int((total - found.begun)[found.states == "pruned"].sum())
+    return spared, total * int((found.states != "running").sum())
+
+
+def _count(found: Found) -> str:
+    parts = [
+        f"{int((found.states == state).sum())} {state}"
+        for state in ("complete", "pruned", "failed", "running")
+        if (found.states == state).any()
+    ]
+    return f"{many(len(found.configurations), 'configuration')}: {', '.join(parts)}"
+
+
+def _summary(found: Found) -> Note:
+    where = ", ".join(f"{name} in {range_}" for name, range_ in found.search["space"].items())
+    spared, total = saved(found)
+    share = f", {spared} of {total} cells ({spared / total:.0%}) saved by pruning" if total else ""
+    folds = len({fold for _, fold in found.cells})
+    seeds = len({seed for seed, _ in found.cells})
+    objectives = " and ".join(NAMES[name] for name in found.search["objectives"])
+    return Note(
+        body=prose(
+            f"{where}; sampler {found.search['sampler']}; {_count(found)}{share}. Judged on "
+            f"{objectives}, the mean over validation cases with a lesion at the last epoch, in "
+            f"{many(seeds, 'seed')} × {many(folds, 'fold')}. A fifth of the subjects of each "
+            "training fold is the validation part, the same for every configuration and seed "
+            "(listed in `sweep.json`)."
+        )
+    )
+
+
+def _surfaces(found: Found) -> list[Item]:
+    items: list[Item] = []
+    for metric in found.search["objectives"]:
+        fitted = surface(found, metric)
+        if fitted is None:
+            items.append(
+                Note(
+                    body=prose(
+                        f"A surface of {NAMES[metric]} needs {FEWEST_FOR_A_SURFACE} configurations "
+                        "with different scores."
+                    )
+                )
+            )
+            continue
+        two = len(found.fields) == 2
+        frame = grid_frame(found, fitted, metric)
+        best = frame.loc[frame["score"].idxmax()]
+        close = float((frame["score"] >= best["score"] - best["sd"]).mean())
+        peak = ", ".join(f"{name} {best[name]:.2f}" for name in found.fields)
+        draw = draw_plane if two else draw_slices
+        items.append(
+            Figure(
+                key=f"search-surface-{metric}",
+                title=f"{NAMES[metric]} over {' and '.join(found.fields)}",
+                draw=partial(draw, found, fitted, frame, metric),
+                data=frame,
+                caption=f"Gaussian process through {int((~np.isnan(found.estimate[metric])).sum())}"
+                f" configurations ({_count(found)}), each with the noise of its trials. "
+                + ("Left: the score; right: its standard deviation. " if two else "")
+                + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
+                "space lies within one standard deviation of that.",
+                alt=f"{NAMES[metric]} is highest near {peak}, {best['score']:.3f} ± "
+                f"{best['sd']:.3f}; {close:.0%} of the space cannot be told from it.",
+            )
+        )
+    return items
+
+
+def grid_frame(found: Found, fitted: Surface, metric: str, steps: int = 41) -> pd.DataFrame:
+    """Score and standard deviation on a grid (two fields), else along each field through the
+    chosen configuration, or the best one so far."""
+    axes = [
+        np.linspace(*found.search["ranges"][name], steps if len(found.fields) < 3 else 61)
+        for name in found.fields
+    ]
+    if len(found.fields) == 2:
+        points = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], 1)
+        varied = None
+    else:
+        centre = found.points[_centre(found, metric)]
+        rows, varied = [], []
+        for place, axis in enumerate(axes):
+            for value in axis:
+                rows.append([*centre[:place], value, *centre[place + 1 :]])
+                varied.append(found.fields[place])
+        points = np.array(rows)
+    score, sd = fitted.at(points)
+    frame = pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
+    return frame if varied is None else frame.assign(varied=varied)
+
+
+def _centre(found: Found, metric: str) -> int:
+    return found.chosen if found.chosen is not None else int(np.nanargmax(found.estimate[metric]))
+
+
+def _cost(found: Found) -> Figure:
+    frame = pd.DataFrame(
+        {
+            "configuration": [one["loss"] for one in found.configurations],
+            "state": found.states,
+            "cells_run": found.begun,
+            "cells_in_all": len(found.cells),
+        }
+    )
+    spared, total = saved(found)
+    words = f"{spared} of {total} cells were saved by pruning" if total else "none has ended"
+    return Figure(
+        key="search-cost",
+        title="Cells spent on each configuration",
+        draw=partial(draw_cost, found),
+        data=frame,
+        caption=f"In the order in which they were proposed. Of {len(found.cells)} cells a pruned "
+        "configuration met so many before Wilcoxon's signed-rank test against the best one so far "
+        f"fell below {found.search['prune_p']:g}. {words.capitalize()}. {_count(found)}.",
+        alt=f"{words.capitalize()}; {_count(found)}.",
+    )
+
+
+def _importance(found: Found) -> Table:
+    rows = [
+        {"objective": NAMES[objective], "field": name, "share": share}
+        for objective, shares in found.search["importance"].items()
+        for name, share in shares.items()
+    ]
+    return Table(
+        key="search-importance",
+        title="Which number matters?",
+        frame=pd.DataFrame(rows),
+        columns=[
+            Column(key="objective", header="Score"),
+            Column(key="field", header="Field"),
+            Column(key="share", header="Share", decimals=0, percent=True),
+        ],
+        caption="PED-ANOVA (Watanabe et al. 2023): how far the better configurations' values "
+        "depart from all that were tried, as a share. It says nothing about direction, and little "
+        f"from few configurations: {_count(found)}.",
+    )
+
+
+def _interval(fit: Ladder, rung: str, *, rate: bool = True) -> str:
+    """In words; of a rate it ends at 0 and 1."""
+    low, high = fit.interval(rung)
+    if rate:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (
+        ""
+        if math.isnan(fit.half_width(rung))
+        else f"{written(low, '.3f')} to {written(high, '.3f')}"
+    )
+
+
+def _cells_ladder(grid: np.ndarray) -> Ladder:
+    """The ladder of [S, F] cell means, folds weighing alike."""
+    return ladder(grid, np.arange(grid.shape[1]))
+
+
+def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
+    """The chosen configuration: as the search has it, without its luck, and on the test folds."""
+    metric = found.objective
+    assert found.chosen is not None
+    best = found.configurations[found.chosen]
+    searched = _cells_ladder(found.grid(found.chosen, metric))
+    optimism: tuple[float, float, float] = (float("nan"),) * 3
+    complete = found.scores[metric][found.states == "complete"]
+    if len(found.search["objectives"]) == 1:
+        optimism = corrected(complete, np.random.default_rng(1))
+    rows = [
+        {
+            "judged": "validation, as searched (optimistic)",
+            "loss": best["loss"],
+            "score": searched.estimate,
+            "seeds": _interval(searched, "L1"),
+            "training": _interval(searched, "L3"),
+            "trials": f"{searched.num_cells} of {len(found.cells)}",
+        }
+    ]
+    if not math.isnan(optimism[0]):
+        rows.append(
+            {
+                "judged": "the same, choosing included (bootstrap)",
+                "loss": f"best of {len(complete)}",
+                "score": optimism[0],
+                "seeds": f"{written(optimism[1], '.3f')} to {written(optimism[2], '.3f')}",
+                "training": "",
+                "trials": f"{searched.num_cells} of {len(found.cells)}",
+            }
+        )
+    versus: list[dict] = []
+    for loss in [best["loss"], *(name for name in found.fresh if name != best["loss"])]:
+        if loss not in found.fresh:
+            continue
+        fit = _cells_ladder(found.fresh[loss])
+        asked = found.fresh[loss].size
+        rows.append(
+            {
+                "judged": "validation, fresh seeds",
+                "loss": loss,
+                "score": fit.estimate,
+                "seeds": _interval(fit, "L1"),
+                "training": _interval(fit, "L3"),
+                "trials": f"{fit.num_cells} of {asked}",
+            }
+        )
+        if loss != best["loss"] and best["loss"] in found.fresh:
+            difference = _cells_ladder(found.fresh[best["loss"]] - found.fresh[loss])
+            versus.append(_versus("validation, fresh seeds", loss, difference))
+    for study in studies:
+        if study.cohort == found.search["cohort"]:
+            tested, against = _tested(found, study, best["loss"])
+            rows += tested
+            versus += against
+    frame = pd.DataFrame(rows)
+    name = NAMES[metric]
+    fresh = found.fresh.get(best["loss"])
+    confirmed = None if fresh is None else _cells_ladder(fresh).estimate
+    drop = (
+        f" On fresh seeds it scored {written(confirmed, '.3f')}, "
+        f"{written(confirmed - searched.estimate, '+.3f')} from what won the search."
+        if confirmed is not None and not math.isnan(confirmed)
+        else " It was not run on fresh seeds (`--confirm-seeds`)."
+    )
+    lucky = (
+        f" With the choosing included, the bootstrap expects {written(optimism[0], '.3f')}."
+        if not math.isnan(optimism[0])
+        else ""
+    )
+    items: list[Item] = [
+        Note(
+            kind="key",
+            body=prose(
+                f"Chosen: **{best['loss']}**, validation {name} "
+                f"**{written(searched.estimate, '.3f')}** as searched. The best of "
+                f"{len(found.configurations)} is partly lucky.{lucky}{drop}"
+            ),
+        ),
+        Table(
+            key="search-verdict",
+            title=f"How good is the chosen configuration? {name}",
+            frame=frame,
+            columns=[
+                Column(key="judged", header="Judged on", wrap=True),
+                Column(key="loss", header="Loss"),
+                Column(key="score", header=name, decimals=3),
+                Column(key="seeds", header="new seeds", group="95 % interval"),
+                Column(key="training", header="+ new training sets", group="95 % interval"),
+                Column(key="trials", header="Trials"),
+            ],
+            caption="First row: the mean that won, optimistic since it was chosen for being high. "
+            "Bootstrap: cells drawn with replacement, the best complete configuration on them "
+            "scored on those not drawn (Tsamardinos et al. 2018). Fresh seeds: the same "
+            "validation parts, seeds that the search never saw. Test: the whole training fold, "
+            "test cases that no configuration was ever judged on; tested once, after the choice. "
+            "Means over cells; validation over cases with a lesion.",
+        ),
+    ]
+    if versus:
+        items.append(
+            Table(
+                key="search-versus",
+                title=f"Chosen configuration minus the others, {name}",
+                frame=pd.DataFrame(versus),
+                columns=[
+                    Column(key="judged", header="Judged on"),
+                    Column(key="loss", header="Other loss"),
+                    Column(key="difference", header="Difference", decimals=3, signed=True),
+                    Column(key="seeds", header="new seeds", group="95 % interval"),
+                    Column(key="training", header="+ new training sets", group="95 % interval"),
+                    Column(key="trials", header="Cells"),
+                ],
+                caption="Paired: same seed and fold, same weights at the start, same cases. An "
+                "interval that holds 0 leaves open which one is better.",
+            )
+        )
+    return items
+
+
+def _versus(judged: str, loss: str, fit: Ladder) -> dict:
+    return {
+        "judged": judged,
+        "loss": loss,
+        "difference": fit.estimate,
+        "seeds": _interval(fit, "L1", rate=False),
+        "training": _interval(fit, "L3", rate=False),
+        "trials": fit.num_cells,
+    }
+
+
+def _tested(found: Found, study: Study, best: str) -> tuple[list[dict], list[dict]]:
+    """Rows of the chosen loss and its comparators on the search's seeds and folds."""
+    metric = list(NAMES).index(found.objective)
+    seeds = [i for i, seed in enumerate(study.seeds) if seed in {s for s, _ in found.cells}]
+    scores = study.last_by_case(study.test)[:, seeds][..., metric]
+    wanted = [best, *(name for name in found.search["comparators"] if name != best)]
+    places = [study.losses.index(name) for name in wanted if name in study.losses]
+    places = [place for place in places if study.done[place][seeds].any()]
+    rows, versus = [], []
+    for place in places:
+        fit = ladder(scores[place], study.fold_of)
+        rows.append(
+            {
+                "judged": "test",
+                "loss": study.losses[place],
+                "score": fit.estimate,
+                "seeds": _interval(fit, "L1"),
+                "training": _interval(fit, "L3"),
+                "trials": f"{int(study.done[place][seeds].sum())} of {len(found.cells)}",
+            }
+        )
+        if study.losses[place] != best and best == study.losses[places[0]]:
+            fit = compare(scores, study.fold_of, places[0], place).fit
+            versus.append(_versus("test", study.losses[place], fit))
+    return rows, versus
+
+
+def _table(found: Found) -> Table:
+    metric = found.objective
+    order = np.argsort(-np.nan_to_num(found.estimate[metric], nan=-np.inf), kind="stable")
+    rows = []
+    for place in order:
+        one = found.configurations[place]
+        error = found.error[metric][place]
+        rows.append(
+            {
+                "loss": one["loss"],
+                **dict(zip(found.fields, found.points[place], strict=True)),
+                "state": "chosen" if place == found.chosen else one["state"],
+                "cells": f"{found.met[place]} of {len(found.cells)}",
+                **{name: float(found.estimate[name][place]) for name in NAMES},
+                "error": float(error),
+                "reason": one["reason"] or "",
+            }
+        )
+    frame = pd.DataFrame(rows)
+    columns = [
+        Column(key="loss", header="Configuration"),
+        Column(key="state", header="State"),
+        Column(key="cells", header="Cells"),
+        *(Column(key=name, header=word, decimals=3, best="max") for name, word in NAMES.items()),
+        Column(key="error", header=f"SE of {NAMES[metric]}", decimals=3),
+    ]
+    if frame["reason"].astype(bool).any():
+        columns.append(Column(key="reason", header="Reason", wrap=True))
+    return Table(
+        key="search-configurations",
+        title="All configurations",
+        frame=frame,
+        columns=columns,
+        caption="Best first. Means over validation cells; of a configuration that did not meet "
+        "all cells, adjusted for which it met. SE: the noise of its own trials, after what the "
+        "cells bring to all. One whose trial failed or diverged is failed, not averaged over the "
+        f"rest. {_count(found)}.",
+    )
+
+
+def _front_figure(found: Found) -> Figure:
+    first, second = found.search["objectives"]
+    frame = front_frame(found)
+    on = frame[frame["front"]]
+    return Figure(
+        key="search-front",
+        narrow=True,
+        title=f"{NAMES[first].capitalize()} against {NAMES[second]}",
+        draw=partial(draw_front, found, frame),
+        data=frame,
+        caption=f"Validation means of the complete configurations. Line: the {len(on)} that no "
+        "other one beats in both. Crosses: standard errors. Chosen to be tested: the one of them "
+        "with the highest DSC.",
+        alt=f"{len(on)} of {len(frame)} complete configurations are on the front.",
+    )
+
+
+def front_frame(found: Found) -> pd.DataFrame:
+    """The complete configurations, and which no other one beats in both objectives."""
+    names = found.search["objectives"]
+    places = np.flatnonzero(found.states == "complete")
+    values = np.stack([found.estimate[name][places] for name in names], 1)
+    front = [
+        not any((other >= own).all() and (other > own).any() for other in values) for own in values
+    ]
+    frame = pd.DataFrame(values, columns=names)
+    for name in names:
+        frame[f"{name}_se"] = found.error[name][places]
+    labels = [found.configurations[place]["loss"] for place in places]
+    return frame.assign(configuration=labels, front=front)
+
+
+# ---------------------------------------------------------------------------------------- drawing
+def _mark(axis: Any, found: Found, x: np.ndarray, y: np.ndarray) -> None:
+    """Configurations by state; size grows with the cells met; the chosen one has a star."""
+    sizes = 8 + 22 * found.met / max(1, len(found.cells))
+    for state, marker in STATE_MARKERS.items():
+        of = found.states == state
+        if of.any():
+            axis.scatter(
+                x[of], y[of], s=sizes[of], marker=marker, color="#ffffff",
+                edgecolors="#16191e", linewidths=0.7, zorder=3,
+            )  # fmt: skip
+    if found.chosen is not None:
+        axis.scatter(
+            x[[found.chosen]], y[[found.chosen]], s=110, marker="*", color="#e76300",
+            edgecolors="#16191e", linewidths=0.7, zorder=4,
+        )  # fmt: skip
+
+
+def draw_plane(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
+    """Two fields: score and standard deviation side by side."""
+    figure, axes = style.panels(1, 2, height=3.3, top=0.5, bottom=0.42, gap_x=0.95, right=0.75)
+    x, y = (np.unique(frame[name]) for name in found.fields)
+    for axis, column, words in (
+        (axes[0, 0], "score", NAMES[metric]),
+        (axes[0, 1], "sd", "standard deviation"),
+    ):
+        values = frame[column].to_numpy().reshape(len(x), len(y)).T
+        filled = axis.contourf(x, y, values, levels=12, cmap="cividis")
+        box = axis.get_position()
+        beside = figure.add_axes((box.x1 + 0.012, box.y0, 0.014, box.height))
+        figure.colorbar(filled, cax=beside)
+        beside.tick_params(labelsize=6, length=0)
+        _mark(axis, found, found.points[:, 0], found.points[:, 1])
+        axis.set_title(words)
+        axis.set_xlabel(found.fields[0])
+        axis.set_ylabel(found.fields[1])
+        axis.set_xlim(*found.search["ranges"][found.fields[0]])
+        axis.set_ylim(*found.search["ranges"][found.fields[1]])
+        axis.grid(False)
+    _states_legend(figure, found)
+    return figure
+
+
+def draw_slices(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
+    """One panel per field, the others held at the chosen configuration's."""
+    number = len(found.fields)
+    figure, axes = style.panels(1, number, height=2.8, top=0.5, gap_x=0.5, left=0.55)
+    for axis, name in zip(axes[0], found.fields, strict=True):
+        own = frame[frame["varied"] == name]
+        axis.fill_between(
+            own[name], own["score"] - 1.96 * own["sd"], own["score"] + 1.96 * own["sd"],
+            color=style.SHADE, linewidth=0,
+        )  # fmt: skip
+        axis.plot(own[name], own["score"], color=STATE_COLOURS["complete"], linewidth=1.5)
+        place = found.fields.index(name)
+        _mark(axis, found, found.points[:, place], found.estimate[metric])
+        axis.set_xlabel(name)
+    axes[0, 0].set_ylabel(NAMES[metric])
+    _states_legend(figure, found)
+    return figure
+
+
+def draw_cost(found: Found) -> Drawing:
+    """A bar per configuration: cells run, and an outline up to all cells."""
+    figure, axes = style.panels(1, 1, height=2.3, top=0.42, left=0.5)
+    axis = axes[0, 0]
+    places = np.arange(1, len(found.configurations) + 1)
+    axis.bar(places, len(found.cells), width=0.8, color=style.SHADE, linewidth=0)
+    for state, colour in STATE_COLOURS.items():
+        of = found.states == state
+        if of.any():
+            axis.bar(places[of], found.begun[of], width=0.8, color=colour, linewidth=0)
+    axis.set_xlim(0.4, len(places) + 0.6)
+    axis.set_ylim(0, len(found.cells) * 1.02)
+    axis.set_xlabel("configuration, in order")
+    axis.set_ylabel("cells")
+    axis.grid(False, axis="x")
+    x = 0.12
+    for state, colour in STATE_COLOURS.items():
+        if (found.states == state).any():
+            width, height = figure.get_size_inches()
+            figure.text(x / width, 1 - 0.15 / height, "■", color=colour, va="center", fontsize=9)
+            figure.text((x + 0.14) / width, 1 - 0.15 / height, state, va="center", fontsize=7)
+            x += 0.4 + 0.07 * len(state)
+    return figure
+
+
+def draw_front(found: Found, frame: pd.DataFrame) -> Drawing:
+    """Every complete configuration, and the front as a line."""
+    first, second = found.search["objectives"]
+    figure, axes = style.panels(1, 1, height=3.0, width=3.6, top=0.15, left=0.55)
+    axis = axes[0, 0]
+    axis.errorbar(
+        frame[first], frame[second], xerr=frame[f"{first}_se"], yerr=frame[f"{second}_se"],
+        fmt="none", ecolor=style.GRID, elinewidth=1,
+    )  # fmt: skip
+    axis.scatter(frame[first], frame[second], s=16, color=STATE_COLOURS["complete"], zorder=3)
+    on = frame[frame["front"]].sort_values(first)
+    axis.plot(on[first], on[second], color=style.INK, linewidth=1, zorder=2)
+    axis.set_xlabel(NAMES[first])
+    axis.set_ylabel(NAMES[second])
+    return figure
+
+
+def _states_legend(figure: Drawing, found: Found) -> None:
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches()
+    x = 0.14
+    shown = [state for state in STATE_MARKERS if (found.states == state).any()]
+    marks = [(STATE_MARKERS[state], state, "#ffffff", 4.5) for state in shown]
+    if found.chosen is not None:
+        marks.append(("*", "chosen", "#e76300", 9))
+    for marker, words, colour, size in marks:
+        figure.add_artist(
+            Line2D(
+                [x / width], [1 - 0.15 / height], transform=figure.transFigure, marker=marker,
+                markersize=size, markerfacecolor=colour, markeredgecolor="#16191e",
+                markeredgewidth=0.7, linestyle="",
+            )
+        )  # fmt: skip
+        figure.text((x + 0.12) / width, 1 - 0.15 / height, words, va="center", fontsize=7)
+        x += 0.42 + 0.066 * len(words)
