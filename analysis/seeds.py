@@ -20,7 +20,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from analysis import style
-from analysis.ladder import Ladder
+from analysis.ladder import Ladder, ladder
 from analysis.output import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
 from analysis.pairs import ROPE, cell_means, compare
 from analysis.scores import Study
@@ -251,6 +251,9 @@ def section(studies: list[Study], rope: float = ROPE) -> Section:
             items.append(Heading(text=study.title))
         scores = study.last_by_case(study.test)[..., 0]
         grid = complete_grid(scores, study.fold_of, study.shown)
+        if len(grid.losses) == 1 and len(grid.seeds) > 1:
+            items += _needed(study, grid, scores, rope)
+            continue
         if len(grid.losses) < 2 or len(grid.seeds) < 2:
             items.append(
                 Note(
@@ -427,18 +430,28 @@ def _cherry_figure(study: Study, grid: Grid) -> Figure:
     )
 
 
-def _needed(study: Study, grid: Grid, scores: np.ndarray, rope: float) -> list[Figure | Note]:
+def _needed(
+    study: Study, grid: Grid, scores: np.ndarray, rope: float
+) -> list[Figure | Table | Note]:
+    """For the two losses with the highest mean; for the mean itself of a single one."""
     means = (grid.values @ grid.weights).mean(1)
     order = np.argsort(-means, kind="stable")
-    best, second = grid.losses[order[0]], grid.losses[order[1]]
-    fit = compare(scores, study.fold_of, best, second).fit
+    best = grid.losses[order[0]]
+    if len(order) > 1:
+        second = grid.losses[order[1]]
+        fit = compare(scores, study.fold_of, best, second).fit
+        names = f"{study.losses[best]} − {study.losses[second]}"
+        what = "For the two losses with the highest mean."
+    else:
+        fit = ladder(scores[best], study.fold_of)
+        names = f"mean of {study.losses[best]}"
+        what = "For the mean of the only loss that was run."
     if np.isnan(fit.components.residual):
         return []
     frame = needed_seeds(fit, len(grid.seeds))
     frame.insert(0, "cohort", study.cohort)
     star = seeds_until_patients_dominate(fit)
     l1 = frame[(frame["rung"] == "L1") & (frame["half_width"] <= rope)]
-    names = f"{study.losses[best]} − {study.losses[second]}"
     enough = (
         f"{many(int(l1['seeds'].min()), 'seed')} would bring the interval for new seeds "
         f"within ±{rope:g}"
@@ -453,23 +466,50 @@ def _needed(study: Study, grid: Grid, scores: np.ndarray, rope: float) -> list[F
     )
     limit = frame.loc[frame["rung"] == "L3", "detectable"].iloc[-1]
     floor = f"{limit:.3f}" if limit == limit else "nothing that two folds could tell"
+    counted = (
+        f"{fit.num_cells} of {len(study.seeds) * len(study.folds)} cells, {fit.num_cases} of "
+        f"{study.num_cases} cases."
+    )
     return [
         Figure(
             key=f"needed-{study.cohort}",
             title=f"How many seeds? {names}, DSC, {study.title}",
             draw=partial(draw_needed, frame, star, rope, len(study.seeds)),
             data=frame,
-            caption=f"For the two losses with the highest mean. Left: half-width of the 95 % "
+            caption=f"{what} Left: half-width of the 95 % "
             "interval; right: smallest true difference found with 80 % power. Grey: "
             f"±{rope:g}. Vertical line: seeds run here. {enough.capitalize()}; {dominate}. "
             f"With {max(FRESH_SEEDS)} seeds and these folds, a claim about new training sets "
             f"still needs a difference of {floor}. (P(A>B) asks for {PAIRS_FOR_WIN_RATE} "
-            f"independent pairs.) {fit.num_cells} of "
-            f"{len(study.seeds) * len(study.folds)} cells, {fit.num_cases} of "
-            f"{study.num_cases} cases.",
+            f"independent pairs.) {counted}",
             alt=f"{enough}; {dominate}.",
-        )
+        ),
+        _rungs_table(study, names, frame, len(grid.seeds), counted, f"{enough}; {dominate}."),
     ]
+
+
+def _rungs_table(
+    study: Study, names: str, frame: pd.DataFrame, run: int, counted: str, answer: str
+) -> Table:
+    """Half-widths for a few numbers of seeds, those run here among them."""
+    shown = sorted({1, 2, 3, 5, 10, 20, 30, run} & set(FRESH_SEEDS))
+    wide = frame.pivot_table(index="seeds", columns="rung", values="half_width", dropna=False)
+    wide = wide.reindex(index=shown, columns=["L1", "L2", "L3"]).reset_index()
+    return Table(
+        key=f"seeds-needed-{study.cohort}",
+        title=f"What more seeds would buy: half-width of the 95 % interval, {names}",
+        frame=wide,
+        columns=[
+            Column(key="seeds", header="Seeds per fold"),
+            *(
+                Column(key=rung, header=RUNG_LINES[rung][0], decimals=4)
+                for rung in ("L1", "L2", "L3")
+            ),
+        ],
+        caption=f"DSC, {study.title}; {many(run, 'seed')} were run. One seed says nothing about "
+        f"others. {counted}",
+        note=answer[0].upper() + answer[1:],
+    )
 
 
 # ---------------------------------------------------------------------------------------- drawing

@@ -130,7 +130,11 @@ DEMO_GRID = PaperGrid(
 
 def main(arguments: Sequence[str]) -> int:
     default = DEMO_GRID if "--demo" in arguments else PaperGrid()
-    grid = command.read_flags(PaperGrid, arguments, default)
+    return run_grid(command.read_flags(PaperGrid, arguments, default))
+
+
+def run_grid(grid: PaperGrid) -> int:
+    """Run the grid, or say what would run; returns the exit status."""
     for flag in ("losses", "seeds"):
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
