@@ -1,6 +1,8 @@
 """Trials on a local Ray: killed, failing, diverging, resumed; one Ray for all tests here."""
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 
 import pandas as pd
@@ -25,6 +27,7 @@ STAND_IN = '''
 """Trains like lesion_core.trial.run, but what happens after epoch 1 depends on the seed."""
 import os, signal, sys
 from pathlib import Path
+import torch
 from lesion_core import trial as real
 from lesion_core.train import Diverged
 
@@ -49,10 +52,12 @@ def run(trial, cohort, *, on_epoch, **arguments):
             print("said on stdout")
             print("said on stderr", file=sys.stderr, flush=True)
             sys.exit("a loss that exits")
+        if trial.seed == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     return real.run(trial, cohort, on_epoch=after, **arguments)
 '''
 
-PLAIN, BREAKS, DIVERGES, KILLED_ONCE, KILLED_ALWAYS, EXITS = range(6)
+PLAIN, BREAKS, DIVERGES, KILLED_ONCE, KILLED_ALWAYS, EXITS, FILLS_THE_GPU = range(7)
 
 
 def trial(seed, **changes):
@@ -84,7 +89,7 @@ def cluster(tmp_path_factory):
 def swept(cluster, tmp_path_factory):
     """Results of one sweep in which everything happens."""
     path = tmp_path_factory.mktemp("swept")
-    trials = [trial(seed) for seed in range(6)]
+    trials = [trial(seed) for seed in range(7)]
     trials.append(trial(PLAIN, loss=LOSSES["dsc"]))
     with Lock(path, "test") as lock:
         cluster.run(
@@ -162,6 +167,13 @@ def test_an_error_of_its_own_fails_a_trial_once_with_reason_and_traceback(swept)
     assert not file(swept, trial(BREAKS), "done.json").exists()
 
 
+def test_a_full_gpu_is_the_trials_own_fault_and_the_hint_says_what_needs_less(swept):
+    failed = json.loads(file(swept, trial(FILLS_THE_GPU), "failed.json").read_text())
+    assert failed["error"].startswith("OutOfMemoryError: CUDA out of memory.")
+    assert "--gpus-per-trial 1" in failed["error"] and "--batch-size" in failed["error"]
+    assert (failed["kind"], failed["attempts"]) == ("error", 1)
+
+
 def test_divergence_is_told_apart(swept):
     assert state(swept, trial(DIVERGES))["status"] == "diverged"
     failed = json.loads(file(swept, trial(DIVERGES), "failed.json").read_text())
@@ -186,6 +198,46 @@ def test_what_a_trial_prints_is_in_its_log_and_exiting_is_a_failure(swept):
 def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
     assert {path.name for path in swept.path.iterdir()} == {"trials", "ray.log"}
     assert "died" in (swept.path / "ray.log").read_text()
+
+
+def test_fewer_checkpoints_cost_epochs_but_no_bit(cluster, lone, tmp_path):
+    """Killed after epoch 1 with checkpoints of every second, it goes on after epoch 0."""
+    seldom = replace(cluster, asked=replace(cluster.asked, checkpoint_every=2))
+    a_trial = trial(KILLED_ONCE, loss=LOSSES["gdsc"])
+    seldom.run(
+        launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path, token=None,
+        tracking=DISABLED, run="stand_in:run",
+    )  # fmt: skip
+    ledger = Ledger(tmp_path)
+    assert "attempt 2, after epoch 0" in file(ledger, a_trial, "log.txt").read_text()
+    alone(lone.path, a_trial)
+    assert_same_bits(ledger, lone, a_trial)
+
+
+def test_images_larger_than_the_object_store_are_refused_before_anything_runs(cluster):
+    small = replace(cluster, nodes=[replace(node, store_bytes=1e5) for node in cluster.nodes])
+    with pytest.raises(ValueError, match=r"(?s)not every machine is fit.*object store .*0.0001 GB"):
+        small.check({"toy": toy_cohort()})
+    cluster.check({"toy": toy_cohort()})
+
+
+def test_tune_forgets_trials_that_have_ended(cluster, tmp_path, monkeypatch):
+    """Or a sweep of 10,000 trials fills the driver's memory."""
+    seen = []
+    forget = launch._forget
+
+    def counting(controller, over):
+        forget(controller, over)
+        seen.append(len(controller.get_trials()))
+
+    monkeypatch.setattr(launch, "_forget", counting)
+    short = replace(SETTINGS, epochs=1)
+    trials = [options.described(trial(20 + seed, settings=short)) for seed in range(12)]
+    cluster.run(
+        launch.Listed(trials), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED
+    )
+    assert len(seen) == 12
+    assert max(seen) <= 2 * cluster.slots + 2  # running, waiting, and what just ended
 
 
 class OneAfterTheOther:
@@ -308,6 +360,40 @@ def test_an_address_where_nothing_answers_is_one_line():
 def test_shares_of_a_gpu_must_be_equal(gpus):
     with pytest.raises(ValueError, match=r"expected 0, 1 or 1/n"):
         Machines(gpus_per_trial=gpus)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own, and a way to make that larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    yield place, lambda: subprocess.run(["mount", "-o", "remount,size=50m", place], check=True)
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
+    cluster, small_disk, capsys
+):
+    place, enlarge = small_disk
+    trials = [options.described(trial(seed, loss=LOSSES["focal1"])) for seed in range(30, 34)]
+
+    def sweep():
+        cluster.run(
+            launch.Listed(trials), {"toy": toy_cohort()}, place, token=None, tracking=DISABLED
+        )
+
+    with pytest.raises(LedgerError, match="No space left on device") as caught:
+        sweep()
+    assert str(place) in str(caught.value) and "\n" not in str(caught.value)
+    names = [trial["name"] for trial in trials]
+    before = Ledger(place).states(names)
+    assert {state["status"] for state in before.values()} <= {"done", "partial", "missing"}
+    enlarge()
+    sweep()
+    assert Ledger(place).missing(names) == []
 
 
 def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):
