@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-cluster lint clean
 
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
@@ -13,6 +13,10 @@ test: .venv/ready
 # Minutes of training or simulation: learning, statistics, kill and resume at length.
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
+
+# Machines of a Ray cluster, killed and cut off; the last part needs root and `ip`.
+test-cluster: .venv/ready
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """How fast is it?  Measures on this machine, against peers, and prints a table.
 
-python sweeps/bench.py [core|report|all] [--device cpu|cuda] [--json FILE]
+python sweeps/bench.py [core|report|sweep|all] [--device cpu|cuda] [--json FILE]
 
 Each part is a file, `bench_core.py` and so on, whose function of the part's name yields rows.
 Only a quiet machine gives numbers worth keeping: the load at the start is printed with the table.
@@ -29,7 +29,7 @@ from sweeps import command
 from sweeps.options import git_commit
 from sweeps.timing import Row, markdown
 
-PARTS = ("report",)
+PARTS = ("report", "sweep")
 """What there is to measure: `bench_NAME.NAME(device)` yields a `Row` after each measurement."""
 
 
@@ -37,7 +37,7 @@ PARTS = ("report",)
 class Bench:
     """Measure on this machine."""
 
-    what: tyro.conf.Positional[Literal["report", "all"]] = "all"
+    what: tyro.conf.Positional[Literal["report", "sweep", "all"]] = "all"
     """What to measure."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""

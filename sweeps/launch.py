@@ -116,9 +116,7 @@ class Cluster:
         Raises:
             ValueError: some are not; with a table of what is wrong.
         """
-        import ray
-
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        alive = {node.node_id for node in _nodes(self.cpus_per_trial, self.gpus_per_trial)}
         found = probe.room(self.nodes, {name: _size(each) for name, each in cohorts.items()})
         found += probe.findings(self.nodes, self.probes, alive)
         if not found:
@@ -180,9 +178,13 @@ class Cluster:
                 snapshot: Any = ray.get(ledger.snapshot.remote(), timeout=30)
             except GetTimeoutError:  # busy with writing
                 return None
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            gpus = sum(node.get("GPU", 0) for node in nodes)
-            return {**snapshot, "nodes": len(nodes), "gpus": gpus}
+            nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
+            return {
+                **snapshot,
+                "nodes": len(nodes),
+                "gpus": sum(node.gpus for node in nodes),
+                "slots": sum(node.slots for node in nodes),
+            }
 
         scratch = tempfile.mkdtemp(prefix="lesion-tune-")
         live = LiveFile(results, token)
@@ -454,7 +456,7 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
     gpus = machines.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if any(node["Resources"].get("GPU", 0) >= 1 for node in alive) else 0.0
-    nodes = [_node(node, machines.cpus_per_trial, gpus) for node in alive]
+    nodes = _nodes(machines.cpus_per_trial, gpus)
     if not any(node.slots for node in nodes):
         resources = [node["Resources"] for node in alive]
         raise ValueError(
@@ -479,18 +481,27 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
     )
 
 
-def _node(node: Mapping[str, Any], cpus_per_trial: int, gpus_per_trial: float) -> Node:
-    resources = node["Resources"]
-    slots = int(resources.get("CPU", 0) // cpus_per_trial)
-    if gpus_per_trial:
-        slots = min(slots, int(resources.get("GPU", 0) / gpus_per_trial + 1e-6))
-    return Node(
-        node_id=node["NodeID"],
-        address=node["NodeManagerAddress"],
-        gpus=resources.get("GPU", 0),
-        store_bytes=resources.get("object_store_memory", 0),
-        slots=slots,
-    )
+def _nodes(cpus_per_trial: int, gpus_per_trial: float) -> list[Node]:
+    """Those that are alive."""
+    import ray
+
+    nodes = []
+    for node in ray.nodes():
+        resources = node["Resources"]
+        slots = int(resources.get("CPU", 0) // cpus_per_trial)
+        if gpus_per_trial:
+            slots = min(slots, int(resources.get("GPU", 0) / gpus_per_trial + 1e-6))
+        if node["Alive"]:
+            nodes.append(
+                Node(
+                    node_id=node["NodeID"],
+                    address=node["NodeManagerAddress"],
+                    gpus=resources.get("GPU", 0),
+                    store_bytes=resources.get("object_store_memory", 0),
+                    slots=slots,
+                )
+            )
+    return nodes
 
 
 def _size(cohort: LoadedCohort) -> int:

@@ -224,6 +224,15 @@ def request(
     }
 
 
+def refuse_fleeting(results: Path) -> None:
+    """Raises ValueError for a folder that Ray deletes: a job runs in a copy of what was sent."""
+    if "working_dir_files" in results.resolve().parts:
+        raise ValueError(
+            f"--results {results}: that is in the job's copy of the code, which Ray deletes; give "
+            "a folder on the head's disk that stays, such as --results /data/results/paper_grid"
+        )
+
+
 def described(trial: Trial) -> dict[str, Any]:
     """What trial.json says of a trial (but the schema version)."""
     return trial.row() | {"config": json.loads(json.dumps(trial.to_dict()))}

@@ -34,6 +34,8 @@ class Progress:
     """Machines of the cluster."""
     gpus: float = 0.0
     """GPUs of the cluster."""
+    slots: int | None = None
+    """Trials that fit on the machines that are there now."""
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by name."""
@@ -51,6 +53,7 @@ class Progress:
         self.failed |= snapshot["failed"]
         self.running = dict(snapshot["running"])
         self.nodes, self.gpus = snapshot["nodes"], snapshot["gpus"]
+        self.slots = snapshot["slots"]
         self.epochs_trained = max(self.epochs_trained, snapshot["epochs_trained"])
         if self.first_epoch_at is None and self.running:
             self.first_epoch_at = time.monotonic()
@@ -108,6 +111,8 @@ class Progress:
         if self.nodes > 1:
             at_work = {state["worker"].partition(":")[0] for state in self.running.values()}
             parts.append(f"{len(at_work)}/{self.nodes} machines")
+        if self.slots == 0:
+            parts.append("waiting for a machine that a trial fits on")
         return parts
 
     @property

@@ -104,6 +104,7 @@ class Sweep:
             ValueError: the folder holds another sweep, or is in use; no such cluster or data.
             LedgerError: the folder cannot be written.
         """
+        options.refuse_fleeting(self.results)
         tracking = Tracking.decide(wandb, self.results)
         with Lock(self.results, options.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)

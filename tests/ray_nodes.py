@@ -73,11 +73,13 @@ class Machine:
             )  # fmt: skip
 
     def worker_processes(self) -> list[int]:
-        """Those that run trials: Ray names them by what they do."""
+        """Those that run trials: Ray names its processes by what they do."""
+        others = ("Keeper", "IDLE", "Agent")
         return [
-            number for number, line in marked(self.mark).items()
-            if line.startswith("ray::") and "Keeper" not in line and "IDLE" not in line
-        ]  # fmt: skip
+            number
+            for number, line in marked(self.mark).items()
+            if line.startswith("ray::") and not any(other in line for other in others)
+        ]
 
     def kill(self) -> None:
         kill_marked(self.mark)
@@ -94,49 +96,56 @@ class Machines:
         self.environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2,
             "RAY_worker_niceness": "0",  # tests wait for them
             "RAY_USAGE_STATS_ENABLED": "0",
             "TMPDIR": str(self.folder),
             **environment,
         }
-        (self.folder / "token").write_text(uuid.uuid4().hex * 2)
         self.started: list[Machine] = []
+        self._drivers: list[str] = []
 
     def __enter__(self) -> Machines:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for mark in self._drivers:
+            kill_marked(mark)
         for machine in self.started:
             machine.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def head(self, num_cpus: int = 0, *arguments: str) -> Machine:
-        return self._start(
-            "--head", f"--port={self.port}", "--node-ip-address=127.0.0.1",
-            f"--temp-dir={self.folder}/{len(self.started)}", "--include-dashboard=false",
-            f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}", *arguments,
+        return self.start(
+            "127.0.0.1", num_cpus, "--head", f"--port={self.port}", "--include-dashboard=false",
+            f"--temp-dir={self.folder}/{len(self.started)}", *arguments,
         )  # fmt: skip
 
     def add(self, num_cpus: int = 1, *arguments: str) -> Machine:
-        return self._start(
-            f"--address={self.address}", "--node-ip-address=127.0.0.1",
-            f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}", *arguments,
-        )  # fmt: skip
+        return self.start("127.0.0.1", num_cpus, f"--address={self.address}", *arguments)
 
-    def _start(self, *arguments: str) -> Machine:
+    def start(
+        self, own_address: str, num_cpus: int, *arguments: str, prefix: Sequence[str] = ()
+    ) -> Machine:
         log = self.folder / f"start-{len(self.started)}.log"
-        self.started.append(machine := Machine(arguments, self.environment, log))
+        resources = [f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}"]
+        arguments = (f"--node-ip-address={own_address}", *resources, *arguments)
+        self.started.append(machine := Machine(arguments, self.environment, log, prefix))
         deadline = time.monotonic() + 120
         while "Ray runtime started" not in log.read_text():
             assert machine.process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         return machine
 
-    def drive(self, command: Sequence[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
-        """A driver as a process of its own."""
+    def drive(
+        self, command: Sequence[str], cwd: Path, prefix: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """A driver as a process of its own, which ends with the others."""
+        mark = uuid.uuid4().hex
+        self._drivers.append(mark)
         return subprocess.Popen(
-            [sys.executable, *command], cwd=cwd, env=self.environment | environment, text=True,
+            [*prefix, sys.executable, *command], cwd=cwd, text=True,
+            env=self.environment | environment | {MARK: mark},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip

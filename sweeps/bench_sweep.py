@@ -1,0 +1,283 @@
+"""What a sweep costs besides training: per trial, at its start, and when there is nothing to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps import launch, options
+from sweeps.options import ROOT, Machines
+from sweeps.timing import Row
+from sweeps.tracking import Tracking
+
+if TYPE_CHECKING:
+    from lesion_core.trial import Trial
+
+NUM_SHORT, NUM_TINY = 250, 10_000
+SECONDS_OF_A_LONG_TRIAL = 60.0
+CHECKPOINT = bytes(35_000_000)
+"""As large as that of the paper's network with Adam."""
+
+UNTRACKED = Tracking(mode="disabled", group="bench")
+
+
+def sweep(device: str) -> Iterator[Row]:
+    """Stand-ins for training on a Ray of this machine; the commands as their users give them.
+
+    Nothing here runs on a GPU, whatever the device.
+    """
+    with tempfile.TemporaryDirectory(prefix="lesion-bench-") as scratch:
+        place = Path(scratch)
+        with launch.connected(Machines(quiet=True, gpus_per_trial=0)) as cluster:
+            yield from _short(cluster, place / "short")
+            yield from _long(cluster, place / "long")
+            yield from _many(cluster, place / "many")
+        yield from _commands(place)
+
+
+# ---------------------------------------------------------------------- stand-ins for trial.run
+def nothing(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> dict:
+    """Reports epochs 0 and 1 of one case, and all that a trial must leave; trains nothing."""
+    for epoch in range(trial.settings.epochs + 1):
+        on_epoch(_report(trial, epoch, b"checkpoint"))
+    return _summary(trial)
+
+
+def a_minute(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> dict:
+    """Sleeps where a trial trains, for a minute in all; its checkpoints are of the real size."""
+    for epoch in range(trial.settings.epochs + 1):
+        time.sleep(SECONDS_OF_A_LONG_TRIAL / (trial.settings.epochs + 1))
+        on_epoch(_report(trial, epoch, CHECKPOINT))
+    return _summary(trial)
+
+
+def _report(trial: Trial, epoch: int, checkpoint: bytes) -> Any:
+    from lesion_core import results
+    from lesion_core.trial import EpochReport, Final
+
+    def row(schema: Any, **values: Any) -> dict[str, Any]:
+        return dict.fromkeys(schema.names) | trial.identity | {"epoch": epoch} | values
+
+    final = None
+    if epoch == trial.settings.epochs:
+        final = Final(
+            lesions=[row(results.LESIONS, case="a")],
+            histograms=[row(results.HISTOGRAMS, case="a", lesion=[1], background=[2])],
+            slices=[row(results.SLICES, case="a", prediction=b"\x01")],
+            model=checkpoint,
+        )
+    counts = {"split": "test", "scope": "image", "case": "a", "tp": 1, "fp": 1, "fn": 1, "tn": 1}
+    return EpochReport(
+        epoch=epoch,
+        cases=[row(results.CASES, **counts)],
+        epochs=row(results.EPOCHS, seconds_train=0.0, seconds_evaluate=0.0),
+        checkpoint=checkpoint,
+        final=final,
+    )
+
+
+def _summary(trial: Trial) -> dict[str, Any]:
+    return {"epochs_done": trial.settings.epochs, "seconds": 0.0, "host": "", "device": "none"}
+
+
+# ------------------------------------------------------------------------------------ the sweeps
+def _trials(number: int, epochs: int) -> list[Mapping[str, Any]]:
+    from lesion_core.losses import LOSSES
+    from lesion_core.train import TrainSettings
+    from lesion_core.trial import Trial
+
+    first = Trial(
+        cohort="none",
+        fingerprint="0" * 64,
+        loss=LOSSES["xent"],
+        seed=0,
+        fold=0,
+        num_folds=2,
+        settings=TrainSettings(epochs=epochs),
+    )
+    return [
+        options.described(dataclasses.replace(first, seed=seed, fold=seed % 2))
+        for seed in range(number)
+    ]
+
+
+def _run(cluster: launch.Cluster, supply: launch.Supply, results: Path, stand_in: str) -> float:
+    """Seconds, from the first trial asked for to the last in the ledger."""
+    from lesion_core.images import LoadedCohort
+
+    none = LoadedCohort(name="none", channels=(), images=[], fingerprint="0" * 64)
+    begun = time.monotonic()
+    cluster.run(
+        supply,
+        {"none": none},
+        results,
+        token=None,
+        tracking=UNTRACKED,
+        run=f"sweeps.bench_sweep:{stand_in}",
+    )
+    return time.monotonic() - begun
+
+
+def _short(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
+    listed = launch.Listed(_trials(NUM_SHORT, epochs=1))
+    seconds = _run(cluster, listed, results, "nothing")
+    note = f"{cluster.slots} at a time, 2 epochs of 1 case each, start of the workers included"
+    yield Row(what=f"{NUM_SHORT} trials that train nothing", value=seconds, most=15, note=note)
+
+
+def _long(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
+    rounds = 2
+    listed = launch.Listed(_trials(rounds * cluster.slots, epochs=25))
+    seconds = _run(cluster, listed, results, "a_minute")
+    overhead = seconds / (rounds * SECONDS_OF_A_LONG_TRIAL) - 1
+    yield Row(
+        what="overhead of trials of a minute",
+        value=100 * overhead,
+        unit="%",
+        most=3,
+        note=f"{rounds * cluster.slots} trials, {cluster.slots} at a time, checkpoints of 35 MB",
+    )
+
+
+class _Watched(launch.Listed):
+    """Notes this process's memory whenever another thousand trials have ended."""
+
+    def __init__(self, trials: list[Mapping[str, Any]]) -> None:
+        super().__init__(trials)
+        self.ended_at: list[float] = []
+        self.memory_mb: dict[int, float] = {}
+
+    def ended(self, name: str) -> None:
+        self.ended_at.append(time.monotonic())
+        if len(self.ended_at) % 1000 == 0:
+            self.memory_mb[len(self.ended_at)] = _memory_mb()
+
+
+def _many(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
+    watched = _Watched(_trials(NUM_TINY, epochs=1))
+    seconds = _run(cluster, watched, results, "nothing")
+    yield Row(
+        what=f"each of {NUM_TINY} trials that train nothing",
+        value=1000 * seconds / NUM_TINY,
+        unit="ms",
+        note=f"{cluster.slots} at a time; 13 flushed files each in the ledger",
+    )
+    ends = watched.ended_at
+    yield Row(
+        what="the last thousand against the first",
+        value=(ends[-1] - ends[-1000]) / (ends[1000] - ends[1]),
+        unit="times longer",
+    )
+    yield Row(
+        what="growth of the driver from trial 1,000 to the last",
+        value=watched.memory_mb[NUM_TINY] - watched.memory_mb[1000],
+        unit="MB",
+        most=50,
+        note=f"from {watched.memory_mb[1000]:.0f} MB",
+    )
+
+
+def _memory_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+# ---------------------------------------------------------------------------------- the commands
+def _commands(place: Path) -> Iterator[Row]:
+    from tests.tiny import write_lit_cohort
+
+    write_lit_cohort(place / "data", range(1, 11))
+    seeds = [str(seed) for seed in range(2000)]
+    seconds = _command(place, "--losses", "xent", "--seeds", *seeds, "--dry-run")
+    yield Row(what="--dry-run of 10,000 trials, nothing done yet", value=seconds, most=5)
+    _finish(place)
+    seconds = _command(place, "--losses", *LOSSES, "--seeds", *seeds[:10], "--no-report")
+    yield Row(what="a finished sweep of 350 trials, given again", value=seconds, most=5)
+    yield from _first_trial(place)
+
+
+LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
+SMALL = ("--patch-size", "8", "--filters", "8", "16")
+
+
+def _command(place: Path, *flags: str) -> float:
+    """Seconds of a command, from the shell to the shell."""
+    line = [sys.executable, str(ROOT / "sweeps" / "paper_grid.py"), *flags, "--wandb", "disabled"]
+    begun = time.monotonic()
+    subprocess.run(line, cwd=place, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - begun
+
+
+def _finish(place: Path) -> None:
+    """A ledger in which 350 trials of `_command`'s grid are done, with tables of the real size."""
+    from lesion_core import results
+    from sweeps.ledger import Ledger
+    from sweeps.options import Data
+    from sweeps.paper_grid import PaperGrid
+
+    grid = PaperGrid(data=place / "data", losses=LOSSES, seeds=tuple(range(10)))
+    data = [Data.of(cohort, grid.data) for cohort in grid.cohort_objects()]
+    ledger = Ledger(place / "results" / "paper_grid")
+    trials = grid.trials(data)
+    ledger.ask(options.request(trials, data, grid.settings(), grid.folds))
+    for trial in trials:
+        ledger.begin(options.described(trial))
+        folder = ledger.path / "trials" / trial.name
+        reports = [_report(trial, epoch, b"model") for epoch in range(trial.settings.epochs + 1)]
+        cases = [report.cases[0] | {"case": f"c{n}"} for report in reports for n in range(108)]
+        results.write_table(folder / "cases.parquet", cases, results.CASES)
+        epochs = [report.epochs for report in reports]
+        results.write_table(folder / "epochs.parquet", epochs, results.EPOCHS)
+        for file in ("lesions", "histograms", "slices"):
+            rows = getattr(reports[-1].final, file)
+            results.write_table(folder / f"{file}.parquet", rows, results.TABLES[f"{file}.parquet"])
+        results.write_bytes(folder / results.MODEL, b"model")
+        ledger.done(trial.name, _summary(trial))
+
+
+def _first_trial(place: Path) -> Iterator[Row]:
+    """Of 60 cases of the WMH data's size, which were read before."""
+    from lesion_core.cohorts import cohort_named
+    from lesion_core.images import load_cohort
+
+    _write_large_cohort(place / "large", 60)
+    load_cohort(cohort_named("lit", (), place / "large"), place / "large")
+    flags = ["--data", "large", "--results", "first", "--losses", "xent", "--seeds", "1"]
+    line = [sys.executable, str(ROOT / "sweeps" / "paper_grid.py"), *flags, "--wandb", "disabled"]
+    begun = time.monotonic()
+    process = subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL)
+    while not any((place / "first").glob("trials/*/progress.json")):
+        if process.poll() is not None:
+            raise RuntimeError("the sweep ended before its first trial began")
+        time.sleep(0.05)
+    seconds = time.monotonic() - begun
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    yield Row(
+        what="from the command to the first trial, 60 cases from the cache", value=seconds, most=20
+    )
+
+
+def _write_large_cohort(data: Path, num_cases: int) -> None:
+    import numpy as np
+
+    from tests.tiny import write_case
+
+    shape = (200, 220, 60)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 1000, shape).astype(np.int16)
+    brain = np.zeros(shape, dtype=bool)
+    brain[20:-20, 20:-20, 5:-5] = True
+    lesion = np.zeros(shape, dtype=bool)
+    lesion[80:90, 80:90, 20:25] = True
+    for number in range(num_cases):
+        channels = {"baseline_flair": image + np.int16(number), "followup_flair": image}
+        write_case(data / "lit" / f"patient{number + 1:02d}", channels, lesion, brain)
