@@ -46,6 +46,10 @@ class Keeper(Ledger):
             self._running[trial["name"]] = {"epoch": epoch, "worker": worker, "since": time.time()}
         return begun
 
+    def lost(self, name: str) -> None:
+        """Its worker is gone; it waits for another."""
+        self._running.pop(name, None)
+
     def epoch(self, name: str, report: Mapping[str, Any], attempt: int | None = None) -> None:
         super().epoch(name, report, attempt)
         self._epochs_trained += report["epoch"] > 0

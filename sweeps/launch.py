@@ -244,6 +244,11 @@ class Cluster:
                 over.add(trial)
                 here.supply.ended(_name(trial))
 
+            def on_trial_recover(
+                self, iteration: int, trials: list, trial: Any, **info: Any
+            ) -> None:
+                shared["keeper"].lost.remote(_name(trial))
+
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 over.add(trial)
                 _record_loss(shared, trial, retries)
