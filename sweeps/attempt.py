@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from sweeps.ledger import LedgerError, NotTheTrialsFault
@@ -91,8 +92,8 @@ def attempt(
         except (Exception, SystemExit) as error:  # whatever it is, it is this trial's own
             traceback.print_exc()
             output.deliver()
-            if _gpu_is_lost(device):
-                raise NotTheTrialsFault(f"the GPU cannot be used any more: {error}") from error
+            if lost := _lost(device):
+                raise NotTheTrialsFault(f"{lost}: {error}") from error
             ledger.failed(trial, _failure(error, reached + 1), number)
             _finish(tracked, ledger, failed=True)
             return False
@@ -160,18 +161,22 @@ def _failure(error: BaseException, epoch: int) -> dict[str, Any]:
     }
 
 
-def _gpu_is_lost(device: str) -> bool:
-    """Some errors leave a process without CUDA, so that its next trials would fail as well."""
+def _lost(device: str) -> str | None:
+    """What this process has lost, so that its next trials would fail as well."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # a cleaner of /tmp, or Ray itself
+        return "the folder with this worker's code was deleted"
     if device != "cuda":
-        return False
+        return None
     import torch
 
     try:
         torch.cuda.empty_cache()
         torch.zeros(1, device=device).item()
-    except RuntimeError:
-        return True
-    return False
+    except RuntimeError:  # some errors leave a process without CUDA
+        return "the GPU cannot be used any more"
+    return None
 
 
 def _finish(tracked: Run, ledger: LedgerCalls, *, failed: bool) -> None:

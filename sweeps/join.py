@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -154,6 +155,9 @@ def stage(modules: Sequence[str]) -> Path:
     import importlib.util
 
     staged = Path(tempfile.mkdtemp(prefix="lesion-code-"))
+    # Ray names a package by its content, and deletes it with the job that brought it: also under
+    # the workers of the next one, if that brought the same.
+    (staged / ".driver").write_text(secrets.token_hex(8))
     for package in ("lesion_core", "sweeps"):
         shutil.copytree(ROOT / package, staged / package, ignore=_NO_CACHES)
     for top in dict.fromkeys(module.partition(".")[0] for module in modules):

@@ -267,7 +267,9 @@ class Display(threading.Thread):
                 duration(time.time() - state["since"]),
                 state["worker"].partition(":")[0],
             )
-        parts: list[Any] = [ProgressBar(total=total, completed=ended), Text(progress.line()), table]
+        bar = Table.grid()  # by itself, it leaves no line for what follows
+        bar.add_row(ProgressBar(total=total, completed=ended, width=60))
+        parts: list[Any] = [bar, Text(progress.line(), overflow="fold"), table]
         if len(progress.running) > 20:
             parts.append(Text(f"and {len(progress.running) - 20} more"))
         if progress.last_failure:

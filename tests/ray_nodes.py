@@ -127,15 +127,21 @@ class Machines:
     def start(
         self, own_address: str, num_cpus: int, *arguments: str, prefix: Sequence[str] = ()
     ) -> Machine:
-        log = self.folder / f"start-{len(self.started)}.log"
         resources = [f"--num-cpus={num_cpus}", f"--object-store-memory={STORE}"]
         arguments = (f"--node-ip-address={own_address}", *resources, *arguments)
-        self.started.append(machine := Machine(arguments, self.environment, log, prefix))
-        deadline = time.monotonic() + 120
-        while "Ray runtime started" not in log.read_text():
-            assert machine.process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        return machine
+        deadline = time.monotonic() + 300
+        while True:  # Ray itself gives up after 30 s, which a busy machine can need
+            log = self.folder / f"start-{len(self.started)}.log"
+            self.started.append(machine := Machine(arguments, self.environment, log, prefix))
+            while "Ray runtime started" not in (said := log.read_text()):
+                assert time.monotonic() < deadline, said
+                if machine.process.poll() is not None:
+                    assert "timed out during startup" in said, said
+                    machine.kill()
+                    break
+                time.sleep(0.1)
+            else:
+                return machine
 
     def drive(
         self, command: Sequence[str], cwd: Path, prefix: Sequence[str] = (), **environment: str

@@ -174,6 +174,16 @@ def test_a_full_gpu_is_the_trials_own_fault_and_the_hint_says_what_needs_less(sw
     assert (failed["kind"], failed["attempts"]) == ("error", 1)
 
 
+def test_a_worker_without_its_folder_is_to_blame_not_the_trial(tmp_path, monkeypatch):
+    """Ray, or whatever cleans /tmp, may delete it; whatever fails then says nothing of the loss."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(attempt.NotTheTrialsFault, match="code was deleted"):
+        alone(tmp_path / "results", trial(PLAIN), run="no_such_module:run")
+    assert state(Ledger(tmp_path / "results"), trial(PLAIN))["status"] == "partial"
+
+
 def test_divergence_is_told_apart(swept):
     assert state(swept, trial(DIVERGES))["status"] == "diverged"
     failed = json.loads(file(swept, trial(DIVERGES), "failed.json").read_text())
