@@ -6,8 +6,9 @@ Images are predicted window by window, overlapping windows averaged as probabili
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from lesion_core.metrics import (
 )
 from lesion_core.patches import Patches, Volumes
 from lesion_core.results import CASES, NUM_BINS
-from lesion_core.train import LossFunction, TrainSettings, autocast, batches
+from lesion_core.train import LossFunction, TrainSettings, autocast, batches, convolutions
+
+T = TypeVar("T")
 
 THRESHOLD = 0.5
 SURE = 0.9
@@ -89,10 +92,9 @@ def evaluate(
     apart = set(held_out)
     plans = [_Plan.of(volumes, index, index in apart, settings) for index in range(len(images))]
     out = Evaluation([], [], [], [])
-    predicted = _predict(network, volumes, [plan.patches for plan in plans], settings)
-    for plan, image, (logits, target) in zip(plans, images, predicted, strict=True):
-        windows = torch.sigmoid(logits[: plan.num_windows])
-        probability = volumes.grids[plan.index].stitch(windows).cpu().numpy()
+    scored_there = _scored(network, loss, volumes, images, plans, settings)
+    for plan, image, fetch in _one_behind(scored_there):
+        probability, *patches = fetch()
         row = dict.fromkeys(CASES.names)
         row |= {"case": image.case, "site": image.site, "voxel_mm3": image.voxel_mm3}
         row |= {"split": split if plan.is_held_out else "train"}
@@ -101,15 +103,7 @@ def evaluate(
             scored |= _describe(image, probability, out)
         out.cases.append(scored)
         if not plan.is_held_out:
-            # Mirrored patches are turned back, so that padding lies where the others have it.
-            mirrored = plan.rows >= plan.num_windows
-            axis = image.left_right_axis + 1
-            inside = (slice(None), *volumes.grids[plan.index].inside_window)
-            own, reference = (
-                torch.cat([part[~mirrored], part[mirrored].flip(axis)])[inside]
-                for part in (logits[plan.rows], target[plan.rows])
-            )
-            out.cases.append(row | {"scope": "patch"} | _patch_counts(own, reference, loss))
+            out.cases.append(row | {"scope": "patch"} | _patch_row(*patches))
     return out
 
 
@@ -122,22 +116,69 @@ class _Plan:
     patches: Patches
     num_windows: int
     rows: Tensor
-    """Which of the patches are training patches."""
+    """Which of the windows are training patches."""
 
     @staticmethod
     def of(volumes: Volumes, index: int, is_held_out: bool, settings: TrainSettings) -> _Plan:
-        windows = volumes.windows(index)
-        if is_held_out:
-            return _Plan(index, True, windows, len(windows), torch.zeros(0, dtype=torch.int64))
-        rows = np.flatnonzero(volumes.has_lesion(windows))
-        patches = windows
-        if settings.flip and len(rows):
-            chosen = windows[rows]
-            mirrored = Patches(chosen.image, chosen.start, np.ones(len(rows), dtype=bool))
-            patches = Patches.join([windows, mirrored])
-            rows = np.concatenate([rows, len(windows) + np.arange(len(rows))])
-        rows = torch.from_numpy(rows).to(volumes.device)
-        return _Plan(index, False, patches, len(windows), rows)
+        patches = windows = volumes.windows(index)
+        rows = volumes.with_lesion(index)[: 0 if is_held_out else None]
+        if settings.flip:
+            patches = Patches.join([windows, windows[rows].mirrored])
+        return _Plan(index, is_held_out, patches, len(windows), rows)
+
+
+Fetch = Callable[[], list[np.ndarray]]
+
+
+def _scored(
+    network: nn.Module,
+    loss: LossFunction,
+    volumes: Volumes,
+    images: Sequence[Image],
+    plans: Sequence[_Plan],
+    settings: TrainSettings,
+) -> Iterator[tuple[_Plan, Image, Fetch]]:
+    """What the device has to say of each image: its probabilities, and the sums over patches."""
+    predicted = _predict(network, volumes, [plan.patches for plan in plans], settings)
+    for plan, image, (logits, target) in zip(plans, images, predicted, strict=True):
+        grid = volumes.grids[plan.index]
+        found = [grid.stitch(torch.sigmoid(logits[: plan.num_windows]))]
+        if not plan.is_held_out and len(plan.rows):
+            # Mirrored patches are turned back, so that padding lies where the others have it.
+            axis = image.left_right_axis + 1
+            inside = (slice(None), *grid.inside_window)
+            own, reference = (
+                torch.cat([part[plan.rows], part[plan.num_windows :].flip(axis)])[inside]
+                for part in (logits, target)
+            )
+            found += _patch_counts(own, reference, loss)
+        yield plan, image, _to_host(found)
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each once the next one is under way: a GPU works while its rows are made."""
+    waiting: list[T] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
+
+
+def _to_host(tensors: Sequence[Tensor]) -> Fetch:
+    """Begins to copy them; to be called where they are needed, which waits for these alone."""
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.numpy() for tensor in tensors]
+    copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def fetch() -> list[np.ndarray]:
+        copied.synchronize()
+        return [copy.numpy() for copy in copies]
+
+    return fetch
 
 
 def _predict(
@@ -167,7 +208,7 @@ def _logits(
     """Targets and float32 logits, ``[B, p, p, p]`` each, batch by batch."""
     for batch in batches(patches, batch_size):
         inputs, target = volumes.gather(batch)
-        with autocast(volumes.device, precision):
+        with convolutions(precision), autocast(volumes.device, precision):
             logits = network(inputs)
         yield target[:, 0], logits[:, 0].float()
 
@@ -208,24 +249,37 @@ def image_counts(image: Image, probability: np.ndarray) -> dict[str, int]:
     }
 
 
-def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> dict[str, float | int]:
-    """Counts summed over patches ``[n, p, p, p]``, and sums of per-patch rates where defined."""
-    if not len(logits):  # a training image without lesions has no patches
-        sums = {f"patch_{name}_sum": 0.0 for name in ("dice", "sensitivity", "precision")}
-        numbers = {f"patch_{name}_n": 0 for name in ("dice", "sensitivity", "precision")}
-        zeros = dict.fromkeys(["tp", "fp", "fn", "tn", "fp_masked", "fp_sure", "fn_sure"], 0)
-        return zeros | sums | numbers | {"n_patch": 0}
+def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> list[Tensor]:
+    """Of patches ``[n, p, p, p]``: counts (tp, fp, fn, tn) of each ``[4, n]``, confidently wrong
+    voxels of all (false positive, false negative) ``[2]``, and the loss."""
     probability = torch.sigmoid(logits)
     prediction = probability >= THRESHOLD
-    voxels = (1, 2, 3)
-    tp = (prediction & target).sum(voxels)
-    fp = (prediction & ~target).sum(voxels)
-    fn = (~prediction & target).sum(voxels)
-    tn = (~prediction & ~target).sum(voxels)
-    fp_sure = (~target & (probability >= SURE)).sum()
-    fn_sure = (target & (probability <= 1 - SURE)).sum()
+    counts = [
+        part.sum((1, 2, 3))
+        for part in (
+            prediction & target,
+            prediction & ~target,
+            ~prediction & target,
+            ~prediction & ~target,
+        )
+    ]
+    sure = [
+        (~target & (probability >= SURE)).sum(),
+        (target & (probability <= 1 - SURE)).sum(),
+    ]
     value = loss(logits[:, None], target[:, None].float())
-    tp, fp, fn, tn = (count.cpu().numpy() for count in (tp, fp, fn, tn))
+    return [torch.stack(counts), torch.stack(sure), value]
+
+
+def _patch_row(
+    counts: np.ndarray | None = None,
+    sure: np.ndarray | None = None,
+    value: np.ndarray | None = None,
+) -> dict[str, float | int]:
+    """Counts summed over patches, and sums of per-patch rates where defined."""
+    if counts is None:  # a training image without lesions has no patches
+        counts, sure = np.zeros((4, 0), dtype=np.int64), np.zeros(2, dtype=np.int64)
+    tp, fp, fn, tn = counts
     # Every training patch holds a lesion voxel, so all three rates are defined; precision is 0
     # where nothing is predicted (results.rates).
     rates = {
@@ -239,13 +293,12 @@ def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> dict[st
         "fn": int(fn.sum()),
         "tn": int(tn.sum()),
         "fp_masked": int(fp.sum()),
-        "fp_sure": int(fp_sure),
-        "fn_sure": int(fn_sure),
+        "fp_sure": int(sure[0]),
+        "fn_sure": int(sure[1]),
         "n_patch": len(tp),
         **{f"patch_{name}_sum": float(rate.sum()) for name, rate in rates.items()},
         **{f"patch_{name}_n": len(rate) for name, rate in rates.items()},
-        "loss_value": float(value),
-    }
+    } | ({} if value is None else {"loss_value": float(value)})
 
 
 def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[str, float]:

@@ -94,23 +94,30 @@ class Grid:
 
 @dataclass(frozen=True)
 class Patches:
-    """Where to cut: parallel arrays of image number, first voxel (padded grid) and flip."""
+    """Where to cut: parallel tensors, on the device of the volumes that are cut."""
 
-    image: np.ndarray  # int64 [n]
-    start: np.ndarray  # int64 [n, 3]
-    flip: np.ndarray  # bool [n]: mirrored along the image's left-right axis
+    image: Tensor
+    """Number of the image.  int64 ``[n]``"""
+    start: Tensor
+    """First voxel on the padded grid.  int64 ``[n, 3]``"""
+    flip: Tensor
+    """Whether to mirror along the image's left-right axis.  bool ``[n]``"""
 
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, index: np.ndarray | slice) -> Patches:
+    def __getitem__(self, index: Tensor | slice) -> Patches:
         return Patches(self.image[index], self.start[index], self.flip[index])
+
+    @property
+    def mirrored(self) -> Patches:
+        return Patches(self.image, self.start, ~self.flip)
 
     @staticmethod
     def join(parts: Sequence[Patches]) -> Patches:
         return Patches(
             *(
-                np.concatenate([getattr(part, name) for part in parts])
+                torch.cat([getattr(part, name) for part in parts])
                 for name in ("image", "start", "flip")
             )
         )
@@ -150,6 +157,8 @@ class Volumes:
         self._offset = torch.from_numpy(ends - sizes.prod(axis=1)).to(self.device)
         self._strides = torch.from_numpy(strides).to(self.device)
         self._left_right = torch.tensor(list(left_right_axes)).to(self.device)
+        self._windows = [self._grid_windows(index) for index in range(len(voxels))]
+        self._with_lesion: dict[int, Tensor] = {}
 
     @staticmethod
     def of(
@@ -166,28 +175,26 @@ class Volumes:
 
     def windows(self, index: int) -> Patches:
         """All windows of one image, unflipped, in the order that its grid stitches."""
-        start = self.grids[index].windows()
-        return Patches(np.full(len(start), index), start, np.zeros(len(start), dtype=bool))
+        return self._windows[index]
 
-    def has_lesion(self, patches: Patches) -> np.ndarray:
-        """Which patches hold at least one lesion voxel.  ``bool [n]``"""
-        found = [
-            self._lesion.index_select(0, self._index(part)).view(len(part), -1).any(dim=1)
-            for part in (patches[at : at + 64] for at in range(0, len(patches), 64))
-        ]
-        return torch.cat(found).cpu().numpy()
+    def with_lesion(self, index: int) -> Tensor:
+        """Which windows of one image hold at least one lesion voxel.  ``int64 [m]``, ascending."""
+        if index not in self._with_lesion:  # asked for once per epoch
+            windows = self.windows(index)
+            found = [
+                self._lesion.index_select(0, self._index(part)).view(len(part), -1).any(dim=1)
+                for part in (windows[at : at + 64] for at in range(0, len(windows), 64))
+            ]
+            self._with_lesion[index] = torch.nonzero(torch.cat(found))[:, 0]
+        return self._with_lesion[index]
 
     def training_patches(self, indices: Sequence[int], flip: bool) -> Patches:
         """The windows with lesion voxels of these images; with ``flip``, each mirrored as well.
 
         Mirrored copies double the patches of an epoch, as in the authors' code.
         """
-        windows = Patches.join([self.windows(index) for index in indices])
-        windows = windows[self.has_lesion(windows)]
-        if not flip:
-            return windows
-        mirrored = Patches(windows.image, windows.start, np.ones(len(windows), dtype=bool))
-        return Patches.join([windows, mirrored])
+        windows = Patches.join([self.windows(index)[self.with_lesion(index)] for index in indices])
+        return Patches.join([windows, windows.mirrored]) if flip else windows
 
     def gather(self, patches: Patches) -> tuple[Tensor, Tensor]:
         """``[B, C, p, p, p]`` float32 (channels-last memory) and ``[B, 1, p, p, p]`` bool."""
@@ -197,12 +204,14 @@ class Volumes:
         lesion = self._lesion.index_select(0, index).view(shape)
         return values.permute(0, 4, 1, 2, 3), lesion[:, None]
 
+    def _grid_windows(self, index: int) -> Patches:
+        start = torch.from_numpy(self.grids[index].windows()).to(self.device)
+        image = torch.full((len(start),), index, device=self.device)
+        return Patches(image, start, torch.zeros_like(image, dtype=torch.bool))
+
     def _index(self, patches: Patches) -> Tensor:
         """Where the voxels of the patches lie in the flat buffer, ``[B * p * p * p]``."""
-        image, start, flip = (
-            torch.from_numpy(part).to(self.device)
-            for part in (patches.image, patches.start, patches.flip)
-        )
+        image, start, flip = patches.image, patches.start, patches.flip
         along = torch.arange(self.patch_size, device=self.device)
         index = self._offset[image].view(-1, 1, 1, 1)
         for axis in range(3):

@@ -21,6 +21,7 @@ from lesion_core.cohorts import cohort_from_dict
 from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
+from lesion_core.memory import keep_freed_memory
 from lesion_core.results import read_meta, trial_status
 from lesion_core.train import TrainSettings
 from lesion_core.unet import UNet3d
@@ -123,6 +124,7 @@ def main() -> int:
     import tyro
 
     options = tyro.cli(Predict, config=(tyro.conf.PositionalRequiredArgs,))
+    keep_freed_memory()
     try:
         for path in predict(options):
             print(path)

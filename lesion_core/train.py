@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lesion_core.patches import Patches, Volumes
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,7 +41,8 @@ class TrainSettings:
     flip: bool = True
     """Train on every patch twice per epoch, once mirrored left-right."""
     precision: str = "fp32"
-    """fp32, or bf16 for the network's arithmetic (weights and loss stay fp32)."""
+    """Of the network's arithmetic: fp32, bf16, or tf32 (GPUs only: fp32 but for the factors of
+    convolutions, rounded to 10 bits).  Weights and loss stay fp32."""
 
     def __post_init__(self) -> None:
         if self.stride is None:
@@ -102,6 +103,23 @@ def generator(seed: int, fold: int, epoch: int, purpose: str) -> torch.Generator
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
+@contextmanager
+def convolutions(precision: str) -> Iterator[None]:
+    """How a GPU convolves in this block, forward and backward.
+
+    By the algorithm that proves fastest for each shape, of which training and evaluation have two
+    each; and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.benchmark = True
+    cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision = before
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context in which the network runs."""
     if precision == "bf16":
@@ -113,13 +131,17 @@ def batches(
     patches: Patches, batch_size: int, shuffle: torch.Generator | None = None
 ) -> Iterator[Patches]:
     """Patches in order, or shuffled; the last batch may be smaller."""
-    order = (
-        torch.randperm(len(patches), generator=shuffle).numpy()
-        if shuffle is not None
-        else np.arange(len(patches))
-    )
+    if shuffle is not None:
+        order = torch.randperm(len(patches), generator=shuffle)  # drawn on the CPU for any device
+        patches = patches[order.to(patches.image.device)]
     for begin in range(0, len(patches), batch_size):
-        yield patches[order[begin : begin + batch_size]]
+        yield patches[begin : begin + batch_size]
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ValueError if this kind of device does not compute so."""
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
 
 
 def train_epoch(
@@ -135,24 +157,27 @@ def train_epoch(
 ) -> dict[str, float | int]:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
+    A GPU is waited for once, at the end.
+
     Raises:
         Diverged: the loss of a batch, or its gradient's norm, is NaN or infinite.
     """
     network.train()
     values, norms = [], []
     parameters = [p for p in network.parameters() if p.requires_grad]
-    for batch in batches(patches, settings.batch_size, shuffle):
-        inputs, target = volumes.gather(batch)
-        with autocast(volumes.device, settings.precision):
-            logits = network(inputs)
-        value = loss(logits.float(), target.float())
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        values.append(value.detach())
-        norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
-        if volumes.device.type == "cpu":  # free here; on a GPU it would wait for every batch
-            _check(values[-1:], norms[-1:], epoch, first=len(values))
-        optimiser.step()
+    with convolutions(settings.precision):
+        for batch in batches(patches, settings.batch_size, shuffle):
+            inputs, target = volumes.gather(batch)
+            with autocast(volumes.device, settings.precision):
+                logits = network(inputs)
+            value = loss(logits.float(), target.float())
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            values.append(value.detach())
+            norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+            if volumes.device.type == "cpu":  # free here; on a GPU it would wait for every batch
+                _check(values[-1:], norms[-1:], epoch, first=len(values))
+            optimiser.step()
     _check(values, norms, epoch)
     return {
         "train_loss": float(torch.stack(values).double().mean()),

@@ -22,8 +22,9 @@ from lesion_core.evaluate import evaluate
 from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
+from lesion_core.memory import keep_freed_memory
 from lesion_core.patches import Volumes
-from lesion_core.train import TrainSettings, generator, train_epoch
+from lesion_core.train import TrainSettings, check_precision, generator, train_epoch
 from lesion_core.unet import UNet3d
 
 
@@ -209,7 +210,8 @@ def run(
     On a CPU the outcome is the same to the bit for equal ``threads``, interrupted or not.
 
     Raises:
-        ValueError: the cohort is another than the trial's, or has no training lesions.
+        ValueError: the cohort is another than the trial's, or has no training lesions; or the
+            device does not have the precision.
         Diverged: the loss became NaN or infinite.
     """
     begun = time.monotonic()
@@ -218,8 +220,10 @@ def run(
             f"cohort {cohort.name} has fingerprint {cohort.fingerprint[:12]}, the trial expects "
             f"{trial.fingerprint[:12]}: the files have changed since it was defined"
         )
-    torch.set_num_threads(threads)
     settings = trial.settings
+    check_precision(settings.precision, device)
+    torch.set_num_threads(threads)
+    keep_freed_memory()
     trained_on, judged_on = map(set, trial.parts([image.case for image in cohort.images]))
     images = [image for image in cohort.images if image.case in trained_on | judged_on]
     held_out = [index for index, image in enumerate(images) if image.case in judged_on]

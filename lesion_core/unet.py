@@ -62,7 +62,7 @@ class UNet3d(nn.Module):
         skips = []
         for level in self.encoder:
             skips.append(level(volumes))
-            volumes = F.max_pool3d(skips[-1], kernel_size=2)
+            volumes = halved(skips[-1])
         volumes = self.bottleneck(volumes)
         for level in self.decoder:
             volumes = level(volumes, skips.pop())
@@ -118,10 +118,19 @@ class UpLevel(nn.Module):
     def forward(self, low: Tensor, skip: Tensor) -> Tensor:
         weight = self.conv.weight
         merged = F.conv3d(skip, weight[:, self.low :], self.conv.bias, padding=1)
-        merged = merged + F.conv_transpose3d(
+        merged += F.conv_transpose3d(
             low, upsampling_kernel(weight[:, : self.low]), stride=2, padding=1
         )
         return self.norm(F.relu(merged, inplace=True))
+
+
+def halved(volumes: Tensor) -> Tensor:
+    """Max pooling by 2, in the precision that the volumes have: a maximum rounds nothing.
+
+    Autocast on a CPU would have it in fp32, at twice the memory and with two conversions.
+    """
+    with torch.autocast(volumes.device.type, enabled=False):
+        return F.max_pool3d(volumes, kernel_size=2)
 
 
 def upsampling_kernel(weight: Tensor) -> Tensor:
@@ -156,6 +165,7 @@ class _GroupNorm(torch.autograd.Function):
     """Two-pass group norm of ``[B, C, X, Y, Z]`` in channels-last memory.
 
     Seen as ``[B, voxels, C]``; sums over voxels are PyTorch's pairwise ones, of centred values.
+    Limited by memory, so every pass over the voxels counts.
     """
 
     @staticmethod
@@ -163,18 +173,18 @@ class _GroupNorm(torch.autograd.Function):
         values = _voxels_by_channel(volumes)
         batch, num_voxels, channels = values.shape
         means = values.sum(1) / num_voxels
-        centred = values - means[:, None]
-        variances = (centred.square_().sum(1) / num_voxels).view(batch, num_groups, -1)
+        squares = F.mse_loss(values, means[:, None].expand_as(values), reduction="none")
+        variances = (squares.sum(1) / num_voxels).view(batch, num_groups, -1)
         means = means.view(batch, num_groups, -1)
         mean = means.mean(2, keepdim=True)
         # Variance of a group: mean of its channels' variances plus variance of their means.
         spread = (means - mean).square().mean(2, keepdim=True)
         inverse_sd = (variances.mean(2, keepdim=True) + spread + eps).rsqrt()
-        scale = weight.view(num_groups, -1) * inverse_sd
-        shift = bias.view(num_groups, -1) - mean * scale
+        scale = (weight.view(num_groups, -1) * inverse_sd).view(batch, 1, channels)
+        shift = bias - (mean * scale.view(batch, num_groups, -1)).view(batch, 1, channels)
         ctx.save_for_backward(values, weight, mean, inverse_sd)
         ctx.shape = volumes.shape
-        out = torch.addcmul(shift.view(batch, 1, channels), values, scale.view(batch, 1, channels))
+        out = torch.addcmul(shift, values, scale, out=squares)  # into memory that is already there
         return _volumes_by_voxel(out, volumes.shape)
 
     @staticmethod
@@ -193,12 +203,14 @@ class _GroupNorm(torch.autograd.Function):
         gradient = _voxels_by_channel(gradient)
         inverse_sd = per_channel(inverse_sd)
         mean = per_channel(mean)
-        work = values - mean
+        work = (values - mean).mul_(gradient)
+        weight_grad = work.sum(1) * inverse_sd[:, 0]
         bias_grad = gradient.sum(1)
-        weight_grad = work.mul_(gradient).sum(1) * inverse_sd[:, 0]
-        # d/dx = (w g - mean(w g) - x_hat mean(w g x_hat)) / sd, with means over the group
-        torch.sub(values, mean, out=work).mul_(-(inverse_sd**2) * group_mean(weight_grad))
-        work.addcmul_(gradient, inverse_sd * weight).sub_(inverse_sd * group_mean(bias_grad))
+        # d/dx = (w g - mean(w g) - x_hat mean(w g x_hat)) / sd, with means over the group:
+        # linear in x and g.
+        slope = -(inverse_sd**2) * group_mean(weight_grad)
+        offset = -inverse_sd * group_mean(bias_grad) - slope * mean
+        torch.addcmul(offset, values, slope, out=work).addcmul_(gradient, inverse_sd * weight)
         return _volumes_by_voxel(work, ctx.shape), weight_grad.sum(0), bias_grad.sum(0), None, None
 
 

@@ -67,11 +67,13 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     import torch
 
     from lesion_core.evaluate import image_counts
+    from lesion_core.memory import keep_freed_memory
     from lesion_core.patches import Volumes
-    from lesion_core.train import autocast, generator, train_epoch
+    from lesion_core.train import autocast, convolutions, generator, train_epoch
     from lesion_core.unet import UNet3d
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     settings = trial.settings
     images = cohort.images
     volumes = Volumes.of(
@@ -84,7 +86,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     if device == "cpu":  # as in a trial
         network.to(memory_format=torch.channels_last_3d)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    batch = patches[np.arange(settings.batch_size) % len(patches)]
+    batch = patches[torch.arange(settings.batch_size, device=device) % len(patches)]
 
     def step() -> None:
         shuffle = generator(0, 0, 0, "calibration")
@@ -95,7 +97,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     @torch.no_grad()
     def predict() -> None:
         inputs, _ = volumes.gather(batch)
-        with autocast(volumes.device, settings.precision):
+        with convolutions(settings.precision), autocast(volumes.device, settings.precision):
             float(network(inputs).float().sum())  # waits for the device
 
     def count() -> None:

@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lesion_core.memory import ENVIRONMENT as MEMORY
 from sweeps.options import ROOT
 
 FORWARDED = (
     "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "TORCH_", "PYTORCH_", "NCCL_",
+    "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "TORCH_", "PYTORCH_", "NCCL_", "MALLOC_",
 )  # fmt: skip
 """Beginnings of the driver's environment variables that a cluster's workers get; by itself Ray
 passes none.  Keys to W&B are not among them: Ray lists these variables to every user."""
@@ -65,8 +66,11 @@ def _has_token() -> bool:
 
 def start(ray: Any) -> None:
     """A Ray of this machine alone.  Its workers inherit this process's environment."""
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([path] if path else [])])
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
+    ours["PYTHONPATH"] = os.pathsep.join(paths)
+    before = {name: os.environ[name] for name in ours if name in os.environ}
+    os.environ.update(ours)
     try:
         ray.init(
             address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
@@ -77,10 +81,9 @@ def start(ray: Any) -> None:
             "check that the temporary folder and the home folder can be written"
         ) from None
     finally:
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
+        for name in ours.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def join(ray: Any, address: str, staged: Path) -> None:
@@ -97,7 +100,7 @@ def join(ray: Any, address: str, staged: Path) -> None:
                 address=address,
                 log_to_driver=False,
                 logging_level="ERROR",
-                runtime_env={"working_dir": str(staged), "env_vars": forwarded},
+                runtime_env={"working_dir": str(staged), "env_vars": MEMORY | forwarded},
             )
     except (ConnectionError, RuntimeError) as error:  # AuthenticationError is a RuntimeError
         if "Version mismatch" in str(error):

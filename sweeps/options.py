@@ -41,8 +41,8 @@ class Training:
     """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
     flip: bool = True
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the network's arithmetic; weights and loss stay fp32."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
 
     def settings(self) -> TrainSettings:
         """Raises ValueError when they contradict each other."""

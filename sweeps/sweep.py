@@ -166,11 +166,13 @@ class Sweep:
     ) -> None:
         from lesion_core.images import describe
         from lesion_core.losses import loss_to_dict
+        from lesion_core.train import check_precision
         from sweeps.launch import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in source.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
+            check_precision(self.settings.precision, "cuda" if cluster.gpus_per_trial else "cpu")
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )

@@ -65,11 +65,14 @@ def main(arguments: Sequence[str]) -> int:
     if one.cpus_per_trial < 1:
         raise ValueError(f"--cpus-per-trial {one.cpus_per_trial}: expected 1 or more")
     settings = one.settings()
+    device = _device(one.device)
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import describe
     from lesion_core.losses import loss_named
+    from lesion_core.train import check_precision
     from lesion_core.trial import Trial
 
+    check_precision(settings.precision, device)
     cohort = cohort_named(one.cohort, one.channels, one.data)
     data = Data.of(cohort, one.data, one.fold_rule)
     if not 0 <= one.fold < one.folds:
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
             options.described(trial),
             lambda: cohort,
             ledger,
-            device=_device(one.device),
+            device=device,
             threads=one.cpus_per_trial,
             tracking=tracking,
             echo=True,

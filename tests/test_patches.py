@@ -22,6 +22,10 @@ def volumes_of(*images, lesions=None, axes=None, patch_size=8, stride=4):
     return Volumes(images, lesions, axes or [0] * len(images), patch_size=patch_size, stride=stride)
 
 
+def patches(image, start, flip):
+    return Patches(torch.tensor(image), torch.tensor(start), torch.tensor(flip))
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 17, 30), (5, 12, 8), (3, 2, 1)])
 def test_cut_then_stitched_is_the_image(shape):
     image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
@@ -46,9 +50,7 @@ def test_gathered_patches_are_slices():
     images = [rng.normal(size=(2, 14, 12, 10)).astype(np.float32) for _ in range(3)]
     lesions = [rng.random((14, 12, 10)) < 0.1 for _ in range(3)]
     volumes = volumes_of(*images, lesions=lesions)
-    values, target = volumes.gather(
-        Patches(np.array([2, 0]), np.array([[3, 1, 2], [6, 4, 0]]), np.array([False, False]))
-    )
+    values, target = volumes.gather(patches([2, 0], [[3, 1, 2], [6, 4, 0]], [False, False]))
     np.testing.assert_array_equal(values[0], images[2][:, 3:11, 1:9, 2:10])
     np.testing.assert_array_equal(target[1, 0], lesions[0][6:14, 4:12, 0:8])
     assert values.is_contiguous(memory_format=torch.channels_last_3d)
@@ -58,8 +60,8 @@ def test_gathered_patches_are_slices():
 def test_flip_mirrors_along_the_images_own_left_right_axis(axis):
     image = np.random.default_rng(1).normal(size=(2, 14, 12, 10)).astype(np.float32)
     volumes = volumes_of(image, lesions=[image[0] > 1], axes=[axis])
-    start = np.array([[3, 1, 2], [3, 1, 2]])
-    values, target = volumes.gather(Patches(np.array([0, 0]), start, np.array([False, True])))
+    start = [[3, 1, 2], [3, 1, 2]]
+    values, target = volumes.gather(patches([0, 0], start, [False, True]))
     assert values[1].equal(values[0].flip(axis + 1))
     assert target[1].equal(target[0].flip(axis + 1))
 
@@ -69,10 +71,10 @@ def test_training_patches_are_the_windows_with_lesion_each_twice():
     lesion[19, 0, 0] = True  # the last plane counts
     image = np.zeros((1, 20, 8, 8), np.float32)
     volumes = volumes_of(image, image, lesions=[lesion, lesion & False])
-    patches = volumes.training_patches([0, 1], flip=True)
-    assert patches.image.tolist() == [0, 0]
-    assert patches.start.tolist() == [[12, 0, 0]] * 2
-    assert patches.flip.tolist() == [False, True]
+    found = volumes.training_patches([0, 1], flip=True)
+    assert found.image.tolist() == [0, 0]
+    assert found.start.tolist() == [[12, 0, 0]] * 2
+    assert found.flip.tolist() == [False, True]
     assert len(volumes.training_patches([0, 1], flip=False)) == 1
     assert len(volumes.training_patches([1], flip=True)) == 0
 

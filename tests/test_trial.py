@@ -167,7 +167,7 @@ def test_training_without_any_lesion_is_refused():
         ("patch_size", 30, "multiple of 8"),
         ("stride", 40, "exceeds patch_size"),
         ("learning_rate", 0.0, "more than 0"),
-        ("precision", "fp8", "one of fp32, bf16"),
+        ("precision", "fp8", "one of fp32, tf32, bf16"),
     ],
 )
 def test_senseless_settings_are_refused(field, value, message):
