@@ -29,7 +29,7 @@ from sweeps import command
 from sweeps.options import git_commit
 from sweeps.timing import Row, markdown
 
-PARTS = ("report", "sweep")
+PARTS = ("core", "sweep", "report")
 """What there is to measure: `bench_NAME.NAME(device)` yields a `Row` after each measurement."""
 
 
@@ -37,7 +37,7 @@ PARTS = ("report", "sweep")
 class Bench:
     """Measure on this machine."""
 
-    what: tyro.conf.Positional[Literal["report", "sweep", "all"]] = "all"
+    what: tyro.conf.Positional[Literal["core", "sweep", "report", "all"]] = "all"
     """What to measure."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""

@@ -1,18 +1,58 @@
 """Benchmarks compare in turn, judge by their targets, and say in one line what they cannot do."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from sweeps.timing import Row, paired
+from sweeps.bench_core import packing_rows
+from sweeps.timing import Rival, Row, Stage, paired
 
 
-def test_rivals_run_in_turn_after_one_unmeasured_run_each():
+def test_rivals_run_in_turn_after_one_uncounted_run_each():
     order = []
-    seconds = paired({name: lambda name=name: order.append(name) for name in "ab"}, repeats=2)
-    assert "".join(order) == "ab" * 3
-    assert list(seconds) == ["a", "b"]
+
+    def run(name):
+        order.append(name)
+        return 100.0 if len(order) <= 2 else len(order)
+
+    seconds = paired("ab", run, repeats=3)
+    assert "".join(order) == "ab" * 4
+    assert seconds == {"a": 5, "b": 6}
+
+
+def sleeper(seconds, result):
+    before = os.getpid()
+
+    def run():
+        time.sleep(seconds)
+        return result, before
+
+    return run
+
+
+def test_each_rival_has_a_process_and_its_preparation_is_not_timed():
+    rivals = {"slow": Rival(sleeper, (0.2, "x")), "fast": Rival(sleeper, (0.0, "y"))}
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=1)
+    assert seconds["fast"] < 0.2 <= seconds["slow"]
+    (slow, one), (fast, other) = ready.results["slow"], ready.results["fast"]
+    assert (slow, fast) == ("x", "y")
+    assert len({one, other, os.getpid()}) == 3
+
+
+def broken():
+    raise KeyError("no such thing")
+
+
+def test_a_rival_that_fails_says_why():
+    with (
+        Stage({"mine": Rival(broken)}) as ready,
+        pytest.raises(RuntimeError, match=r"(?s)mine: .*no such thing"),
+    ):
+        ready.run("mine")
 
 
 @pytest.mark.parametrize(
@@ -40,3 +80,24 @@ def test_a_wrong_flag_is_one_line_and_status_2(flags, said, pytestconfig):
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_gpu_its_benchmark_is_one_line_and_status_2(pytestconfig):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    bench = pytestconfig.rootpath / "sweeps" / "bench.py"
+    command = [sys.executable, bench, "core", "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: --device cuda: no GPU is usable here; use --device cpu\n"
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_have_the_results_of_trials_alone():
+    """How many share a device is the GPU's question; the measurement runs on any."""
+    alone, together = packing_rows("cpu", (1, 2), epochs=2, width="narrow")
+    assert alone.ratio == 1
+    assert "2 at a time" in together.what
+    assert "results differ by 0e+00" in together.note

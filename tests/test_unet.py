@@ -3,47 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from lesion_core.unet import GroupNorm, UNet3d, upsampling_kernel
-
-
-class PlainUNet(nn.Module):
-    """The same network as one would write it down: the oracle."""
-
-    def __init__(self, in_channels=2, filters=(32, 64, 128, 256)):
-        super().__init__()
-        f1, f2, f3, f4 = filters
-
-        def block(before, after):
-            return nn.Sequential(
-                nn.Conv3d(before, after, 3, padding=1), nn.ReLU(), nn.GroupNorm(after // 8, after)
-            )
-
-        self.down = nn.ModuleList([block(in_channels, f1), block(f1, f2), block(f2, f3)])
-        self.bottom = block(f3, f4)
-        self.up = nn.ModuleList([block(f4 + f3, f3), block(f3 + f2, f2), block(f2 + f1, f1)])
-        self.head = nn.Conv3d(f1, 1, 1)
-
-    def forward(self, x):
-        skips = []
-        for block in self.down:
-            x = block(x)
-            skips.append(x)
-            x = F.max_pool3d(x, 2)
-        x = self.bottom(x)
-        for block in self.up:
-            skip = skips.pop()
-            x = block(torch.cat([F.interpolate(x, size=skip.shape[2:]), skip], 1))
-        return self.head(x)
-
-
-def plain_twin(network: UNet3d, **arguments) -> PlainUNet:
-    plain = PlainUNet(**arguments).to(network.head.weight.dtype)
-    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
-        assert ours.shape == theirs.shape
-        theirs.data.copy_(ours.data)
-    return plain
+from tests.plain import plain_twin
 
 
 def test_parameter_count_is_the_papers():

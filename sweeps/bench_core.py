@@ -1,0 +1,152 @@
+"""How fast a trial computes: network, whole images, one epoch; against peers and the machine.
+
+The peers are the same network written plainly, MONAI's and TorchIO's ways to predict whole images
+with it, a straightforward epoch, and MONAI's networks of nearest size for orientation.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from sweeps.bench_rivals import epoch, matrices, network, trial, whole_image
+from sweeps.timing import Rival, Row, Stage, paired
+
+PLAIN = "plain PyTorch fp32"
+KEPT = f"{PLAIN}, freed memory kept too"
+
+
+def core(device: str) -> Iterator[Row]:
+    """Raises ValueError if there is no such device here, RuntimeError if peers disagree."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is usable here; use --device cpu")
+    precisions = ("fp32", "bf16") if device == "cpu" else ("fp32", "tf32", "bf16")
+    matrix = {}
+    for precision in precisions:
+        with Stage({precision: Rival(matrices, (precision, device))}) as ready:
+            seconds = paired([precision], ready.run)[precision]
+            matrix[precision] = ready.results[precision] / seconds
+        yield Row(
+            what=f"large matrix product, {precision}",
+            value=matrix[precision] / 1e9,
+            unit="GFLOP/s",
+        )
+    for backward in (False, True):
+        yield from _network_rows(device, precisions, matrix, backward)
+    yield from _image_rows(device, precisions)
+    yield from _epoch_rows(device, precisions)
+    if device == "cuda":
+        yield from packing_rows(device)
+
+
+def _network_rows(
+    device: str, precisions: Sequence[str], matrix: dict[str, float], backward: bool
+) -> Iterator[Row]:
+    what = "forward + backward" if backward else "forward"
+    targets = {"fp32": 2.0, "bf16": 3.0} if backward else {}
+    kinds = {PLAIN: "plain", "MONAI BasicUNet": "BasicUNet", "MONAI UNet": "UNet"}
+    if device == "cpu":
+        kinds[KEPT] = "plain, memory kept"
+    rivals = {name: Rival(network, ("ours", name, backward, device)) for name in precisions}
+    rivals |= {
+        name: Rival(network, (kind, "fp32", backward, device)) for name, kind in kinds.items()
+    }
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run)
+        results = ready.results
+    for precision in precisions:
+        rate = results[precision]["operations"] / seconds[precision]
+        yield Row(
+            what=f"{what} of 16 x 2 x 32³, {precision}",
+            value=seconds[precision],
+            peer=PLAIN,
+            peer_value=seconds[PLAIN],
+            least_ratio=targets.get(precision),
+            note=f"{rate / 1e9:.0f} GFLOP/s, {rate / matrix[precision]:.0%} of the matrix rate",
+        )
+    for name in list(kinds)[1:]:
+        yield Row(
+            what=f"{what} of 16 x 2 x 32³, fp32",
+            value=seconds["fp32"],
+            peer=name,
+            peer_value=seconds[name],
+            note=f"{results[name]['parameters']:,} parameters, "
+            f"{results[name]['operations'] / results['fp32']['operations']:.2g} x the operations",
+        )
+
+
+def _image_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
+    peers = {"MONAI sliding_window_inference": "monai", "TorchIO GridSampler": "torchio"}
+    rivals = {name: Rival(whole_image, (kind, "fp32", device)) for name, kind in peers.items()}
+    rivals |= {name: Rival(whole_image, ("ours", name, device)) for name in precisions}
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        found = ready.results
+    for precision in precisions:
+        for name in peers:
+            difference = float(abs(found[precision] - found[name]).max())
+            if precision == "fp32" and difference > 1e-4:
+                raise RuntimeError(f"{name} disagrees with ours by {difference:g}")
+            yield Row(
+                what=f"whole image of 280 windows, {precision}",
+                value=seconds[precision],
+                peer=f"{name}, {PLAIN}",
+                peer_value=seconds[name],
+                least_ratio={"fp32": 2.0, "bf16": 3.5}.get(precision) if "MONAI" in name else None,
+                note=f"probabilities differ by {difference:.0e} at most",
+            )
+
+
+def _epoch_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
+    rivals = {PLAIN: Rival(epoch, ("plain", "fp32", device))}
+    rivals |= {name: Rival(epoch, ("ours", name, device)) for name in precisions}
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        found = ready.results
+    for precision in precisions:
+        difference = max(abs(found[precision][key] - value) for key, value in found[PLAIN].items())
+        if precision == "fp32" and difference > 1e-3:
+            raise RuntimeError(f"a straightforward epoch disagrees with ours by {difference:g}")
+        yield Row(
+            what=f"epoch of 48 patches and its three evaluations, {precision}",
+            value=seconds[precision],
+            peer=f"DataLoader, MONAI, {PLAIN}",
+            peer_value=seconds[PLAIN],
+            least_ratio={"fp32": 2.5}.get(precision),
+            note=f"loss and mean Dice differ by {difference:.0e} at most",
+        )
+
+
+def packing_rows(
+    device: str, numbers: Sequence[int] = (1, 2, 4, 8), epochs: int = 7, width: str = "paper"
+) -> Iterator[Row]:
+    """Short trials in bf16 with other seeds, several at a time on one device: how long for each,
+    and whether each gets the results that it has with fewer beside it."""
+    before: dict[str, dict[str, float]] = {}
+    one = None
+    for number in numbers:
+        rivals = {
+            str(seed): Rival(trial, (seed, "bf16", device, epochs, width)) for seed in range(number)
+        }
+        with Stage(rivals) as ready:
+            ready.run_together()  # uncounted
+            seconds = statistics.median(ready.run_together() for _ in range(3)) / number
+            found = ready.results
+        one = one or seconds
+        differences = [
+            abs(result["numbers"][name] - before.get(seed, result["numbers"])[name])
+            for seed, result in found.items()
+            for name in result["numbers"]
+        ]
+        before = {seed: result["numbers"] for seed, result in found.items()}
+        growth = max(result["memory_growth_mb"] for result in found.values())
+        yield Row(
+            what=f"trial of {epochs} epochs, {number} at a time, bf16",
+            value=seconds,
+            peer="one at a time",
+            peer_value=one,
+            note=f"{3600 / seconds:.0f} per hour; results differ by {max(differences):.0e} at most "
+            f"from those with fewer beside it; memory grew by {growth:.0f} MB over its epochs",
+        )

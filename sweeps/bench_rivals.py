@@ -1,0 +1,268 @@
+"""What the core's benchmark times: each function prepares one rival, and returns what is timed.
+
+In a process of its own, set up as its users would have it; what is timed returns what shows that
+rivals did the same.  ``kind`` is ours, or names the peer; the peers are in `tests/plain.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lesion_core.images import LoadedCohort
+    from lesion_core.trial import EpochReport, Trial
+
+BATCH = (16, 2, 32, 32, 32)
+"""The paper's: patches, channels, voxels."""
+
+IMAGE = (2, 128, 144, 96)
+"""Channels and voxels of a brain as in WMH and MS cases: 280 windows."""
+
+SHAPE = (64, 80, 48)
+"""Of each image of the epoch's cohort: 24 windows, 8 of them with lesion."""
+
+FILTERS = {"paper": (32, 64, 128, 256), "narrow": (8, 16, 32, 64)}
+
+
+def matrices(precision: str, device: str) -> Callable[[], float]:
+    """Products of 4096 x 1024 with 1024 x 1024, by the library that convolves: operations."""
+    import torch
+    import torch.nn.functional as F
+
+    from lesion_core.train import convolutions
+
+    _prepare(device, keep_memory=True)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    volumes = torch.randn(1, 1024, 16, 16, 16, device=device, dtype=dtype)
+    volumes = volumes.contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(1024, 1024, 1, 1, 1, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def run() -> float:
+        with convolutions(precision):
+            for _ in range(20):
+                F.conv3d(volumes, weight)
+            _wait(device)
+        return 20 * 2.0 * 4096 * 1024 * 1024
+
+    return run
+
+
+def network(kind: str, precision: str, backward: bool, device: str) -> Callable[[], dict[str, int]]:
+    """One pass over a batch: number of parameters, and of operations."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lesion_core.losses import LOSSES
+    from lesion_core.train import autocast, convolutions
+
+    _prepare(device, keep_memory=kind in ("ours", "plain, memory kept"))
+    inputs = torch.randn(BATCH, device=device)
+    target = (torch.rand(BATCH[0], 1, *BATCH[2:], device=device) < 0.01).float()
+    net = _network(kind, device)
+    if kind == "ours":  # as patches are cut
+        inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
+
+    def once() -> None:
+        with torch.set_grad_enabled(backward), convolutions(precision):
+            with autocast(inputs.device, precision):
+                logits = net(inputs)
+            if backward:
+                net.zero_grad()
+                LOSSES["xent"](logits.float(), target).backward()
+        _wait(device)
+
+    with FlopCounterMode(display=False) as counter:
+        once()
+    counts = {
+        "operations": counter.get_total_flops(),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+    }
+
+    def run() -> dict[str, int]:
+        once()
+        return counts
+
+    return run
+
+
+def whole_image(kind: str, precision: str, device: str) -> Callable[[], Any]:
+    """Probabilities of every voxel of an image."""
+    import torch
+
+    from lesion_core.evaluate import predict_volume
+    from tests import plain
+
+    _prepare(device, keep_memory=kind == "ours")
+    image = torch.randn(IMAGE, generator=torch.Generator().manual_seed(0))
+    net = _network("ours" if kind == "ours" else "plain", device)
+    if kind == "ours":
+        return lambda: predict_volume(net, image, precision=precision)
+    predict = {"monai": plain.predict_with_monai, "torchio": plain.predict_with_torchio}[kind]
+    return lambda: predict(net, image.to(device)).cpu().numpy()
+
+
+def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, float]]:
+    """An epoch: mean loss, and mean Dice of test images, training images and training patches."""
+    import torch
+
+    from lesion_core.train import generator
+    from tests import plain
+
+    _prepare(device, keep_memory=kind == "ours")
+    cohort = _cohort()
+    of_ours = _trial(cohort, 0, precision, epochs=2, filters=FILTERS["paper"])
+    if kind == "ours":
+        untrained = _report(of_ours, cohort, device, None)
+        return lambda: plain.numbers_of(_report(of_ours, cohort, device, untrained.checkpoint))
+    tested = of_ours.tested([image.case for image in cohort.images])
+    test = [image for image in cohort.images if image.case in tested]
+    training = [image for image in cohort.images if image.case not in tested]
+    order = torch.randperm(
+        len(plain.PatchDataset(training)), generator=generator(0, 0, 1, "order")
+    ).tolist()
+    net = _network("plain", device)
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def run() -> dict[str, float]:
+        net.load_state_dict(weights)
+        return plain.epoch(net, of_ours.loss, training, test, order=order)
+
+    return run
+
+
+def trial(
+    seed: int, precision: str, device: str, epochs: int = 7, width: str = "paper"
+) -> Callable[[], dict[str, Any]]:
+    """A short trial: its numbers after the last epoch, and how much memory on a GPU it left over
+    what it had after its first epoch."""
+    import torch
+
+    from lesion_core.trial import run as run_trial
+    from tests import plain
+
+    _prepare(device, keep_memory=True)
+    cohort = _cohort()
+    mine = _trial(cohort, seed, precision, epochs, FILTERS[width])
+
+    def run() -> dict[str, Any]:
+        numbers, held = {}, []
+
+        def on_epoch(report: EpochReport) -> None:
+            held.append(torch.cuda.memory_reserved() if device == "cuda" else 0)
+            if report.final is not None:
+                numbers.update(plain.numbers_of(report))
+
+        run_trial(mine, cohort, device=device, threads=torch.get_num_threads(), on_epoch=on_epoch)
+        return {"numbers": numbers, "memory_growth_mb": (held[-1] - held[1]) / 1e6}
+
+    return run
+
+
+def _prepare(device: str, *, keep_memory: bool) -> None:
+    import torch
+
+    from lesion_core.memory import keep_freed_memory
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    if keep_memory:
+        keep_freed_memory()
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _network(kind: str, device: str) -> nn.Module:
+    import torch
+
+    from lesion_core.train import generator
+    from lesion_core.unet import UNet3d
+
+    if kind == "BasicUNet":
+        from monai.networks.nets.basic_unet import BasicUNet
+
+        return BasicUNet(3, 2, 1, features=(24, 24, 48, 96, 176, 24)).to(device)
+    if kind == "UNet":
+        from monai.networks.nets.unet import UNet
+
+        return UNet(3, 2, 1, channels=(40, 80, 160, 288), strides=(2, 2, 2)).to(device)
+    ours = UNet3d().initialise(generator(0, 0, 0, "weights"))
+    if kind == "ours":
+        ours.to(device)
+        return ours.to(memory_format=torch.channels_last_3d) if device == "cpu" else ours
+    from tests.plain import plain_twin
+
+    return plain_twin(ours).to(device)
+
+
+def _cohort() -> LoadedCohort:
+    """Four images; a third of their windows hold lesion, as in real cases."""
+    from dataclasses import replace
+
+    from lesion_core.metrics import components
+    from tests.toy import toy_cohort, toy_image
+
+    images = []
+    for case in range(4):
+        image = toy_image(str(case), case, SHAPE)
+        lesion = image.lesion.copy()
+        lesion[16:] = False
+        labels, number = components(lesion)
+        images.append(replace(image, labels=labels.astype(np.uint16), num_lesions=number))
+    return replace(toy_cohort(0), images=images)
+
+
+def _trial(
+    cohort: LoadedCohort, seed: int, precision: str, epochs: int, filters: tuple[int, ...]
+) -> Trial:
+    from lesion_core.losses import LOSSES
+    from lesion_core.train import TrainSettings
+    from lesion_core.trial import Trial
+
+    return Trial(
+        cohort=cohort.name,
+        fingerprint=cohort.fingerprint,
+        loss=LOSSES["new"],
+        seed=seed,
+        fold=0,
+        num_folds=4,
+        settings=TrainSettings(epochs=epochs, precision=precision, filters=filters),
+    )
+
+
+class _Enough(Exception):
+    """An epoch is complete."""
+
+
+def _report(
+    mine: Trial, cohort: LoadedCohort, device: str, checkpoint: bytes | None
+) -> EpochReport:
+    """Of the next epoch alone."""
+    import torch
+
+    from lesion_core.trial import run
+
+    reports = []
+
+    def on_epoch(report: EpochReport) -> None:
+        reports.append(report)
+        raise _Enough
+
+    try:
+        run(
+            mine, cohort, checkpoint=checkpoint, device=device, threads=torch.get_num_threads(),
+            on_epoch=on_epoch,
+        )  # fmt: skip
+    except _Enough:
+        return reports[0]
+    raise AssertionError("a trial that reports no epoch")
