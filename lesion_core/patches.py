@@ -212,7 +212,7 @@ class Volumes:
     def _index(self, patches: Patches) -> Tensor:
         """Where the voxels of the patches lie in the flat buffer, ``[B * p * p * p]``."""
         image, start, flip = patches.image, patches.start, patches.flip
-        along = torch.arange(self.patch_size, device=self.device)
+        along = torch.arange(self.patch_size, device=image.device)
         index = self._offset[image].view(-1, 1, 1, 1)
         for axis in range(3):
             mirrored = (flip & (self._left_right[image] == axis))[:, None]

@@ -40,6 +40,33 @@ def test_results_load_without_torch():
     assert not {"torch", "scipy", "nibabel"} & loaded
 
 
+def test_training_loads_neither_monai_nor_matplotlib():
+    """Up to the last epoch, whose surface distances are MONAI's; it takes seconds to import."""
+    loaded = loaded_by("""
+import sys
+from lesion_core.losses import LOSSES
+from lesion_core.train import TrainSettings
+from lesion_core.trial import Trial, run
+from tests.toy import toy_cohort
+
+class Enough(Exception): pass
+
+def on_epoch(report):
+    if report.epoch == 1:
+        raise Enough
+
+settings = TrainSettings(epochs=2, patch_size=16, filters=(8, 16))
+trial = Trial(cohort="toy", fingerprint="f" * 64, loss=LOSSES["new"], seed=1, fold=0, num_folds=2,
+              settings=settings)
+try:
+    run(trial, toy_cohort(2), on_epoch=on_epoch)
+except Enough:
+    print(*sys.modules)
+""")
+    assert "torch" in loaded
+    assert not {"monai", "matplotlib", "ray"} & loaded
+
+
 @pytest.mark.parametrize(
     ("library", "home"),
     [

@@ -288,6 +288,7 @@ def test_help_loads_nothing_heavy(script):
     assert "--help" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not {"torch", "ray", "wandb", "numpy", "pandas", "pyarrow", "scipy"} & loaded
+    assert not {"monai", "matplotlib"} & loaded
 
 
 # -------------------------------------------------------------------------------------- the status

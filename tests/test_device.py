@@ -1,0 +1,153 @@
+"""A GPU is not waited for while it trains and predicts: on a CPU, by the operations that would."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lesion_core.evaluate import evaluate
+from lesion_core.losses import LOSSES
+from lesion_core.patches import Volumes
+from lesion_core.train import (
+    Diverged,
+    TrainSettings,
+    check_precision,
+    convolutions,
+    generator,
+    train_epoch,
+)
+from lesion_core.trial import Trial, run
+from lesion_core.unet import UNet3d
+from tests.toy import toy_cohort
+
+SETTINGS = TrainSettings(epochs=1, patch_size=16, batch_size=4, filters=(8, 16))
+
+WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+"""Operations whose outcome the host must know before it goes on."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name.startswith(WAIT) or (name == "index" and _by_mask(args[1])):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def _by_mask(indices) -> bool:
+    return any(index is not None and index.dtype == torch.bool for index in indices)
+
+
+def test_waits_are_seen():
+    values = torch.arange(4.0)
+    with Waits() as seen:
+        values[0].item()
+        values[values > 2]
+        torch.nonzero(values)
+    assert sum(seen.counts.values()) == 3
+
+
+def as_on_a_gpu(images) -> Volumes:
+    """Takes the GPU's way, on tensors of the CPU."""
+    volumes = Volumes.of(images, patch_size=16, stride=8)
+    volumes.device = torch.device("cuda")
+    return volumes
+
+
+def epoch(volumes, patches, loss, batch_size=4):
+    network = UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4))
+    return train_epoch(
+        network, torch.optim.Adam(network.parameters()), loss, volumes, patches,
+        replace(SETTINGS, batch_size=batch_size), epoch=1, shuffle=generator(0, 0, 1, "order"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_training_waits_once_per_epoch_however_many_batches(name):
+    volumes = as_on_a_gpu(toy_cohort(1).images)
+    patches = volumes.training_patches([0], flip=False)
+    counts = []
+    for batch_size in (8, 2):
+        with Waits() as seen:
+            epoch(volumes, patches, LOSSES[name], batch_size)
+        counts.append(seen.counts - _of_the_optimiser(len(patches) // batch_size))
+    assert counts[0] == counts[1]
+
+
+def _of_the_optimiser(num_batches: int) -> Counter:
+    """On a CPU Adam counts its steps in tensors that lie there: no wait on a GPU."""
+    network = UNet3d(2, (8, 16))
+    optimiser = torch.optim.Adam(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with Waits() as seen:
+        for _ in range(num_batches):
+            optimiser.step()
+    return seen.counts
+
+
+def test_evaluation_does_not_wait_between_images():
+    images = toy_cohort(3).images
+    volumes = Volumes.of(images, patch_size=16, stride=8)
+    network = UNet3d(2, (8, 16))
+
+    def rows():
+        return evaluate(network, LOSSES["new"], volumes, images, [1], SETTINGS).cases
+
+    first = rows()  # which windows hold lesion is looked up once
+    with Waits() as seen:
+        assert rows() == first
+    assert not seen.counts
+
+
+def test_at_the_end_of_an_epoch_the_batch_that_broke_is_named():
+    volumes = as_on_a_gpu(toy_cohort(1).images)
+    patches = volumes.training_patches([0], flip=False)
+    calls = []
+
+    def breaks(logits, target):
+        calls.append(1)
+        value = LOSSES["xent"](logits, target)
+        return value * float("nan") if len(calls) == 2 else value
+
+    with pytest.raises(Diverged, match="loss became nan in epoch 1, batch 2"):
+        epoch(volumes, patches, breaks)
+    assert len(calls) == -(-len(patches) // 4)
+
+
+def test_both_ways_train_alike():
+    images = toy_cohort(1).images
+    gpu, cpu = as_on_a_gpu(images), Volumes.of(images, patch_size=16, stride=8)
+    patches = cpu.training_patches([0], flip=True)
+    assert epoch(gpu, patches, LOSSES["new"]) == epoch(cpu, patches, LOSSES["new"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounding"), [("fp32", "ieee"), ("bf16", "ieee"), ("tf32", "tf32")]
+)
+def test_fp32_on_a_gpu_means_fp32_unless_tf32_is_asked_for(precision, rounding):
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    with pytest.raises(KeyError), convolutions(precision):
+        assert cudnn.conv.fp32_precision == rounding
+        raise KeyError
+    assert (cudnn.benchmark, cudnn.conv.fp32_precision) == before
+
+
+def test_tf32_without_a_gpu_is_refused():
+    check_precision("tf32", "cuda")
+    cohort = toy_cohort(2)
+    trial = Trial(
+        cohort="toy", fingerprint=cohort.fingerprint, loss=LOSSES["xent"], seed=0, fold=0,
+        num_folds=2, settings=replace(SETTINGS, precision="tf32"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="precision tf32 without a GPU"):
+        run(trial, cohort, on_epoch=lambda report: None)
