@@ -68,7 +68,10 @@ def section(sweep: Sweep, studies: list[Study], reference: str, rope: float = RO
         "where every number comes from.",
         items=[
             Heading(text="Methods"),
-            *(Note(body=prose(methods_text(study, reference, rope))) for study in studies),
+            *(
+                Note(body=prose(methods_text(study, reference, rope, precision(sweep, study))))
+                for study in studies
+            ),
             Heading(text="How to read this report"),
             Note(body=Markup(f"<ul>{body}</ul>")),
             Heading(text="Provenance"),
@@ -79,14 +82,21 @@ def section(sweep: Sweep, studies: list[Study], reference: str, rope: float = RO
     )
 
 
-def methods_text(study: Study, reference: str, rope: float) -> str:
+def precision(sweep: Sweep, study: Study) -> str:
+    """What the networks of complete trials computed in, as their workers recorded it."""
+    runs = sweep.runs
+    done = runs[((runs["status"] == "done") & (runs["cohort"] == study.cohort)).to_numpy()]
+    return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
+
+
+def methods_text(study: Study, reference: str, rope: float, precision: str) -> str:
     """One paragraph with the n, df and repetitions that were used."""
     scores = study.last_by_case(study.test)[..., 0]
     base = study.losses.index(reference) if reference in study.losses else study.shown[0]
     base = base if base in study.shown else study.shown[0]
     text = (
         f"{study.title}: {len(study.shown)} losses were trained with {len(study.seeds)} seeds "
-        f"in {len(study.folds)}-fold cross-validation for {study.num_epochs} epochs "
+        f"in {len(study.folds)}-fold cross-validation for {study.num_epochs} epochs in {precision} "
         f"({study.presence}). "
     )
     others = [loss for loss in study.shown if loss != base]

@@ -54,6 +54,10 @@ def test_page_needs_nothing_from_elsewhere(built: Path) -> None:
     assert not re.search(r"@import|url\(\s*['\"]?http", page)
 
 
+def test_methods_name_the_precision(built: Path) -> None:
+    assert re.search(r"cross-validation for 2 epochs in fp32 \(", built.read_text())
+
+
 def test_every_caption_says_how_many_of_how_many(built: Path) -> None:
     captions = re.findall(r"<figcaption>(.*?)<span", built.read_text(), re.DOTALL)
     assert len(captions) > 8
