@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,10 +225,10 @@ class Cluster:
             """Tune's way of asking for one trial more."""
 
             def suggest(self, trial_id: str) -> Any:
-                trial = here.supply.take()
+                trial = here.take()
                 if trial is not None:
                     return {"trial": json.dumps(dict(trial))}
-                return Searcher.FINISHED if here.supply.finished else None
+                return Searcher.FINISHED if here.finished else None
 
             def on_trial_complete(self, trial_id: str, *rest: Any, **more: Any) -> None:
                 pass  # the callback below knows the trial's name
@@ -242,7 +242,7 @@ class Cluster:
                 self, iteration: int, trials: list, trial: Any, **info: Any
             ) -> None:
                 over.add(trial)
-                here.supply.ended(_name(trial))
+                here.ended(_name(trial))
 
             def on_trial_recover(
                 self, iteration: int, trials: list, trial: Any, **info: Any
@@ -252,7 +252,7 @@ class Cluster:
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 over.add(trial)
                 _record_loss(shared, trial, retries)
-                here.supply.ended(_name(trial))
+                here.ended(_name(trial))
 
         class Forgetful(FIFOScheduler):
             """Tune keeps every trial, 0.1 MB each, to the end; what has ended is the ledger's."""
@@ -265,7 +265,7 @@ class Cluster:
 
         # Read when `fit` starts.  One more than can run is enough to keep every worker busy.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots + 1)
-        tune.Tuner(
+        tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=Next(metric="ended", mode="max"),
@@ -282,17 +282,44 @@ class Cluster:
                 failure_config=tune.FailureConfig(max_failures=retries),
                 callbacks=[Ended()],
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if here.raised is not None:
+                raise here.raised from None
+            raise
 
 
 class _Here:
-    """A supply that stays in this process: Tune pickles what it is given, and nobody reads that."""
+    """A supply that stays in this process: Tune pickles what it is given, and nobody reads that.
+
+    Tune answers what a supply raises with an error of its own, so the first one is kept.
+    """
 
     def __init__(self, supply: Supply | None = None) -> None:
-        self.supply: Any = supply
+        self._supply: Any = supply
+        self.raised: Exception | None = None
 
     def __reduce__(self) -> tuple:
         return _Here, ()
+
+    @property
+    def finished(self) -> bool:
+        return self._supply.finished
+
+    def take(self) -> Mapping[str, Any] | None:
+        return self._kept(self._supply.take)
+
+    def ended(self, name: str) -> None:
+        self._kept(lambda: self._supply.ended(name))
+
+    def _kept(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            self.raised = self.raised or error
+            raise
 
 
 def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:

@@ -289,6 +289,20 @@ def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
     assert "(2/4 done, 2 failed" in capsys.readouterr().out
 
 
+class CannotWrite(OneAfterTheOther):
+    """A search that finds its folder taken over when it wants to write down what it learned."""
+
+    def ended(self, name):
+        raise LedgerError("another process has taken over this folder")
+
+
+def test_what_a_search_raises_comes_out_as_it_is(cluster, tmp_path):
+    with pytest.raises(LedgerError, match="taken over"):
+        cluster.run(
+            CannotWrite([12]), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED
+        )
+
+
 def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
     a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2))
     cluster.run(
