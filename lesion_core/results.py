@@ -12,7 +12,8 @@ A results folder (a *ledger*) holds
     trials/<trial>/lesions.parquet histograms.parquet slices.parquet model.pt    at the end
     trials/<trial>/done.json | failed.json       last: the trial is complete | why it is not
     trials/<trial>/progress.json                 until then: attempts, and which epoch is saved
-    .lock  ray.log  wandb/offline-run-*          who writes; what Ray said; runs to upload
+    .lock  ray.log                               who writes; what Ray said
+    wandb/offline-run-*  unsent-*  tracking.json    runs to upload; what W&B missed; may hear
 
 ``done.json`` exists only when everything before it is complete, so whatever lacks it never enters
 an average.  All rows are counts; every rate is derived from them on reading (`rates`).

@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from sweeps import scalars
 from sweeps.ledger import LedgerError, NotTheTrialsFault
-from sweeps.tracking import Run, Tracking
+from sweeps.record import Ending, done_ending, failed_ending, slices_of
+from sweeps.tracked_run import Run
+from sweeps.tracking import Tracking
 
 RUN = "lesion_core.trial:run"
 """What trains; another function with the same arguments can stand in for it in tests."""
 
-SCALARS = ("dice", "sensitivity", "precision")
 SECONDS_BETWEEN_DELIVERIES = 2
 
 
@@ -37,7 +39,7 @@ class LedgerCalls(Protocol):
         self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int
     ) -> None: ...
     def log(self, name: str, text: str) -> None: ...
-    def keep(self, files: Mapping[str, bytes], instead_of: str) -> None: ...
+    def keep(self, files: Mapping[str, bytes], instead_of: str | None) -> None: ...
 
 
 def attempt(
@@ -67,20 +69,25 @@ def attempt(
     number = begun["attempt"]
     with _captured(lambda text: ledger.log(name, text), echo) as output:
         _announce(name, begun, device, threads)
-        tracked = Run(tracking, trial, _earlier(begun))
-        reached = -1 if begun["epoch"] is None else begun["epoch"]
+        epochs = list(begun["epochs"])
+        numbers = scalars.by_epoch(begun["cases"], epochs, trial["epochs"], tracking.site_name)
+        tracked = Run(tracking, trial, numbers)
+        last: Any = None
 
         def on_epoch(report: Any) -> None:
-            nonlocal reached
+            nonlocal last
             content = dataclasses.asdict(report)
             if report.epoch % checkpoint_every:
                 content["checkpoint"] = None
             ledger.epoch(name, content, number)
-            reached = report.epoch
-            summary = scalars(report.cases, report.epochs)
-            print(_line(report.epoch, trial["epochs"], summary))
+            last = report
+            epochs[:] = [row for row in epochs if row["epoch"] < report.epoch] + [report.epochs]
+            numbers = scalars.by_epoch(
+                report.cases, [report.epochs], trial["epochs"], tracking.site_name
+            )[report.epoch]
+            print(_line(report.epoch, trial["epochs"], numbers))
             output.deliver()
-            tracked.log(report.epoch, summary)
+            tracked.log(report.epoch, numbers)
 
         try:
             summary = _train(
@@ -94,39 +101,29 @@ def attempt(
             output.deliver()
             if lost := _lost(device):
                 raise NotTheTrialsFault(f"{lost}: {error}") from error
-            ledger.failed(trial, _failure(error, reached + 1), number)
-            _finish(tracked, ledger, failed=True)
+            failure = _failure(error, epochs[-1]["epoch"] + 1 if epochs else 0)
+            ledger.failed(trial, failure, number)
+            _finish(tracked, ledger, lambda: failed_ending(tracking, failure, epochs), failed=True)
             return False
         print(f"done in {summary['seconds']:.1f} s")
         output.deliver()
-        _finish(tracked, ledger, failed=False)
+
+        def ending() -> Ending:
+            tested = [row["case"] for row in last.final.slices]
+            return done_ending(
+                trial,
+                tracking,
+                cases=last.cases,
+                epochs=epochs,
+                predicted=last.final.slices,
+                shown=lambda: slices_of(cohort(), tested),
+                model=lambda: last.final.model,
+                facts=summary,
+            )
+
+        _finish(tracked, ledger, ending, failed=False)
         ledger.done(name, summary, number)
     return True
-
-
-def scalars(cases: list[dict], epochs: Mapping[str, Any]) -> dict[str, float]:
-    """Means over cases by split and scope, and over how many cases each is defined.
-
-    >>> row = {"split": "test", "scope": "image", "tp": 1, "fp": 1, "fn": 0}
-    >>> scalars([row], {"train_loss": None})["test/image/sensitivity"]
-    1.0
-    """
-    import pandas as pd
-
-    from lesion_core.results import rates
-
-    found: dict[str, float] = {}
-    if epochs["train_loss"] is not None:
-        found["train_loss"] = epochs["train_loss"]
-    for split, scope in dict.fromkeys((row["split"], row["scope"]) for row in cases):
-        part = [row for row in cases if (row["split"], row["scope"]) == (split, scope)]
-        of_cases = rates(pd.DataFrame(part))
-        for metric in SCALARS:
-            defined = of_cases[metric].dropna()
-            found[f"{split}/{scope}/{metric}_cases"] = len(defined)
-            if len(defined):
-                found[f"{split}/{scope}/{metric}"] = float(defined.to_numpy().mean())
-    return found
 
 
 def _train(trial: Mapping[str, Any], cohort: Callable[[], Any], run: str, **arguments: Any) -> dict:
@@ -179,18 +176,12 @@ def _lost(device: str) -> str | None:
     return None
 
 
-def _finish(tracked: Run, ledger: LedgerCalls, *, failed: bool) -> None:
-    files = tracked.finish(failed=failed)
-    if files:
+def _finish(
+    tracked: Run, ledger: LedgerCalls, ending: Callable[[], Ending], *, failed: bool
+) -> None:
+    files = tracked.finish(ending, failed=failed)
+    if tracked.replaces:
         ledger.keep(files, tracked.replaces)
-
-
-def _earlier(begun: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
-    """The epochs that earlier attempts left."""
-    return [
-        (row["epoch"], scalars([c for c in begun["cases"] if c["epoch"] == row["epoch"]], row))
-        for row in begun["epochs"]
-    ]
 
 
 # ------------------------------------------------------------------------------------- what it says

@@ -107,7 +107,7 @@ class Ledger:
                 if _table(folder / file, schema) is None:
                     results.write_table(folder / file, rows, schema)
 
-    def keep(self, files: Mapping[str, bytes], instead_of: str) -> None:
+    def keep(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
         """Store other files (W&B's offline runs), named by their path in the folder.
 
         ``instead_of``: pattern of folders that they replace.
@@ -115,7 +115,7 @@ class Ledger:
         from lesion_core import results
 
         with self._writing():
-            for earlier in self.path.glob(instead_of):
+            for earlier in self.path.glob(instead_of) if instead_of else ():
                 shutil.rmtree(earlier)
             for name, content in files.items():
                 results.write_bytes(self.path / name, content)

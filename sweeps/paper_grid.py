@@ -21,7 +21,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
 from sweeps import command
 from sweeps.options import Data, Machines, Training
-from sweeps.tracking import Mode
+from sweeps.tracking import Logging
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort
@@ -38,7 +38,7 @@ DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperGrid(Training, Machines):
+class PaperGrid(Training, Machines, Logging):
     """Train every loss with every seed on every fold, and compare them in a report.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
@@ -63,8 +63,6 @@ class PaperGrid(Training, Machines):
     fold_rule: str = "strided"
     """Who is tested with whom: strided (as the authors), site (every site in all folds), or a
     .json file such as nnU-Net's splits_final.json."""
-    wandb: Mode = "auto"
-    """Weights & Biases; auto: online if a key is configured, else offline."""
     retry_failed: bool = False
     """Run trials again that failed by their own fault."""
     dry_run: bool = False
@@ -151,7 +149,7 @@ def run_grid(grid: PaperGrid) -> int:
     sweep = Sweep(grid.trials(data), data, settings, grid.folds, grid.results)
     if grid.dry_run:
         return sweep.dry_run(grid, retry_failed=grid.retry_failed)
-    return sweep.run(grid, grid.wandb, retry_failed=grid.retry_failed, report=not grid.no_report)
+    return sweep.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
 
 
 if __name__ == "__main__":

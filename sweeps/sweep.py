@@ -14,7 +14,7 @@ from sweeps import options
 from sweeps.ledger import Ledger
 from sweeps.lock import Lock
 from sweeps.options import ROOT, Data, Machines
-from sweeps.tracking import Mode, Tracking
+from sweeps.tracking import Logging, Tracking
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -96,7 +96,12 @@ class Sweep:
     """Decides on the trials instead, given the ledger and whether failed ones run again."""
 
     def run(
-        self, machines: Machines, wandb: Mode, *, retry_failed: bool = False, report: bool = True
+        self,
+        machines: Machines,
+        logging: Logging,
+        *,
+        retry_failed: bool = False,
+        report: bool = True,
     ) -> int:
         """Run what is not done yet; returns the exit status.
 
@@ -105,7 +110,7 @@ class Sweep:
             LedgerError: the folder cannot be written.
         """
         options.refuse_fleeting(self.results)
-        tracking = Tracking.decide(wandb, self.results)
+        tracking = logging.tracking(self.results)
         with Lock(self.results, options.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()
@@ -121,6 +126,7 @@ class Sweep:
                 done = sum(state["status"] == "done" for state in states.values())
                 self._launch(source, done, ledger, lock, machines, tracking)
                 states = ledger.states(source.names())
+                _track_sweep(self.results, tracking)
             else:
                 ledger.ask(self._request())
                 print("nothing to do")
@@ -183,6 +189,7 @@ class Sweep:
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
             cluster.check(cohorts)
             ledger.ask(self._request())  # not before: images that cannot be used leave no trace
+            ledger.keep(tracking.to_remember())
             for name, cohort in cohorts.items():
                 ledger.write_cohort(name, *describe(cohort))
             sys.stdout.flush()
@@ -215,6 +222,17 @@ class Sweep:
                 f"({', '.join(changed)}); equal seeds may differ in the last digits",
                 file=sys.stderr,
             )
+
+
+def _track_sweep(results: Path, tracking: Tracking) -> None:
+    """The sweep's own run at W&B."""
+    if tracking.mode == "disabled":
+        return
+    from sweeps import upload
+
+    print("writing the sweep's W&B run ...", flush=True)
+    if problem := upload.keep_sweep(results, tracking):
+        print(f"W&B did not get the sweep's own run ({problem}); `sync` tries again")
 
 
 def build_report(results: Path) -> bool:

@@ -1,190 +1,276 @@
-"""What Weights & Biases hears of a trial.  The ledger stays the only truth; this is a window on it.
+"""Weights & Biases: whether and how trials are tracked, and what may leave the site.
 
-A run is opened in the trial's own process, under the trial's hash, so every attempt lands in the
-same run.  Offline runs are written to a folder of the worker and, once the trial ends, travel to
-``RESULTS/wandb`` like everything else, so a cluster needs no shared disk; a trial that was
-interrupted writes its earlier epochs again, so there is one complete folder per trial.
-Whatever W&B does, the trial goes on: trouble is one line in its log.
+    python sweeps/tracking.py sync RESULTS          send what W&B does not have yet
+    python sweeps/tracking.py backfill RESULTS      the same from the ledger alone
+    python sweeps/tracking.py dashboard RESULTS     a workspace: bands, folds, trade-off, best
+
+The ledger stays the only truth; W&B is a window on it.  What is said there is decided here, once,
+by the driver; `sweeps.tracked_run` says it, and is the only code that imports wandb.
 """
 
 from __future__ import annotations
 
+import configparser
+import hashlib
+import hmac
+import json
 import netrc
 import os
-import shutil
+import secrets
 import sys
-import tempfile
-import threading
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+import tyro
+
+if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
-SECONDS_TO_CONNECT = 30
-SECONDS_TO_UPLOAD = 60
+HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+"""Of the public server, the newer name first."""
+FILE = "wandb/tracking.json"
+"""In a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What Weights & Biases hears."""
+
+    wandb: Mode = "auto"
+    """Weights & Biases; auto: online if a key is configured, else offline."""
+    wandb_media: bool = False
+    """Send pictures too: a slice of every test image with its segmentation, and the report's."""
+    wandb_artifacts: bool = False
+    """Send every trial's trained network too."""
+    pseudonymise: bool = False
+    """In what W&B hears, replace the names of cases and sites by hashes salted for this sweep."""
+
+    def tracking(self, results: Path) -> Tracking:
+        """Raises ValueError as `Tracking.decide` does, or where a flag has no effect."""
+        flags = {
+            "--wandb-media": self.wandb_media,
+            "--wandb-artifacts": self.wandb_artifacts,
+            "--pseudonymise": self.pseudonymise,
+        }
+        idle = [flag for flag, given in flags.items() if given]
+        if self.wandb == "disabled" and idle:
+            raise ValueError(
+                f"{idle[0]} has no effect with --wandb disabled; leave it out, or use "
+                "--wandb offline"
+            )
+        return Tracking.decide(
+            self.wandb,
+            results,
+            media=self.wandb_media,
+            artifacts=self.wandb_artifacts,
+            pseudonymise=self.pseudonymise,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """How trials are tracked; decided once, by the driver."""
+    """How a sweep is tracked; decided once, by the driver."""
 
     mode: Literal["online", "offline", "disabled"]
     group: str
     """Name of the sweep."""
-    tags: tuple[str, ...] = ()
-    key: str | None = None
+    project: str = PROJECT
+    url: str | None = None
+    """The server's; None: wandb's own default."""
+    key: str | None = field(default=None, repr=False)
     """The driver's key, for workers that have none."""
+    media: bool = False
+    """Pictures of patients' images may leave the site."""
+    artifacts: bool = False
+    """Trained networks may leave the site."""
+    salt: str | None = field(default=None, repr=False)
+    """Of the pseudonyms; None: cases and sites go by their names."""
 
     @staticmethod
-    def decide(mode: Mode, results: Path) -> Tracking:
-        """Raises ValueError when W&B is asked for online but there is no key."""
+    def decide(
+        mode: Mode,
+        results: Path,
+        *,
+        media: bool = False,
+        artifacts: bool = False,
+        pseudonymise: bool = False,
+    ) -> Tracking:
+        """What these flags mean here, for a folder that may have been tracked before.
+
+        Raises:
+            ValueError: W&B is asked for online but there is no key; or the folder's cases went by
+                their names so far and shall not now, or the other way round.
+        """
         found = os.environ.get("WANDB_MODE", "") if mode == "auto" else ""
         asked = found if found in ("online", "offline", "disabled") else mode
         key = configured_key()
         if asked == "online" and key is None:
             raise ValueError(
-                "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; "
-                "or use --wandb offline and `wandb sync` later"
+                "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
+                "--wandb offline and `python sweeps/tracking.py sync` later"
             )
         if asked == "auto":
             asked = "offline" if key is None else "online"
-        return Tracking(mode=asked, group=results.name, key=key if asked == "online" else None)
+        if asked == "disabled":
+            return Tracking(mode="disabled", group=results.name)
+        before = remembered(results)
+        if before is not None and pseudonymise != (before["salt"] is not None):
+            raise ValueError(
+                f"{results} was tracked {'with' if before['salt'] else 'without'} --pseudonymise "
+                f"so far; do the same, or, if nothing was sent yet, delete {results / 'wandb'} and "
+                "backfill"
+            )
+        salt = (before["salt"] if before else secrets.token_hex(16)) if pseudonymise else None
+        return Tracking(
+            mode=asked,
+            group=results.resolve().name,
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            url=server_url(),
+            key=key if asked == "online" else None,
+            media=media,
+            artifacts=artifacts,
+            salt=salt,
+        )
+
+    def case_name(self, case: str) -> str:
+        """As W&B hears it."""
+        return case if self.salt is None else f"case-{self._hash('case', case)}"
+
+    def site_name(self, site: str) -> str:
+        """As W&B hears it; hospitals are few, so they would narrow down who a case is."""
+        return site if self.salt is None or not site else f"site-{self._hash('site', site)}"
+
+    def _hash(self, kind: str, name: str) -> str:
+        salt = bytes.fromhex(self.salt or "")
+        return hmac.new(salt, f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:10]
+
+    def to_remember(self) -> dict[str, bytes]:
+        """For `Ledger.keep`: what `remembered` reads.  Never the key."""
+        content = {"project": self.project, "media": self.media, "artifacts": self.artifacts}
+        text = json.dumps(content | {"salt": self.salt}, indent=1)
+        return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
 
     def hint(self, results: Path) -> str | None:
-        """How to upload what was written offline."""
-        if self.mode != "offline":
-            return None
-        return f"W&B is offline; to upload: wandb sync {results / 'wandb'}/offline-run-*"
+        """How to upload what was written offline, or what W&B missed; None if there is nothing."""
+        send = f"python sweeps/tracking.py sync {results}"
+        if self.mode == "offline":
+            return f"W&B is offline; to upload: {send}"
+        unsent = len(list(results.glob("wandb/unsent-*"))) if self.mode == "online" else 0
+        return f"W&B did not get all of {unsent} trials; to send them: {send}" if unsent else None
+
+
+def remembered(results: Path) -> dict[str, Any] | None:
+    """What was decided for a results folder before; None: it was never tracked.
+
+    Raises:
+        ValueError: the file is damaged: nobody knows how its cases may be called.
+    """
+    file = results / FILE
+    try:
+        content = json.loads(file.read_text())
+        return {key: content[key] for key in ("project", "media", "artifacts", "salt")}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: cannot be read ({type(error).__name__}: {error}); restore it, or delete "
+            f"{results / 'wandb'} if nothing was sent yet"
+        ) from None
 
 
 def configured_key() -> str | None:
     """From WANDB_API_KEY, or the netrc file that ``wandb login`` writes."""
     if os.environ.get("WANDB_API_KEY"):
         return os.environ["WANDB_API_KEY"]
-    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    host = urlsplit(server_url() or "").netloc
+    hosts = HOSTS if not host or host in HOSTS else (host,)
     for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         with suppress(OSError, netrc.NetrcParseError, RuntimeError):
-            entry = netrc.netrc(str(Path(file).expanduser())) if file else None
-            login = entry.authenticators(urlsplit(server).hostname or "") if entry else None
-            if login and login[2]:
-                return login[2]
+            entries = netrc.netrc(str(Path(file).expanduser())) if file else None
+            for name in hosts if entries else ():
+                login = entries.hosts.get(name) if entries else None
+                if login and login[2]:
+                    return login[2]
     return None
 
 
-class Run:
-    """One trial's run.  Nothing in here raises.
+def server_url() -> str | None:
+    """From WANDB_BASE_URL, or the settings file that ``wandb login --host`` writes; None: wandb's
+    default."""
+    if os.environ.get("WANDB_BASE_URL"):
+        return os.environ["WANDB_BASE_URL"].rstrip("/")
+    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
+    settings = configparser.ConfigParser()
+    with suppress(OSError, configparser.Error, RuntimeError, UnicodeError):
+        settings.read(Path(folder).expanduser() / "settings")
+        return settings.get("default", "base_url").rstrip("/")
+    return None
 
-    ``earlier``: what to log again for the epochs before this attempt.
+
+# ------------------------------------------------------------------------------------ the commands
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """Send every finished trial that W&B does not have yet, and say which.
+
+    Exit status: 0 W&B has them all; 1 it does not answer, or refuses; 2 wrong input.
     """
 
-    unreachable: ClassVar[bool] = False
-    """The server did not answer this process: the trials that follow do not wait for it again."""
+    results: tyro.conf.Positional[Path]
+    """Folder that holds sweep.json."""
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        trial: Mapping[str, Any],
-        earlier: Sequence[tuple[int, Mapping[str, float]]] = (),
-    ) -> None:
-        self._hash = trial["hash"]
-        self._run: Any = None
-        self._folder: Path | None = None
-        if tracking.mode == "disabled":
-            return
-        if tracking.mode == "online" and Run.unreachable:
-            print("W&B: did not answer earlier; this trial goes without it", file=sys.stderr)
-            return
-        try:
-            self._open(tracking, trial)
-            if tracking.mode == "offline":  # online, the server has them
-                for epoch, scalars in earlier:
-                    self._run.log(dict(scalars), step=epoch)
-        except Exception as error:  # tracking must never cost a trial
-            self._give_up(error)
 
-    def log(self, epoch: int, scalars: Mapping[str, float]) -> None:
-        if self._run is None:
-            return
-        try:
-            self._run.log(dict(scalars), step=epoch)
-        except Exception as error:  # tracking must never cost a trial
-            self._give_up(error)
+@dataclass(frozen=True, kw_only=True)
+class Backfill(Logging):
+    """Make the runs of all finished trials from the ledger alone, also of a sweep that was never
+    tracked.  What is there already is left alone.
 
-    def finish(self, *, failed: bool) -> dict[str, bytes]:
-        """Close the run; an offline run's files, by their path in the results folder."""
-        files = {}
-        try:
-            if self._run is not None:
-                self._close(int(failed))
-                for file in (self._folder or Path()).glob("wandb/offline-run-*/**/*"):
-                    if self._folder and file.is_file() and file.suffix != ".log":
-                        files[file.relative_to(self._folder).as_posix()] = file.read_bytes()
-        except Exception as error:  # tracking must never cost a trial
-            self._give_up(error)
-        self._run = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        return files
+    Exit status: 0 every run is there; 1 W&B does not answer, or refuses; 2 wrong input.
+    """
 
-    @property
-    def replaces(self) -> str:
-        """Pattern of the folders in RESULTS that the files of an earlier attempt are in."""
-        return f"wandb/offline-run-*-{self._hash}"
+    results: tyro.conf.Positional[Path]
+    """Folder that holds sweep.json."""
 
-    def _open(self, tracking: Tracking, trial: Mapping[str, Any]) -> None:
-        import wandb
 
-        self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
-        if tracking.key is not None:
-            os.environ.setdefault("WANDB_API_KEY", tracking.key)
-        parameters = {key: trial[key] for key in ("cohort", "loss", "seed", "fold", "hash", "name")}
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=trial["hash"],
-            name=trial["name"],
-            resume="allow",
-            mode=tracking.mode,
-            dir=str(self._folder),
-            group=tracking.group,
-            job_type="train",
-            tags=[trial["cohort"], trial["loss"], *tracking.tags],
-            config=parameters | trial["config"]["settings"] | {"loss_fields": trial["loss_params"]},
-            # Quiet and light: no console capture, no threads that watch the machine or the code.
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                x_disable_stats=True,
-                reinit="create_new",  # never wait for the run of an earlier trial
-                init_timeout=SECONDS_TO_CONNECT,
-            ),
-        )
+@dataclass(frozen=True, kw_only=True)
+class Dashboard:
+    """Write a W&B workspace for a sweep, and with --entity put it there.
 
-    def _close(self, exit_code: int) -> None:
-        """``finish`` waits for the upload, however long that takes; a trial does not."""
+    Exit status: 0 done; 2 wrong input.
+    """
 
-        def close() -> None:
-            import wandb
+    results: tyro.conf.Positional[Path]
+    """Folder that holds sweep.json."""
+    entity: str | None = None
+    """W&B user or team to save the workspace for; needs wandb-workspaces and a key."""
 
-            self._run.finish(exit_code=exit_code)
-            # It returns before an offline run's file is written out; only the end of the process
-            # that writes it is waited for (0.31: 1 of 30 files stayed empty on a busy machine).
-            wandb.teardown()
 
-        closing = threading.Thread(target=close, daemon=True)
-        closing.start()
-        closing.join(SECONDS_TO_UPLOAD)
-        if closing.is_alive():
-            raise TimeoutError(f"upload not finished after {SECONDS_TO_UPLOAD} s")
+def main(arguments: Sequence[str]) -> int:
+    from sweeps import command
 
-    def _give_up(self, error: Exception) -> None:
-        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        print(f"W&B: {reason}; the trial goes on without it", file=sys.stderr)
-        self._run = None
-        Run.unreachable = True
+    commands: Any = (
+        Annotated[Sync, tyro.conf.subcommand("sync")]
+        | Annotated[Backfill, tyro.conf.subcommand("backfill")]
+        | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
+    )
+    asked = command.read_flags(commands, arguments)
+    if isinstance(asked, Dashboard):
+        from sweeps import workspace
+
+        return workspace.write(asked.results, asked.entity)
+    from sweeps import upload
+
+    if isinstance(asked, Sync):
+        return upload.sync(asked.results)
+    return upload.backfill(asked.results, asked)
+
+
+if __name__ == "__main__":
+    from sweeps import command
+
+    sys.exit(command.run(main))

@@ -22,11 +22,11 @@ from sweeps.attempt import attempt
 from sweeps.ledger import Ledger
 from sweeps.lock import Lock
 from sweeps.options import Data, Training
-from sweeps.tracking import Mode, Tracking
+from sweeps.tracking import Logging, Mode
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOne(Training):
+class TrainOne(Training, Logging):
     """Train one network, here and now.
 
     Exit status: 0 done, 1 failed, 2 wrong input.
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         settings=settings,
         test_cases=data.test_cases(one.folds)[one.fold],
     )
-    tracking = Tracking.decide(one.wandb, one.results)
+    tracking = one.tracking(one.results)
     folder = one.results / "trials" / trial.name
     with Lock(one.results, options.command_line()) as lock:
         ledger = Ledger(one.results, lock.token)
@@ -99,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         cohort = data.load()
         ledger.ask(request)  # not before: images that cannot be used leave no trace
+        ledger.keep(tracking.to_remember())
         ledger.write_cohort(data.name, *describe(cohort))
         done = attempt(
             options.described(trial),

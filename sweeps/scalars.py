@@ -1,0 +1,157 @@
+"""What a trial's rows say in numbers and rows: for Weights & Biases, and one line of a log.
+
+Needs the ledger's tables only, so a trial that is followed live and one that is rebuilt from the
+ledger say the same.  Nothing undefined is counted as 0: a mean is over the cases where the metric
+is defined, their number stands beside it, and a mean over none is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VOXEL_METRICS = ("dice", "sensitivity", "precision")
+LESION_METRICS = ("lesion_recall", "lesion_precision", "lesion_f1")
+SURFACE_METRICS = ("hd95_mm", "nsd", "wmh_h95_mm")
+"""Of the test images at the last epoch."""
+
+LESION_COUNTS = {"n_ref": "lesions", "n_ref_hit": "lesions_found", "n_pred": "lesions_predicted"}
+"""Column -> what their sum over cases is called."""
+
+TABLE_COLUMNS = (
+    "case", "site", "split", "dice", "sensitivity", "precision", "lesion_recall",
+    "lesion_precision", "lesion_f1", "hd95_mm", "nsd", "wmh_h95_mm", "tp", "fp", "fn", "tn",
+    "voxel_mm3", "n_ref", "n_ref_hit", "n_pred", "n_pred_hit",
+)  # fmt: skip
+"""Of `case_table`."""
+
+
+def by_epoch(
+    cases: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    epochs: Iterable[Mapping[str, Any]],
+    last_epoch: int,
+    site_name: Callable[[str], str] = str,
+) -> dict[int, dict[str, float]]:
+    """Numbers by epoch of one trial's `results.CASES` and `results.EPOCHS` rows.
+
+    ``{split}/{scope}/{metric}``: mean over cases (scope image) or over patches (scope patch), as in
+    the report; ``.../{metric}_cases`` or ``_patches``: over how many it is defined.  The same under
+    ``{split}/{scope}/site/{site}/`` where there is more than one site.
+
+    >>> case = {"epoch": 1, "split": "test", "scope": "image", "site": ""}
+    >>> case |= {"tp": 1, "fp": 1, "fn": 0}
+    >>> found = by_epoch([case], [{"epoch": 1, "train_loss": 0.5}], last_epoch=2)[1]
+    >>> found["test/image/sensitivity"], found["test/image/dice_cases"], found["train_loss"]
+    (1.0, 1, 0.5)
+    """
+    import pandas as pd
+
+    found = {int(row["epoch"]): _of_training(row) for row in epochs}
+    frame = pd.DataFrame(cases)
+    if frame.empty:
+        return found
+    scored = _scored(frame)
+    several = scored["site"].nunique() > 1
+    for scope, part in scored.groupby("scope"):
+        for keys in (["epoch", "split"], ["epoch", "split", "site"])[: 1 + several]:
+            for key, numbers in _means(part, keys, scope == "patch", last_epoch).items():
+                epoch, split, *site = key
+                place = f"{split}/{scope}/" + "".join(f"site/{site_name(name)}/" for name in site)
+                found.setdefault(int(epoch), {}).update(
+                    {f"{place}{name}": value for name, value in numbers.items()}
+                )
+    return found
+
+
+def case_table(
+    cases: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    case_name: Callable[[str], str] = str,
+    site_name: Callable[[str], str] = str,
+) -> list[list[Any]]:
+    """A row of `TABLE_COLUMNS` per image at the last epoch; None where a value is undefined."""
+    import pandas as pd
+
+    frame = pd.DataFrame(cases)
+    frame = frame[(frame["scope"] == "image") & (frame["epoch"] == frame["epoch"].max())]
+    frame = _scored(frame).reindex(columns=list(TABLE_COLUMNS))
+    frame = frame.astype(dict.fromkeys(_COUNT_COLUMNS, "Int64"))
+    frame["case"], frame["site"] = frame["case"].map(case_name), frame["site"].map(site_name)
+    plain = frame.astype(object).where(frame.notna(), None)
+    return plain.to_numpy().tolist()
+
+
+def _of_training(row: Mapping[str, Any]) -> dict[str, float]:
+    """Loss, gradient, amounts and seconds; what an untrained network has none of is left out."""
+    named = {
+        "train_loss": "train_loss",
+        "grad_norm": "grad_norm",
+        "n_batches": "batches",
+        "n_patches": "patches",
+        "seconds_train": "seconds/train",
+        "seconds_evaluate": "seconds/evaluate",
+    }
+    values = {name: row.get(column) for column, name in named.items()}
+    return {"epoch": row["epoch"]} | {k: v for k, v in values.items() if v is not None}
+
+
+def _scored(cases: pd.DataFrame) -> pd.DataFrame:
+    """With a column per metric; those that a table lacks, or a scope has none of, are absent."""
+    import numpy as np
+
+    from lesion_core.results import rates
+
+    scored = cases.assign(**rates(cases))
+    if "n_ref" in cases:
+        counts = {name: cases[name].to_numpy(float, na_value=np.nan) for name in _LESION_COLUMNS}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = counts["n_ref_hit"] / counts["n_ref"]
+            precision = counts["n_pred_hit"] / counts["n_pred"]
+            both = recall + precision
+            f1 = np.where(both == 0, 0.0, 2 * recall * precision / both)
+        scored = scored.assign(lesion_recall=recall, lesion_precision=precision, lesion_f1=f1)
+    return scored
+
+
+_LESION_COLUMNS = ("n_ref", "n_ref_hit", "n_pred", "n_pred_hit")
+_COUNT_COLUMNS = ("tp", "fp", "fn", "tn", *_LESION_COLUMNS)
+
+
+def _means(
+    rows: pd.DataFrame, keys: list[str], patches: bool, last_epoch: int
+) -> dict[tuple[Any, ...], dict[str, float]]:
+    """Numbers of every group of one scope's rows; ``keys`` begins with epoch and split."""
+    found: dict[tuple[Any, ...], dict[str, float]] = {
+        tuple(key): {} for key in rows[keys].drop_duplicates().itertuples(index=False)
+    }
+
+    def add(metric: str, sums: pd.Series, numbers: pd.Series, of: str) -> None:
+        """The mean over what is defined; a sum that is no number gives none."""
+        table = rows[keys].assign(sum=sums, n=numbers).groupby(keys, sort=False)
+        total, number = table["sum"].sum(skipna=False), table["n"].sum()
+        for key, group in found.items():
+            if metric in SURFACE_METRICS and key[:2] != (last_epoch, "test"):
+                continue  # never measured there
+            group[f"{metric}_{of}"] = int(number[key])
+            if number[key] and total[key] == total[key]:
+                group[metric] = float(total[key] / number[key])
+
+    if patches:
+        for metric in VOXEL_METRICS:
+            if f"patch_{metric}_sum" in rows:
+                number = rows[f"patch_{metric}_n"].fillna(0).astype(int)
+                add(metric, rows[f"patch_{metric}_sum"].astype(float), number, "patches")
+    else:
+        for column, name in LESION_COUNTS.items():
+            if column in rows:
+                for key, total in rows.groupby(keys, sort=False)[column].sum().items():
+                    found[tuple(key)][name] = int(total)
+    of_cases = ("loss",) if patches else (*VOXEL_METRICS, *LESION_METRICS, *SURFACE_METRICS)
+    for metric in of_cases:
+        column = "loss_value" if metric == "loss" else metric
+        if column in rows:
+            values = rows[column].astype(float)
+            add(metric, values.fillna(0.0), values.notna().astype(int), "cases")
+    return found
