@@ -70,6 +70,7 @@ def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
     if config.get("test_cases") is not None:
         config["test_cases"] = [tracking.case_name(case) for case in config["test_cases"]]
     tags = (trial["cohort"], trial["loss"], f"seed-{trial['seed']}", f"fold-{trial['fold']}")
+    tags += tracking.tags
     return Heading(
         id=trial["hash"],
         name=trial["name"],

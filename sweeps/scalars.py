@@ -39,7 +39,8 @@ def by_epoch(
 
     ``{split}/{scope}/{metric}``: mean over cases (scope image) or over patches (scope patch), as in
     the report; ``.../{metric}_cases`` or ``_patches``: over how many it is defined.  The same under
-    ``{split}/{scope}/site/{site}/`` where there is more than one site.
+    ``{split}/{scope}/site/{site}/`` where there is more than one site.  ``fold/{fold}/{metric}`` is
+    ``test/image/{metric}`` once more, so that W&B can draw a panel per fold.
 
     >>> case = {"epoch": 1, "split": "test", "scope": "image", "site": ""}
     >>> case |= {"tp": 1, "fp": 1, "fn": 0}
@@ -54,6 +55,7 @@ def by_epoch(
     if frame.empty:
         return found
     scored = _scored(frame)
+    fold = f"fold/{frame['fold'].iloc[0]}" if "fold" in frame else None
     several = scored["site"].nunique() > 1
     for scope, part in scored.groupby("scope"):
         for keys in (["epoch", "split"], ["epoch", "split", "site"])[: 1 + several]:
@@ -63,6 +65,12 @@ def by_epoch(
                 found.setdefault(int(epoch), {}).update(
                     {f"{place}{name}": value for name, value in numbers.items()}
                 )
+    for numbers in found.values() if fold else ():
+        numbers |= {
+            f"{fold}/{metric}": numbers[f"test/image/{metric}"]
+            for metric in VOXEL_METRICS
+            if f"test/image/{metric}" in numbers
+        }
     return found
 
 

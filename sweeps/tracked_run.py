@@ -122,7 +122,7 @@ class Run:
                 if epoch >= run.starting_step:  # what the server has stays as it is
                     run.log(dict(numbers), step=epoch)
             last = max(self._earlier, default=0)
-            while isinstance(item := self._waiting.get(), tuple):
+            while isinstance(item := self._next(), tuple):
                 last, numbers = item
                 if last >= run.starting_step:
                     run.log(dict(numbers), step=last)
@@ -137,6 +137,14 @@ class Run:
         finally:
             if self._abandoned.is_set():
                 self._clean_up()
+
+    def _next(self) -> _Item:
+        while True:
+            try:
+                return self._waiting.get(timeout=1)
+            except queue.Empty:
+                if self._abandoned.is_set():  # nothing will come any more
+                    return Ending
 
     def _clean_up(self) -> None:
         if self._folder is not None:

@@ -80,6 +80,8 @@ class Tracking:
     mode: Literal["online", "offline", "disabled"]
     group: str
     """Name of the sweep."""
+    tags: tuple[str, ...] = ()
+    """Of every run, beside its own."""
     project: str = PROJECT
     url: str | None = None
     """The server's; None: wandb's own default."""

@@ -71,7 +71,7 @@ except Enough:
     ("library", "home"),
     [
         ("ray", {f"sweeps/{name}.py" for name in ("launch", "join", "keeper", "probe")}),
-        ("wandb", {"sweeps/tracking.py"}),
+        ("wandb", {"sweeps/tracked_run.py"}),
         ("optuna", {"sweeps/study.py"}),
     ],
 )

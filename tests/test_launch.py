@@ -18,6 +18,7 @@ from sweeps.ledger import Ledger, LedgerError
 from sweeps.lock import Lock
 from sweeps.options import Machines
 from sweeps.tracking import Tracking
+from tests import offline_runs
 from tests.toy import toy_cohort
 
 SETTINGS = TrainSettings(epochs=3, patch_size=16, batch_size=4, filters=(8, 16), learning_rate=3e-3)
@@ -316,29 +317,8 @@ def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
     assert home.name.endswith(a_trial.hash)
     assert (home / f"run-{a_trial.hash}.wandb").stat().st_size > 0
     assert "W&B" not in file(Ledger(tmp_path), a_trial, "log.txt").read_text()
-    assert offline_steps(home / f"run-{a_trial.hash}.wandb") == [0, 1, 2]
-
-
-def offline_steps(path):
-    """Steps in an offline run's file: records framed as LevelDB logs, inside protocol buffers."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content = path.read_bytes()
-    position, steps, parts = 7, [], b""
-    while position + 7 <= len(content):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        length = int.from_bytes(content[position + 4 : position + 6], "little")
-        kind = content[position + 6]  # 1 whole, 2 first, 3 middle, 4 last
-        parts += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):
-            record = Record.FromString(parts)
-            parts = b""
-            if record.HasField("history"):
-                steps.append(record.history.step.num)
-    return steps
+    assert offline_runs.steps(home / f"run-{a_trial.hash}.wandb") == [0, 1, 2]
+    assert offline_runs.exit_code(home / f"run-{a_trial.hash}.wandb") == 0
 
 
 @pytest.mark.parametrize(

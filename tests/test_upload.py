@@ -1,0 +1,342 @@
+"""What W&B lacks is sent, once, from offline runs or the ledger; and nothing that may not leave."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from lesion_core import results
+from sweeps import command, disclosed, record, tracked_run, tracked_sweep, tracking, upload
+from sweeps.options import ROOT
+from sweeps.tracking import FILE, Logging, Tracking
+from tests import offline_runs
+from tests.fake_sweep import FakeSweep
+from tests.wandb_server import Server
+
+KEY = "k" * 40
+
+
+@pytest.fixture(autouse=True)
+def a_place_of_its_own(monkeypatch, tmp_path):
+    for name in ("API_KEY", "MODE", "BASE_URL", "PROJECT", "ENTITY"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(tracked_sweep, "_report", lambda *arguments: "<p>the report</p>")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with Server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two trials done, one failed, one interrupted, one never begun; with models."""
+    status = {
+        ("wmh2017", "xent", 3, 0): "failed",
+        ("wmh2017", "xent", 4, 0): "partial",
+        ("wmh2017", "xent", 5, 0): "missing",
+    }
+    path = FakeSweep(
+        num_cases=6, epochs=2, losses=("xent",), seeds=(1, 2, 3, 4, 5), num_folds=1, status=status
+    ).write(tmp_path / "grid")
+    for file in path.glob("trials/*/trial.json"):
+        (file.parent / "model.pt").write_bytes(b"weights of " + file.parent.name.encode())
+    return path
+
+
+def trials(path, *statuses):
+    """Hashes of the trials of the sweep that are so."""
+    states = {
+        trial["hash"]: results.trial_status(path / "trials" / trial["name"])["status"]
+        for trial in results.read_meta(path)["trials"]
+    }
+    return [key for key, state in states.items() if state in statuses]
+
+
+def image(server):
+    """All that the server holds, to compare."""
+    return {
+        key: (run.history, run.summary.get("status"), run.exit_code)
+        for key, run in server.runs.items()
+    }
+
+
+def of_sweep(server):
+    (run,) = [run for key, run in server.runs.items() if key.startswith("sweep-")]
+    return run
+
+
+# ---------------------------------------------------------------------------------------- backfill
+def test_runs_are_rebuilt_from_the_ledger_alone(server, sweep, capsys):
+    assert upload.backfill(sweep, Logging()) == 0
+    done, failed = trials(sweep, "done"), trials(sweep, "failed")
+    assert set(server.runs) == {*done, *failed, of_sweep(server).id}
+    for key in done:
+        run = server.runs[key]
+        assert (run.steps, run.exit_code, run.summary["status"]) == ([0, 1, 2], 0, "done")
+        assert (run.fields["groupName"], run.fields["jobType"]) == ("grid", "train")
+        (folder,) = sweep.glob(f"trials/*-{key}")
+        cases = pq.read_table(folder / "cases.parquet").to_pandas()
+        last = results.rates(cases.query("epoch == 2 and split == 'test' and scope == 'image'"))
+        assert run.history[-1]["test/image/dice"] == pytest.approx(last.dice.mean())
+    assert {server.runs[key].exit_code for key in failed} == {1}
+    said = capsys.readouterr().out
+    assert "4 sent; 2 are not finished and were left out" in said
+
+
+def test_a_second_backfill_sends_nothing(server, sweep, capsys):
+    upload.backfill(sweep, Logging())
+    before, requests = image(server), len(server.requests)
+    assert upload.backfill(sweep, Logging()) == 0
+    assert image(server) == before
+    assert set(server.requests[requests:]) == {"Run"}  # it only asked
+    assert "4 there already, 0 sent" in capsys.readouterr().out
+
+
+def test_a_run_that_stopped_in_the_middle_is_continued(server, sweep):
+    upload.backfill(sweep, Logging())
+    before = image(server)
+    key = trials(sweep, "done")[0]
+    run = server.runs[key]
+    run.lines = {0: run.lines[0]}
+    run.summary = {"_step": 0}
+    assert upload.backfill(sweep, Logging()) == 0
+    assert [row["_step"] for row in server.runs[key].history] == [0, 1, 2]
+    assert server.runs[key].summary["status"] == "done"
+    assert {k: v for k, v in image(server).items() if k != key} == {
+        k: v for k, v in before.items() if k != key
+    }
+
+
+def test_without_a_server_offline_runs_are_rebuilt_once(sweep, capsys):
+    assert upload.backfill(sweep, Logging(wandb="offline")) == 0
+    folders = sorted(sweep.glob("wandb/offline-run-*"))
+    assert len(folders) == 4
+    key = trials(sweep, "done")[0]
+    (file,) = sweep.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
+    assert offline_runs.steps(file) == [0, 1, 2] and offline_runs.exit_code(file) == 0
+    assert upload.backfill(sweep, Logging(wandb="offline")) == 0
+    assert sorted(sweep.glob("wandb/offline-run-*")) == folders
+    assert "0 written, 4 there already" in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------------------------------- sync
+def test_offline_runs_are_sent_once_with_their_own_clock(sweep, server, capsys):
+    upload.backfill(sweep, Logging(wandb="offline"))
+    key = trials(sweep, "done")[0]
+    (file,) = sweep.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
+    clock = [row["_timestamp"] for row in offline_runs.history(file).values()]
+    capsys.readouterr()
+    assert upload.sync(sweep) == 0
+    assert "its offline run" in capsys.readouterr().out
+    assert [row["_timestamp"] for row in server.runs[key].history] == pytest.approx(clock)
+    assert {tuple(run.steps) for run in server.runs.values()} == {(0, 1), (0, 1, 2)}
+    before = image(server)
+    assert upload.sync(sweep) == 0
+    assert image(server) == before
+    assert "4 there already, 0 sent" in capsys.readouterr().out
+
+
+def test_a_trial_that_the_server_knows_in_part_is_not_sent_twice(sweep, server):
+    """`wandb sync` would append its steps once more, or shift them."""
+    upload.backfill(sweep, Logging(wandb="offline"))
+    key = trials(sweep, "done")[0]
+    (name,) = [path.name for path in sweep.glob(f"trials/*-{key}")]
+    decided = Tracking.decide("online", sweep)
+    whole = record.of_ledger(sweep, name, decided)
+    tracked_run.write(
+        decided,
+        record.Record(
+            heading=whole.heading,
+            steps={0: whole.steps[0]},
+            ending=record.Ending(summary={"status": "failed"}),
+            failed=True,
+        ),
+        sweep / "scratch",
+    )
+    assert server.runs[key].steps == [0]
+    assert upload.sync(sweep) == 0
+    assert server.runs[key].steps == [0, 1, 2]
+    assert server.runs[key].summary["status"] == "done" and server.runs[key].exit_code == 0
+
+
+def test_what_w_and_b_missed_is_sent_and_forgotten(sweep, server):
+    (sweep / FILE).parent.mkdir(exist_ok=True)
+    decided = Tracking.decide("online", sweep)
+    (sweep / FILE).write_bytes(decided.to_remember()[FILE])
+    note = sweep / f"wandb/unsent-{trials(sweep, 'done')[0]}/why.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("down\n")
+    assert decided.hint(sweep) is not None
+    assert upload.sync(sweep) == 0
+    assert not note.parent.exists() and decided.hint(sweep) is None
+
+
+def test_a_damaged_trial_is_named_and_the_others_are_sent(sweep, server, capsys):
+    key, *others = trials(sweep, "done")
+    (folder,) = sweep.glob(f"trials/*-{key}")
+    (folder / "epochs.parquet").write_bytes(b"garbage")
+    assert upload.backfill(sweep, Logging()) == 1
+    assert f"damaged  {folder.name}" in capsys.readouterr().out
+    assert key not in server.runs and set(others) <= set(server.runs)
+
+
+# ----------------------------------------------------------------------------------- what may leave
+NAMES = (b"case01", b"case02", b"Utrecht", b"Singapore", b"Amsterdam")
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_names_leave_unless_they_are_pseudonymised(sweep, server, pseudonyms):
+    (folder,) = sweep.glob(f"trials/*-{trials(sweep, 'failed')[0]}")
+    failed = json.loads((folder / "failed.json").read_text())
+    (folder / "failed.json").write_text(json.dumps(failed | {"error": "case01 has no mask"}))
+    assert upload.backfill(sweep, Logging(pseudonymise=pseudonyms)) == 0
+    everything = bytes(server.received)
+    assert [name in everything for name in NAMES] == [not pseudonyms] * len(NAMES)
+    run = server.runs[trials(sweep, "done")[0]]
+    sites = {key.split("/")[3] for key in run.history[-1] if "/site/" in key}
+    assert len(sites) == 3 and all(site.startswith("site-") == pseudonyms for site in sites)
+    salt = tracking.remembered(sweep)["salt"]
+    assert salt is None or salt.encode() not in everything
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pictures_and_networks_leave_only_when_asked(sweep, server, allowed):
+    flags = Logging(wandb_media=allowed, wandb_artifacts=allowed)
+    assert upload.backfill(sweep, flags) == 0
+    everything = bytes(server.received)
+    assert (b"\x89PNG" in everything) == allowed
+    assert (b"weights of wmh2017-xent" in everything) == allowed
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_the_reports_copy_holds_no_pictures_and_no_names(sweep, tmp_path, pseudonyms):
+    decided = Tracking(mode="offline", group="grid", salt="ab" * 16 if pseudonyms else None)
+    copied = disclosed.copy(sweep, tmp_path / "copy", decided)
+    assert not list(copied.glob("cohorts/*/slices.parquet"))
+    tables = list(copied.rglob("*.parquet"))
+    assert {pq.read_metadata(t).num_rows for t in tables if t.name == "slices.parquet"} == {0}
+    assert len(results.read_sweep(copied).cases) == len(results.read_sweep(sweep).cases)
+    if pseudonyms:
+        for file in copied.rglob("*"):
+            content = file.read_bytes() if file.suffix == ".json" else b""
+            if file.suffix == ".parquet":
+                content = pq.read_table(file).to_pandas().to_csv().encode()
+            assert not [name for name in NAMES if name in content], file
+
+
+def test_the_report_that_is_sent_is_built_from_that_copy(sweep, monkeypatch):
+    monkeypatch.undo()
+    decided = Tracking(mode="offline", group="grid", salt="ab" * 16)
+    page = tracked_sweep._report(sweep, decided)
+    assert "trials complete" in page and decided.site_name("Utrecht") in page
+    assert not [name for name in NAMES if name.decode() in page]
+
+
+# ---------------------------------------------------------------------------------- the sweep's run
+def test_the_sweeps_run_holds_bands_tables_and_the_report(sweep, server):
+    upload.backfill(sweep, Logging())
+    run = of_sweep(server)
+    assert (run.fields["jobType"], run.fields["groupName"]) == ("sweep", "grid")
+    assert run.steps == [0, 1, 2] and run.exit_code == 0
+    assert run.summary["trials_done"] == 2 and run.summary["trials_asked"] == 5
+    xent = [server.runs[key].history[-1]["test/image/dice"] for key in trials(sweep, "done")]
+    last = run.history[-1]
+    place = "bands/wmh2017/xent/test/image/dice"
+    assert last[f"{place}/trials"] == len(xent) == 2
+    assert last[f"{place}/mean"] == pytest.approx(sum(xent) / 2)
+    assert (last[f"{place}/lowest"], last[f"{place}/highest"]) == (min(xent), max(xent))
+    pages = [content for name, content in run.files.items() if name.endswith(".html")]
+    assert pages == [b"<p>the report</p>"]
+    tables = {
+        name.split("/")[-1].split("_")[0]: json.loads(content)
+        for name, content in run.files.items()
+        if name.endswith(".table.json")
+    }
+    assert len(tables["trials"]["data"]) == 5
+    ((cohort, loss, done, asked, epoch, *numbers),) = tables["losses"]["data"]
+    assert (cohort, loss, done, asked, epoch) == ("wmh2017", "xent", 2, 5, 2)
+    assert numbers[:3] == pytest.approx([sum(xent) / 2, min(xent), max(xent)])
+
+
+def test_the_best_loss_comes_first_and_one_without_a_number_last():
+    import pandas as pd
+
+    def curve(dice):
+        columns = [f"{view}/{m}" for view in tracked_sweep.VIEWS for m in tracked_sweep.METRICS]
+        return pd.DataFrame([dict.fromkeys(columns, dice)], index=[4])
+
+    states = {loss: {"cohort": "c", "loss": loss} for loss in ("worse", "none", "better")}
+    curves = {"worse": curve(0.1), "none": curve(float("nan")), "better": curve(0.2)}
+    rows = tracked_sweep.loss_rows(states, curves)
+    assert [row[1] for row in rows] == ["better", "worse", "none"]
+    assert rows[2][5:] == [None] * 9
+    numbers = tracked_sweep.bands(states, curves)[4]
+    assert numbers["bands/c/none/test/image/dice/trials"] == 0
+    assert "bands/c/none/test/image/dice/mean" not in numbers
+
+
+def test_a_sweep_that_grew_gets_another_run(sweep):
+    decided = Tracking(mode="offline", group="grid")
+    before = tracked_sweep.record(sweep, decided).heading
+    assert tracked_sweep.record(sweep, decided).heading == before
+    (folder,) = sweep.glob(f"trials/*-{trials(sweep, 'done')[0]}")
+    (folder / "done.json").unlink()
+    assert tracked_sweep.record(sweep, decided).heading.id != before.id
+
+
+def test_no_run_for_a_sweep_without_a_trial(tmp_path):
+    FakeSweep(num_cases=4, losses=("xent",), seeds=(1,), num_folds=2).write(tmp_path)
+    for done in tmp_path.glob("trials/*/done.json"):
+        done.unlink()
+    assert tracked_sweep.record(tmp_path, Tracking(mode="offline", group="g")) is None
+
+
+# ---------------------------------------------------------------------------------------- mistakes
+def exit_status(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["tracking.py", *map(str, arguments)])
+    return command.run(tracking.main)
+
+
+def test_mistakes_are_one_line(sweep, tmp_path, monkeypatch, capsys):
+    for words, arguments in {
+        "no sweep.json there": ["sync", tmp_path],
+        "was never tracked; `python sweeps/tracking.py backfill": ["sync", sweep],
+        "--wandb online needs a key": ["backfill", sweep, "--wandb", "online"],
+        "backfill with --wandb disabled does nothing": ["backfill", sweep, "--wandb", "disabled"],
+    }.items():
+        assert exit_status(monkeypatch, *arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and words in said and said.count("\n") == 1
+    assert not (sweep / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(None, "does not answer"), (401, "refuses"), (500, "error 500")]
+)
+def test_a_server_that_does_not_take_it_is_one_line_and_exit_status_1(
+    sweep, monkeypatch, capsys, status, words
+):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with Server(status=status or 200) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url if status else url)
+        assert exit_status(monkeypatch, "backfill", sweep) == 1
+    said = capsys.readouterr().err
+    assert words in said and "the same command goes on" in said and said.count("\n") == 1
+    assert KEY not in said
+
+
+def test_the_script_runs_from_a_clone(sweep, server):
+    script = [sys.executable, ROOT / "sweeps" / "tracking.py"]
+    helped = subprocess.run([*script, "--help"], capture_output=True, text=True, check=True)
+    assert all(name in helped.stdout for name in ("sync", "backfill", "dashboard"))
