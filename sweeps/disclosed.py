@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.record import CASE_LISTS
 from sweeps.tracking import Tracking
 
 PICTURES = "slices.parquet"
@@ -57,8 +58,8 @@ def _told(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str
     if file == "done.json":
         return content | {"host": None}
     config = dict(content.get("config", {}))
-    if config.get("test_cases") is not None:
-        config["test_cases"] = [tracking.case_name(case) for case in config["test_cases"]]
+    for key in CASE_LISTS & config.keys():
+        config[key] = [tracking.case_name(case) for case in config[key]]
     return content | {"config": config}
 
 

@@ -18,6 +18,8 @@ from sweeps.tracking import Tracking
 if TYPE_CHECKING:
     from lesion_core.images import LoadedCohort
 
+CASE_LISTS = {"test_cases", "validation_cases"}
+"""Fields of a trial's configuration that name cases."""
 MOST_TAG_CHARACTERS = 64
 """W&B refuses longer tags."""
 
@@ -67,8 +69,9 @@ def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
     config |= whole.pop("settings", {})
     config["loss_fields"] = whole.pop("loss", None)
     config |= {key: value for key, value in whole.items() if key not in config}
-    if config.get("test_cases") is not None:
-        config["test_cases"] = [tracking.case_name(case) for case in config["test_cases"]]
+    config |= {
+        key: [tracking.case_name(c) for c in config[key]] for key in CASE_LISTS & config.keys()
+    }
     tags = (trial["cohort"], trial["loss"], f"seed-{trial['seed']}", f"fold-{trial['fold']}")
     tags += tracking.tags
     return Heading(

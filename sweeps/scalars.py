@@ -8,6 +8,7 @@ is defined, their number stands beside it, and a mean over none is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 VOXEL_METRICS = ("dice", "sensitivity", "precision")
 LESION_METRICS = ("lesion_recall", "lesion_precision", "lesion_f1")
 SURFACE_METRICS = ("hd95_mm", "nsd", "wmh_h95_mm")
-"""Of the test images at the last epoch."""
+"""Of the held-out images at the last epoch."""
 
 LESION_COUNTS = {"n_ref": "lesions", "n_ref_hit": "lesions_found", "n_pred": "lesions_predicted"}
 """Column -> what their sum over cases is called."""
@@ -40,7 +41,8 @@ def by_epoch(
     ``{split}/{scope}/{metric}``: mean over cases (scope image) or over patches (scope patch), as in
     the report; ``.../{metric}_cases`` or ``_patches``: over how many it is defined.  The same under
     ``{split}/{scope}/site/{site}/`` where there is more than one site.  ``fold/{fold}/{metric}`` is
-    ``test/image/{metric}`` once more, so that W&B can draw a panel per fold.
+    ``test/image/{metric}`` (or validation, in a search) once more, so that W&B can draw a panel per
+    fold.
 
     >>> case = {"epoch": 1, "split": "test", "scope": "image", "site": ""}
     >>> case |= {"tp": 1, "fp": 1, "fn": 0}
@@ -65,12 +67,11 @@ def by_epoch(
                 found.setdefault(int(epoch), {}).update(
                     {f"{place}{name}": value for name, value in numbers.items()}
                 )
+    held_out = [split for split in scored["split"].unique() if split != "train"]
     for numbers in found.values() if fold else ():
-        numbers |= {
-            f"{fold}/{metric}": numbers[f"test/image/{metric}"]
-            for metric in VOXEL_METRICS
-            if f"test/image/{metric}" in numbers
-        }
+        for split, metric in product(held_out, VOXEL_METRICS):
+            if (value := numbers.get(f"{split}/image/{metric}")) is not None:
+                numbers[f"{fold}/{metric}"] = value
     return found
 
 
@@ -140,7 +141,7 @@ def _means(
         table = rows[keys].assign(sum=sums, n=numbers).groupby(keys, sort=False)
         total, number = table["sum"].sum(skipna=False), table["n"].sum()
         for key, group in found.items():
-            if metric in SURFACE_METRICS and key[:2] != (last_epoch, "test"):
+            if metric in SURFACE_METRICS and (key[0] != last_epoch or key[1] == "train"):
                 continue  # never measured there
             group[f"{metric}_{of}"] = int(number[key])
             if number[key] and total[key] == total[key]:

@@ -7,6 +7,7 @@ grows leaves one after another, and the same state is told once.
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import subprocess
 import sys
@@ -23,14 +24,14 @@ from sweeps.tracking import Tracking
 if TYPE_CHECKING:
     import pandas as pd
 
-VIEWS = ("train/patch", "train/image", "test/image")
+VIEWS = ("train/patch", "train/image", "test/image", "validation/image")
 METRICS = scalars.VOXEL_METRICS
 TRIAL_COLUMNS = (
     "trial", "cohort", "loss", "seed", "fold", "status", "epochs_done", "seconds",
     *(f"{view}/{metric}" for view in VIEWS for metric in METRICS),
 )  # fmt: skip
 LOSS_COLUMNS = (
-    "cohort", "loss", "trials_done", "trials_asked", "epoch",
+    "cohort", "loss", "judged_on", "trials_done", "trials_asked", "epoch",
     *(f"{metric}_{part}" for metric in METRICS for part in ("mean", "lowest", "highest")),
 )  # fmt: skip
 
@@ -91,9 +92,12 @@ def bands(
         all_trials = pd.concat([curves[name] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
         place = f"bands/{cohort}/{_plain(loss)}"
+        split = states[names[0]].get("split", "test")
         for epoch, row in table.iterrows():
             numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})  # type: ignore[arg-type]
             for column in curves[names[0]].columns:
+                if column.partition("/")[0] not in ("train", split):
+                    continue  # never evaluated
                 number = int(row[column, "count"])
                 numbers[f"{place}/{column}/trials"] = number
                 for part, name in (("mean", "mean"), ("min", "lowest"), ("max", "highest")):
@@ -117,17 +121,18 @@ def trial_rows(
 def loss_rows(
     states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
 ) -> list[list[Any]]:
-    """A row of `LOSS_COLUMNS` per loss, the best first: test images at the last epoch, mean, lowest
-    and highest over complete trials.  Ranks say nothing about evidence; the report does."""
+    """A row of `LOSS_COLUMNS` per loss, the best first: held-out images at the last epoch, mean,
+    lowest and highest over complete trials.  Ranks say nothing about evidence; the report does."""
     import pandas as pd
 
     rows = []
     for (cohort, loss), names in _groups(states, curves).items():
         asked = [s for s in states.values() if (s["cohort"], s["loss"]) == (cohort, loss)]
         last = pd.DataFrame([curves[name].iloc[-1] for name in names])
-        row: list[Any] = [cohort, loss, len(names), len(asked), int(max(last.index))]
+        split = states[names[0]].get("split", "test")
+        row: list[Any] = [cohort, loss, split, len(names), len(asked), int(max(last.index))]
         for metric in METRICS:
-            values = last[f"test/image/{metric}"]
+            values = last[f"{split}/image/{metric}"]
             row += [_value(values.mean()), _value(values.min()), _value(values.max())]
         rows.append(row)
     best = LOSS_COLUMNS.index("dice_mean")
@@ -135,7 +140,7 @@ def loss_rows(
 
 
 def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.DataFrame:
-    """Index epoch, a column per view and metric; NaN where none is defined."""
+    """Index epoch, a column per view and metric; NaN where none is defined, or not evaluated."""
     import pandas as pd
     import pyarrow as pa
 
@@ -171,11 +176,7 @@ def _value(value: Any) -> Any:
 
 def _report(results: Path, tracking: Tracking) -> str:
     """The report with nothing in it that may not leave: built from a copy without pictures, and
-    under pseudonyms.
-
-    Raises:
-        ValueError: it cannot be built.
-    """
+    under pseudonyms; a sentence where it cannot be built."""
     with tempfile.TemporaryDirectory(prefix="lesion-report-") as scratch:
         source = disclosed.copy(results, Path(scratch) / tracking.group, tracking)
         out = Path(scratch) / "out"
@@ -186,5 +187,5 @@ def _report(results: Path, tracking: Tracking) -> str:
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             reason = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ValueError(f"the report for W&B could not be built ({reason})")
+            return f"<p>The report could not be built: {html.escape(reason)}</p>"
         return (out / "report.html").read_text()

@@ -79,11 +79,14 @@ def test_patches_are_averaged_over_patches_not_cases():
     assert "train/patch/dice" not in broken and broken["train/patch/dice_patches"] == 4
 
 
-def test_surface_distances_are_of_the_last_epochs_test_images():
+def test_surface_distances_are_of_the_last_epochs_held_out_images():
     found = numbers(case("a", hd95_mm=2.0), case("b", hd95_mm=float("nan")), last_epoch=3)
     assert (found["test/image/hd95_mm"], found["test/image/hd95_mm_cases"]) == (2.0, 1)
     assert found["test/image/nsd_cases"] == 0 and "test/image/nsd" not in found
     assert not [key for key in numbers(case("a")) if "hd95" in key]
+    validated = numbers(case("a", split="validation", hd95_mm=3.0), last_epoch=3)
+    assert validated["validation/image/hd95_mm"] == 3.0
+    assert validated["fold/2/dice"] == validated["validation/image/dice"]
     training = numbers(case("a", split="train"), last_epoch=3)
     assert not [key for key in training if "hd95" in key]
 

@@ -23,7 +23,11 @@ TRIAL = {
     "seed": 1,
     "fold": 0,
     "epochs": 3,
-    "config": {"settings": {"epochs": 3}, "test_cases": ["anna", "bert"]},
+    "config": {
+        "settings": {"epochs": 3},
+        "test_cases": ["anna", "bert"],
+        "validation_cases": ["clara"],
+    },
 }
 OFFLINE = Tracking(mode="offline", group="g")
 ENDING = Ending(summary={"status": "done"})
@@ -155,7 +159,8 @@ def test_the_config_names_nobody_under_pseudonyms():
     assert whole.config["test_cases"] == ["anna", "bert"]
     assert whole.tags == ("toy", "xent", "seed-1", "fold-0")
     hidden = tracked_run.heading(TRIAL, Tracking(mode="offline", group="g", salt="00" * 16))
-    assert "anna" not in json.dumps(hidden.config) and len(hidden.config["test_cases"]) == 2
+    told = json.dumps(hidden.config)
+    assert "anna" not in told and "clara" not in told and len(hidden.config["test_cases"]) == 2
 
 
 # ----------------------------------------------------------------------------------------- trouble
