@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 import torch
 
 from lesion_core import results
@@ -20,6 +22,7 @@ from sweeps.options import Machines
 from sweeps.tracking import Tracking
 from tests import offline_runs
 from tests.toy import toy_cohort
+from tests.wandb_server import Server
 
 SETTINGS = TrainSettings(epochs=3, patch_size=16, batch_size=4, filters=(8, 16), learning_rate=3e-3)
 DISABLED = Tracking(mode="disabled", group="test")
@@ -302,6 +305,28 @@ def test_what_a_search_raises_comes_out_as_it_is(cluster, tmp_path):
         cluster.run(
             CannotWrite([12]), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED
         )
+
+
+def test_a_killed_trials_run_goes_on_online_and_the_key_is_in_no_file(cluster, tmp_path):
+    """Ray's own files included: it keeps what it is given for every user of the cluster to see."""
+    key = "5ec7e7" + "0123456789abcdef" * 2 + "01"
+    a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2, learning_rate=2e-3))
+    with Server() as server:
+        decided = Tracking(mode="online", group="sweep", url=server.url, key=key)
+        cluster.run(
+            launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path,
+            token=None, tracking=decided, run="stand_in:run",
+        )  # fmt: skip
+        run = server.runs[a_trial.hash]
+    assert state(Ledger(tmp_path), a_trial)["status"] == "done"
+    late = list(tmp_path.glob("wandb/unsent-*"))  # the wait at the end is bounded
+    assert run.steps == [0, 1, 2][: len(run.steps)]
+    assert late or (run.steps == [0, 1, 2] and run.exit_code == 0)
+    logs = Path(ray._private.worker._global_node.get_session_dir_path())
+    for place in (tmp_path, logs):
+        files = [file for file in place.rglob("*") if file.is_file()]
+        assert files and not [file for file in files if key.encode() in file.read_bytes()]
+    assert key.encode() not in bytes(server.received)
 
 
 def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
