@@ -24,7 +24,7 @@ from sweeps import command, options
 from sweeps.options import Data, Machines, Training
 from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
 from sweeps.study import Sampler
-from sweeps.tracking import Mode
+from sweeps.tracking import Logging
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
@@ -41,7 +41,7 @@ ORDER_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlphaGamma(Training, Machines):
+class AlphaGamma(Training, Machines, Logging):
     """Search for the numbers of a loss that segment best, honest about noise.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
@@ -83,8 +83,6 @@ class AlphaGamma(Training, Machines):
     confirm_seeds: tuple[int, ...] = ()
     """Fresh seeds on which the best configuration and --compare are judged once more: the score
     that won the search is too good, by luck."""
-    wandb: Mode = "auto"
-    """Weights & Biases; auto: online if a key is configured, else offline."""
     retry_failed: bool = False
     """Run trials again that failed by their own fault."""
     dry_run: bool = False
@@ -293,9 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     sweep = Sweep((), [data], settings, asked.folds, asked.results, searched.search)
     if asked.dry_run:
         return dry_run(searched, asked)
-    status = sweep.run(
-        asked, asked.wandb, retry_failed=asked.retry_failed, report=not asked.no_report
-    )
+    status = sweep.run(asked, asked, retry_failed=asked.retry_failed, report=not asked.no_report)
     print(summary(asked.results))
     print(f"all configurations: optuna-dashboard {asked.results / JOURNAL}")
     return status

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CASE_LISTS = {"test_cases", "validation_cases"}
 """Fields of a trial's configuration that name cases."""
+NOT_CONFIG = ("config", "loss_params", "schema_version")
+"""What trial.json says of a trial beside its configuration, or twice."""
 MOST_TAG_CHARACTERS = 64
 """W&B refuses longer tags."""
 
@@ -65,7 +67,7 @@ class Record:
 def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
     """Of what trial.json says."""
     whole = dict(trial["config"])
-    config = {key: trial[key] for key in ("cohort", "loss", "seed", "fold", "hash", "name")}
+    config = {key: value for key, value in trial.items() if key not in NOT_CONFIG}
     config |= whole.pop("settings", {})
     config["loss_fields"] = whole.pop("loss", None)
     config |= {key: value for key, value in whole.items() if key not in config}

@@ -84,20 +84,21 @@ def bands(
     states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
 ) -> dict[int, dict[str, float]]:
     """By epoch, ``bands/{cohort}/{loss}/{view}/{metric}/{mean,lowest,highest}`` over the complete
-    trials, and ``.../trials``: over how many the metric is defined."""
+    trials, and ``.../trials``: over how many the metric is defined.  Not of a search's
+    configurations, which would be hundreds; they are in the tables."""
     import pandas as pd
 
     found: dict[int, dict[str, float]] = {}
-    for (cohort, loss), names in _groups(states, curves).items():
-        all_trials = pd.concat([curves[name] for name in names]).groupby(level=0)
+    shown = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
+    for (cohort, loss, split), names in _groups(states, curves).items():
+        if split != "test":
+            continue
+        all_trials = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
         place = f"bands/{cohort}/{_plain(loss)}"
-        split = states[names[0]].get("split", "test")
         for epoch, row in table.iterrows():
             numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})  # type: ignore[arg-type]
-            for column in curves[names[0]].columns:
-                if column.partition("/")[0] not in ("train", split):
-                    continue  # never evaluated
+            for column in shown:
                 number = int(row[column, "count"])
                 numbers[f"{place}/{column}/trials"] = number
                 for part, name in (("mean", "mean"), ("min", "lowest"), ("max", "highest")):
@@ -126,17 +127,18 @@ def loss_rows(
     import pandas as pd
 
     rows = []
-    for (cohort, loss), names in _groups(states, curves).items():
-        asked = [s for s in states.values() if (s["cohort"], s["loss"]) == (cohort, loss)]
+    for (cohort, loss, split), names in _groups(states, curves).items():
+        asked = [state for state in states.values() if _group(state) == (cohort, loss, split)]
         last = pd.DataFrame([curves[name].iloc[-1] for name in names])
-        split = states[names[0]].get("split", "test")
         row: list[Any] = [cohort, loss, split, len(names), len(asked), int(max(last.index))]
         for metric in METRICS:
             values = last[f"{split}/image/{metric}"]
             row += [_value(values.mean()), _value(values.min()), _value(values.max())]
         rows.append(row)
     best = LOSS_COLUMNS.index("dice_mean")
-    return sorted(rows, key=lambda row: (row[0], -(-1.0 if row[best] is None else row[best])))
+    return sorted(
+        rows, key=lambda row: (row[0], row[2], -(-1.0 if row[best] is None else row[best]))
+    )
 
 
 def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.DataFrame:
@@ -156,12 +158,16 @@ def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.Da
 
 def _groups(
     states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
-) -> dict[tuple[str, str], list[str]]:
-    """Complete trials by cohort and loss."""
-    groups: dict[tuple[str, str], list[str]] = {}
+) -> dict[tuple[str, str, str], list[str]]:
+    """Complete trials by cohort, loss, and the part of the fold that they are judged on."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for name in curves:
-        groups.setdefault((states[name]["cohort"], states[name]["loss"]), []).append(name)
+        groups.setdefault(_group(states[name]), []).append(name)
     return groups
+
+
+def _group(trial: Mapping[str, Any]) -> tuple[str, str, str]:
+    return trial["cohort"], trial["loss"], trial.get("split", "test")
 
 
 def _plain(loss: str) -> str:
