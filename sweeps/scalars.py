@@ -53,7 +53,7 @@ def by_epoch(
     import pandas as pd
 
     found = {int(row["epoch"]): _of_training(row) for row in epochs}
-    frame = pd.DataFrame(cases)
+    frame: Any = pd.DataFrame(cases)  # pandas has no types that hold
     if frame.empty:
         return found
     scored = _scored(frame)
@@ -83,7 +83,7 @@ def case_table(
     """A row of `TABLE_COLUMNS` per image at the last epoch; None where a value is undefined."""
     import pandas as pd
 
-    frame = pd.DataFrame(cases)
+    frame: Any = pd.DataFrame(cases)
     frame = frame[(frame["scope"] == "image") & (frame["epoch"] == frame["epoch"].max())]
     frame = _scored(frame).reindex(columns=list(TABLE_COLUMNS))
     frame = frame.astype(dict.fromkeys(_COUNT_COLUMNS, "Int64"))
@@ -106,8 +106,8 @@ def _of_training(row: Mapping[str, Any]) -> dict[str, float]:
     return {"epoch": row["epoch"]} | {k: v for k, v in values.items() if v is not None}
 
 
-def _scored(cases: pd.DataFrame) -> pd.DataFrame:
-    """With a column per metric; those that a table lacks, or a scope has none of, are absent."""
+def _scored(cases: Any) -> Any:
+    """A data frame with a column per metric; one whose counts the table lacks is absent."""
     import numpy as np
 
     from lesion_core.results import rates
@@ -129,14 +129,14 @@ _COUNT_COLUMNS = ("tp", "fp", "fn", "tn", *_LESION_COLUMNS)
 
 
 def _means(
-    rows: pd.DataFrame, keys: list[str], patches: bool, last_epoch: int
+    rows: Any, keys: list[str], patches: bool, last_epoch: int
 ) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Numbers of every group of one scope's rows; ``keys`` begins with epoch and split."""
+    """Numbers of every group of one scope's data frame; ``keys`` begins with epoch and split."""
     found: dict[tuple[Any, ...], dict[str, float]] = {
         tuple(key): {} for key in rows[keys].drop_duplicates().itertuples(index=False)
     }
 
-    def add(metric: str, sums: pd.Series, numbers: pd.Series, of: str) -> None:
+    def add(metric: str, sums: Any, numbers: Any, of: str) -> None:
         """The mean over what is defined; a sum that is no number gives none."""
         table = rows[keys].assign(sum=sums, n=numbers).groupby(keys, sort=False)
         total, number = table["sum"].sum(skipna=False), table["n"].sum()

@@ -29,7 +29,7 @@ from sweeps.tracking import Tracking
 SECONDS_TO_CONNECT = 30
 MOST_STEPS_WAITING = 256
 """Steps that W&B is behind; a trial that gets further ahead goes on without it."""
-SHARE_OF_TRIAL, LEAST_SECONDS, MOST_SECONDS = 0.05, 10.0, 60.0
+SHARE_OF_TRIAL, LEAST_SECONDS, MOST_SECONDS = 0.05, 20.0, 60.0
 """How long a trial waits at its end for its run to be complete: a share of its own duration, within
 these limits."""
 SECONDS_OF_PAUSE = 600.0
@@ -215,12 +215,7 @@ def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
         x_save_requirements=False,
         reinit="create_new",  # never wait for the run of an earlier trial
         init_timeout=SECONDS_TO_CONNECT,
-        x_graphql_timeout_seconds=10,
-        x_graphql_retry_max=2,
-        x_file_stream_timeout_seconds=10,
-        x_file_stream_retry_max=2,
-        x_file_transfer_timeout_seconds=30,
-        x_file_transfer_retry_max=2,
+        **_FEW_TRIES,
         **mine,
     )
     wandb.setup(settings=wandb.Settings(silent=True))  # quiet from the first moment
@@ -238,6 +233,19 @@ def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
         config=dict(heading.config),
         settings=settings,
     )
+
+
+_FEW_TRIES = {
+    f"x_{channel}_{name}": value
+    for channel, timeout_seconds in (("graphql", 10), ("file_stream", 10), ("file_transfer", 30))
+    for name, value in (
+        ("timeout_seconds", timeout_seconds),
+        ("retry_max", 2),
+        ("retry_wait_min_seconds", 1),
+        ("retry_wait_max_seconds", 4),
+    )
+}
+"""Settings of each of wandb's ways to the server."""
 
 
 def write_ending(run: Any, ending: Ending, step: int) -> None:

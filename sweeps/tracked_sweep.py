@@ -93,11 +93,11 @@ def bands(
     for (cohort, loss, split), names in _groups(states, curves).items():
         if split != "test":
             continue
-        all_trials = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
+        all_trials: Any = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
         place = f"bands/{cohort}/{_plain(loss)}"
         for epoch, row in table.iterrows():
-            numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})  # type: ignore[arg-type]
+            numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})
             for column in shown:
                 number = int(row[column, "count"])
                 numbers[f"{place}/{column}/trials"] = number
