@@ -24,7 +24,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 @pytest.mark.skipif(not SHARED.exists(), reason=f"no real cases in {SHARED}")
 @pytest.mark.parametrize("cohort", [Folder(name="ms", channels=("t1", "flair")), Lit()])
 def test_fp32_equals_the_float64_reference_on_real_images(cohort):
-    """Probabilities from 1e-7 to 1 - 1e-7, as trained networks have them, to 1e-4 of each."""
+    """Each probability to 1e-4 of itself, down to 1e-5 and less, as trained networks give."""
     network = UNet3d().initialise(torch.Generator().manual_seed(0))
     network.head.weight.data *= 6
     reference = plain_twin(network).double()
@@ -45,26 +45,40 @@ def test_fp32_equals_the_float64_reference_on_real_images(cohort):
 
 
 @pytest.mark.slow
-def test_bf16_changes_dice_by_less_than_another_seed(tmp_path):
-    """The demo's cohort and network; mean Dice of the test images after the last epoch.
+def test_bf16_moves_dice_by_less_than_another_seed(tmp_path):
+    """The demo's cohort and network; mean Dice of the test images after the last of eight epochs.
 
-    Seen: SEEN.
+    Seen over six seeds, with bf16 and, for comparison, with fp32 on one thread instead of two,
+    which changes nothing but the order of sums:
+
+        loss   spread of seeds   bf16 - fp32: mean, rms   one thread - two: mean, rms
+        dsc         0.031              +0.002  0.027            +0.005  0.022
+        new         0.072              +0.047  0.104            +0.022  0.062
+
+    A single training ends elsewhere, as after any other rounding; on average over seeds, six cannot
+    tell the precisions apart.
     """
     (demo,) = DEMO_GRID.cohort_objects()
     cohort = load_cohort(demo, tmp_path)
-    found = {}
-    for precision in ("fp32", "bf16"):
+
+    def dices(precision: str) -> np.ndarray:
+        """After training with each seed."""
         settings = replace(DEMO_GRID.settings(), epochs=8, precision=precision)
-        for seed in range(4):
+        found = {}
+        for seed in range(1, 7):
             trial = Trial(
                 cohort=DEMO, fingerprint=cohort.fingerprint, loss=LOSSES["dsc"], seed=seed, fold=0,
                 num_folds=2, settings=settings,
             )  # fmt: skip
 
-            def keep(report, key=(precision, seed)):
+            def keep(report, seed=seed):
                 rows = pd.DataFrame([row for row in report.cases if row["split"] == "test"])
-                found[key] = rates(rows)["dice"].mean(skipna=False)
+                found[seed] = rates(rows)["dice"].mean(skipna=False)
 
             run(trial, cohort, threads=2, on_epoch=keep)
-    fp32, bf16 = (np.array([found[p, seed] for seed in range(4)]) for p in ("fp32", "bf16"))
-    assert np.abs(bf16 - fp32).mean() < fp32.std(ddof=1)
+        return np.array(list(found.values()))
+
+    fp32, bf16 = dices("fp32"), dices("bf16")
+    assert fp32.min() > 0.5  # they have learned
+    assert not np.array_equal(fp32, bf16)
+    assert abs((bf16 - fp32).mean()) < fp32.std(ddof=1)
