@@ -103,7 +103,7 @@ def evaluate(
             scored |= _describe(image, probability, out)
         out.cases.append(scored)
         if not plan.is_held_out:
-            out.cases.append(row | {"scope": "patch"} | _patch_row(*patches))
+            out.cases.append(row | {"scope": "patch"} | _patch_row(patches or NO_PATCHES))
     return out
 
 
@@ -271,14 +271,13 @@ def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> list[Te
     return [torch.stack(counts), torch.stack(sure), value]
 
 
-def _patch_row(
-    counts: np.ndarray | None = None,
-    sure: np.ndarray | None = None,
-    value: np.ndarray | None = None,
-) -> dict[str, float | int]:
-    """Counts summed over patches, and sums of per-patch rates where defined."""
-    if counts is None:  # a training image without lesions has no patches
-        counts, sure = np.zeros((4, 0), dtype=np.int64), np.zeros(2, dtype=np.int64)
+NO_PATCHES = [np.zeros((4, 0), dtype=np.int64), np.zeros(2, dtype=np.int64)]
+"""What `_patch_counts` would say of a training image without lesions, which has no loss."""
+
+
+def _patch_row(found: Sequence[np.ndarray]) -> dict[str, float | int | None]:
+    """Of what `_patch_counts` found: counts over all patches, sums of per-patch rates."""
+    counts, sure, *loss = found
     tp, fp, fn, tn = counts
     # Every training patch holds a lesion voxel, so all three rates are defined; precision is 0
     # where nothing is predicted (results.rates).
@@ -298,7 +297,8 @@ def _patch_row(
         "n_patch": len(tp),
         **{f"patch_{name}_sum": float(rate.sum()) for name, rate in rates.items()},
         **{f"patch_{name}_n": len(rate) for name, rate in rates.items()},
-    } | ({} if value is None else {"loss_value": float(value)})
+        "loss_value": float(loss[0]) if loss else None,
+    }
 
 
 def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[str, float]:

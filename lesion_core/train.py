@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def convolutions(precision: str) -> Iterator[None]:
     By the algorithm that proves fastest for each shape, of which training and evaluation have two
     each; and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
     """
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.conv.fp32_precision
     cudnn.benchmark = True
     cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"

@@ -142,12 +142,13 @@ def packing_rows(
             seconds = statistics.median(ready.run_together() for _ in range(3)) / number
             found = ready.results
         one = one or seconds
+        now = {seed: result["numbers"] for seed, result in found.items()}
         differences = [
-            abs(result["numbers"][name] - before.get(seed, result["numbers"])[name])
-            for seed, result in found.items()
-            for name in result["numbers"]
+            abs(value - now[seed][name])
+            for seed, numbers in (before or now).items()
+            for name, value in numbers.items()
         ]
-        before = {seed: result["numbers"] for seed, result in found.items()}
+        before = now
         growth = max(result["memory_growth_mb"] for result in found.values())
         yield Row(
             what=f"trial of {epochs} epochs, {number} at a time, bf16",
