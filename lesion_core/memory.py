@@ -1,7 +1,7 @@
 """Whether freed memory stays with the process: big tensors are else paid for page by page, again.
 
 glibc gives every block above 32 MB back to the system when it is freed, and a network on a CPU
-frees and asks for dozens of them per batch: page faults then take half of the time.
+frees and asks for dozens of them per batch: page faults then take a third to half of the time.
 """
 
 from __future__ import annotations
