@@ -171,6 +171,8 @@ def _prepare(device: str, *, keep_memory: bool) -> None:
     from lesion_core.memory import keep_freed_memory
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = "ieee"  # peers called fp32 compute in fp32; unasked it is tf32
     if keep_memory:
         keep_freed_memory()
 
