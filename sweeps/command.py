@@ -49,18 +49,20 @@ def run(command: Callable[[Sequence[str]], int]) -> int:
     catch_signals()
     try:
         return command(sys.argv[1:])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except LedgerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + _received[-1]
+    except (ValueError, LedgerError, KeyboardInterrupt) as error:
+        return told(error)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         sys.stderr.close()
         return 141
+
+
+def told(error: BaseException) -> int:
+    """Exit status of a command that ends with this; says it in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
+        return 128 + _received[-1]
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return 2 if isinstance(error, ValueError) else 1
 
 
 def catch_signals() -> None:

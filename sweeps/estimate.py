@@ -37,7 +37,10 @@ def predicted(
             (found,) = [item for item in data if item.name == cohort]
             trial = next(trial for trial in trials if trial.cohort == cohort)
             seconds = calibrated(trial, found.load(), device, machines.cpus_per_trial)
-            source = f"from one training step and one evaluation batch on this machine's {device}"
+            source = (
+                f"from one training step and one evaluation of {_portion(trial, device)} patches "
+                f"on this machine's {device}"
+            )
         total += number * seconds
         sources.append(f"{duration(seconds)} per trial of {cohort}: {source}")
     at_once = max(1, min(slots, len(trials)))
@@ -86,7 +89,8 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     if device == "cpu":  # as in a trial
         network.to(memory_format=torch.channels_last_3d)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    batch = patches[torch.arange(settings.batch_size, device=device) % len(patches)]
+    portion = _portion(trial, device)
+    batch = patches[torch.arange(portion, device=device) % len(patches)]
 
     def step() -> None:
         shuffle = generator(0, 0, 0, "calibration")
@@ -105,10 +109,15 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     trained = len(patches) * (trial.num_folds - 1) / trial.num_folds
     evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
-    training = trained / settings.batch_size * _seconds(step)
-    evaluation = evaluated / settings.batch_size * _seconds(predict)
+    training = trained / portion * _seconds(step)
+    evaluation = evaluated / portion * _seconds(predict)
     evaluation += len(images) * _seconds(count)
     return settings.epochs * training + (settings.epochs + 1) * evaluation
+
+
+def _portion(trial: Trial, device: str) -> int:
+    """Patches to calibrate with: a whole batch, or on a CPU, where time is linear, a few."""
+    return trial.settings.batch_size if device != "cpu" else min(4, trial.settings.batch_size)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -402,13 +402,14 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Ends this process if what is inside takes longer; says why it was about to end."""
+    """If an error is under way, ends this process when what is inside takes longer."""
     reason = sys.exc_info()[1]
+    if reason is None:
+        yield
+        return
 
     def end() -> None:
-        if isinstance(reason, LedgerError | ValueError):
-            print(f"error: {reason}", file=sys.stderr, flush=True)
-        os._exit(2 if isinstance(reason, ValueError) else 1)
+        os._exit(command.told(reason))
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
