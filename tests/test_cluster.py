@@ -18,7 +18,7 @@ import pytest
 from sweeps.ledger import Ledger
 from sweeps.options import ROOT
 from tests.ray_nodes import RAY, Machines, free_port, kill_marked, marked
-from tests.test_chaos import MY_LOSSES
+from tests.test_chaos import write_losses
 from tests.tiny import write_lit_cohort
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +31,7 @@ GRID += ["--wandb", "disabled", "--no-report"]
 @pytest.fixture
 def place(tmp_path):
     write_lit_cohort(tmp_path / "data", [1, 2, 3, 4])
-    (tmp_path / "my_losses.py").write_text(MY_LOSSES)
+    write_losses(tmp_path, 0.4)
     return tmp_path
 
 

@@ -17,7 +17,7 @@ import pytest
 from sweeps.ledger import Ledger
 from sweeps.options import ROOT
 from tests.ray_nodes import Machine, Machines
-from tests.test_chaos import GRID, MY_LOSSES, assert_same_bits, finished
+from tests.test_chaos import GRID, assert_same_bits, finished, write_losses
 from tests.tiny import write_lit_cohort
 
 pytestmark = [
@@ -107,11 +107,12 @@ def until(condition, driver, seconds=240):
 def test_a_host_cut_off_and_a_host_lost_cost_no_bit_and_share_no_folder(tmp_path):
     place, results = tmp_path / "place", tmp_path / "place" / "results"
     write_lit_cohort(place / "data", [1, 2, 3, 4])
-    (place / "my_losses.py").write_text(MY_LOSSES)
+    write_losses(place, 0)
     results.mkdir()
     script = str(ROOT / "sweeps" / "paper_grid.py")
     undisturbed = [sys.executable, script, *GRID, "--results", "whole"]
     subprocess.run(undisturbed, cwd=place, check=True, capture_output=True)
+    write_losses(place, 2)  # so that it lasts until the last machine is lost
     with Hosts(private=[results]) as hosts:
         head = hosts.host(0)
         inside = f"/proc/{head.process.pid}/root"
