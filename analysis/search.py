@@ -352,8 +352,9 @@ def _surfaces(found: Found) -> list[Item]:
             continue
         two = len(found.fields) == 2
         frame = grid_frame(found, fitted, metric)
-        best = frame.loc[frame["score"].idxmax()]
-        close = float((frame["score"] >= best["score"] - best["sd"]).mean())
+        space = frame if len(found.fields) < 3 else sampled_frame(found, fitted)
+        best = space.loc[space["score"].idxmax()]
+        close = float((space["score"] >= best["score"] - best["sd"]).mean())
         peak = ", ".join(f"{name} {best[name]:.2f}" for name in found.fields)
         draw = draw_plane if two else draw_slices
         items.append(
@@ -364,7 +365,12 @@ def _surfaces(found: Found) -> list[Item]:
                 data=frame,
                 caption=f"Gaussian process through {int((~np.isnan(found.estimate[metric])).sum())}"
                 f" configurations ({_count(found)}), each with the noise of its trials. "
-                + ("Left: the score; right: its standard deviation. " if two else "")
+                + (
+                    "Left: the score; right: its standard deviation. "
+                    if two
+                    else "Line and band: the score and its 95 % interval along each field, other "
+                    "fields as chosen. "
+                )
                 + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
                 "space lies within one standard deviation of that.",
                 alt=f"{NAMES[metric]} is highest near {peak}, {best['score']:.3f} ± "
@@ -395,6 +401,14 @@ def grid_frame(found: Found, fitted: Surface, metric: str, steps: int = 41) -> p
     score, sd = fitted.at(points)
     frame = pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
     return frame if varied is None else frame.assign(varied=varied)
+
+
+def sampled_frame(found: Found, fitted: Surface, number: int = 4096) -> pd.DataFrame:
+    """Score and standard deviation at random points of the whole space."""
+    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
+    points = np.random.default_rng(0).uniform(low, high, (number, len(low)))
+    score, sd = fitted.at(points)
+    return pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
 
 
 def _centre(found: Found, metric: str) -> int:

@@ -458,8 +458,9 @@ def read_meta(path: Path) -> dict:
 SEARCH = "search.json"
 """What a search asked for and decided, rewritten as it goes:
 
-    cohort, loss (label), space ({field: [low, high]}, for people "space_words"), objectives,
-    sampler, prune_p, planned (configurations), num_cases (by fold, validation cases)
+    cohort, loss (without the numbers that vary), objectives, sampler, prune_p
+    space           {field: interval in words};  ranges  {field: [low, high]}
+    planned         how many configurations
     cells           [[seed, fold], ...] in the order in which every configuration meets them
     configurations  in the order asked: number, values, loss, loss_params, state (running,
                     complete, pruned, failed), trials ({cell index: name}), score ({metric: mean}),

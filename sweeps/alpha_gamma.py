@@ -106,7 +106,7 @@ class AlphaGamma(Training, Machines, Logging):
         Raises:
             ValueError: flags that contradict each other, or a loss that refuses such numbers.
         """
-        from lesion_core.losses import loss_label, loss_named
+        from lesion_core.losses import loss_named
         from sweeps.search import Plan, shuffled_cells
 
         base = loss_named(self.loss)
@@ -127,7 +127,7 @@ class AlphaGamma(Training, Machines, Logging):
             loss_named(name)
         return Plan(
             cohort=cohort,
-            loss=loss_label(base),
+            loss=family(base, space),
             space=space,
             objectives=tuple(self.objective.split("+")),
             cells=tuple(shuffled_cells(self.seeds, self.folds, ORDER_SEED)),
@@ -172,6 +172,21 @@ def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
     for corner in grid_points(space, 2 ** len(space)):
         with_values(base, corner)
     return space
+
+
+def family(base: Loss, space: Mapping[str, Range]) -> str:
+    """The loss without the numbers that vary.
+
+    >>> from lesion_core.losses import LOSSES, Range
+    >>> family(LOSSES["focal1"], {"gamma": Range(0, 5)})
+    'focal(alpha=0.25)'
+    """
+    from lesion_core.losses import Imported, loss_to_dict
+
+    name = base.path if isinstance(base, Imported) else base.name
+    kept = {key: value for key, value in loss_to_dict(base)["fields"].items() if key not in space}
+    shown = ",".join(f"{key}={value}" for key, value in kept.items())
+    return f"{name}({shown})" if shown else name
 
 
 def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:

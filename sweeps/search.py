@@ -81,7 +81,7 @@ class Plan:
 
     cohort: str
     loss: str
-    """Label of the loss whose numbers vary."""
+    """The loss without the numbers that vary."""
     space: Mapping[str, Range]
     objectives: tuple[str, ...]
     cells: tuple[Cell, ...]

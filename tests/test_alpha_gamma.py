@@ -95,7 +95,7 @@ def test_the_journal_says_what_the_ledger_says(searched):
     )
     study = optuna.load_study(study_name=None, storage=storage)
     stored = results.read_search(folder)["configurations"]
-    assert study.study_name == "lit focal1"
+    assert study.study_name == "lit focal"
     for trial, one in zip(study.trials, stored, strict=True):
         assert trial.params == pytest.approx(one["values"])
         assert trial.values == pytest.approx([one["score"]["dice"]])
@@ -181,7 +181,7 @@ def test_help_answers_without_loading_anything(script):
 
 def test_the_defaults_are_the_focal_loss_on_the_papers_seeds():
     plan = AlphaGamma().plan("wmh2017")
-    assert (plan.loss, plan.sampler, plan.objectives) == ("focal1", "tpe", ("dice",))
+    assert (plan.loss, plan.sampler, plan.objectives) == ("focal", "tpe", ("dice",))
     assert plan.comparators == ("focal1", "focal2", "xent") and len(plan.cells) == 25
 
 
