@@ -24,7 +24,6 @@ from sweeps.study import Study
 from sweeps.tracking import Tracking
 from tests.test_search import a_loss, a_plan, a_trial, true_score
 
-RESULTS = Path(sys.argv[1])
 REQUEST = {
     "command": "search_driver.py",
     "git_commit": None,
@@ -51,23 +50,24 @@ def run(trial, cohort, *, on_epoch, **arguments):
         clock |= {"epoch": epoch, "seconds_train": 0.0, "seconds_evaluate": 0.0}
         final = Final(lesions=[], histograms=[], slices=[], model=b"m") if epoch else None
         on_epoch(EpochReport(epoch=epoch, cases=[row], epochs=clock, checkpoint=b"c", final=final))
-    with (RESULTS / "ran.txt").open("a") as file:
+    with Path(sys.argv[1], "ran.txt").open("a") as file:
         file.write(f"{trial.name}\n")
     return {"epochs_done": 1, "seconds": 0.0}
 
 
 def main() -> None:
+    folder = Path(sys.argv[1])
     plan = a_plan(
         configurations=int(sys.argv[2]),
         cells=tuple(shuffled_cells([1, 2], 4, 1)),
         comparators=("focal2",),
     )
-    with Lock(RESULTS, "search_driver.py") as lock:
-        ledger = Ledger(RESULTS, lock.token)
+    with Lock(folder, "search_driver.py") as lock:
+        ledger = Ledger(folder, lock.token)
         ledger.ask(REQUEST)
-        study = Study(RESULTS / "journal.log", "test", plan.space)
+        study = Study(folder / "journal.log", "test", plan.space)
         search = Search(plan, study, InLedger(ledger, REQUEST), a_loss, a_trial, slots=2)
-        search.resume(results.read_search(RESULTS))
+        search.resume(results.read_search(folder))
         running = []
         while True:
             while (trial := search.take()) is not None:
