@@ -95,11 +95,13 @@ def attempt(
                 checkpoint=begun["checkpoint"], device=device, threads=threads, on_epoch=on_epoch,
             )  # fmt: skip
         except (LedgerError, NotTheTrialsFault):
+            tracked.leave()
             raise
         except (Exception, SystemExit) as error:  # whatever it is, it is this trial's own
             traceback.print_exc()
             output.deliver()
             if lost := _lost(device):
+                tracked.leave()
                 raise NotTheTrialsFault(f"{lost}: {error}") from error
             failure = _failure(error, epochs[-1]["epoch"] + 1 if epochs else 0)
             ledger.failed(trial, failure, number)

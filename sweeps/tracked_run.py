@@ -60,7 +60,7 @@ class Run:
         self._abandoned = threading.Event()
         self._folder: Path | None = None
         self._thread: threading.Thread | None = None
-        self._exit_code = 0
+        self._exit_code = 1
         if tracking.mode == "disabled":
             return
         if time.monotonic() < Run.paused_until:
@@ -94,6 +94,13 @@ class Run:
         if self._trouble is not None:
             files[f"wandb/unsent-{self._heading.id}/why.txt"] = f"{self._trouble}\n".encode()
         return files
+
+    def leave(self) -> None:
+        """Close the run without an ending: another attempt, perhaps here, goes on with it."""
+        self._abandoned.set()
+        self._put(Ending)
+        if self._thread is not None and not self._thread.is_alive():
+            self._clean_up()
 
     @property
     def replaces(self) -> str | None:

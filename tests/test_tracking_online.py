@@ -16,7 +16,7 @@ from lesion_core.losses import LOSSES
 from lesion_core.train import TrainSettings
 from lesion_core.trial import Trial
 from sweeps import attempt, options, tracked_run
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, NotTheTrialsFault
 from sweeps.tracked_run import Run
 from sweeps.tracking import Tracking
 from tests.toy import toy_cohort
@@ -182,6 +182,24 @@ def test_a_restarted_trial_goes_on_where_the_server_stopped(tmp_path, monkeypatc
     assert run.fields["tags"] == ["toy", "xent", "seed-1", "fold-0"]
 
 
+def test_an_attempt_that_cannot_go_on_leaves_its_run_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracked_run, "LEAST_SECONDS", 60.0)
+    (tmp_path / "lost.py").write_text(
+        "from sweeps.ledger import NotTheTrialsFault\n"
+        "def run(*a, **k): raise NotTheTrialsFault('the disk is gone')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Server() as server:
+        with pytest.raises(NotTheTrialsFault):
+            attempted(tmp_path / "r", tracked(server.url), run="lost:run")
+        (left,) = [thread for thread in threading.enumerate() if thread.name == "wandb"]
+        left.join(60)
+        assert not left.is_alive()
+        attempted(tmp_path / "r", tracked(server.url))
+        run = server.runs[TRIAL.hash]
+    assert run.steps == [0, 1, 2] and run.exit_code == 0
+
+
 def test_a_failed_trial_tells_why(tmp_path, monkeypatch):
     monkeypatch.setattr(tracked_run, "LEAST_SECONDS", 60.0)
     with Server() as server:
@@ -219,8 +237,14 @@ def answering(**how):
 
 @pytest.mark.parametrize(
     "endpoint",
-    [closed_port, black_hole, lambda: answering(status=500), lambda: answering(seconds=3600)],
-    ids=["closed port", "black hole", "error 500", "too slow"],
+    [
+        closed_port,
+        black_hole,
+        lambda: answering(status=500),
+        lambda: answering(status=403),
+        lambda: answering(seconds=3600),
+    ],
+    ids=["closed port", "black hole", "error 500", "full or forbidden", "too slow"],
 )
 def test_w_and_b_down_costs_a_trial_a_bounded_wait_and_the_ledger_nothing(
     tmp_path, monkeypatch, endpoint
