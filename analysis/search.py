@@ -225,12 +225,14 @@ def surface(found: Found, metric: str) -> Surface | None:
         return None
     low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
     spread = float(np.var(value[usable]))
+    lengths: Any = np.full(len(found.fields), 0.5)
     kernel = ConstantKernel(spread, (spread * 1e-2, spread * 1e2)) * Matern(
-        [0.5] * len(found.fields), (0.1, 10.0), nu=2.5
+        lengths, (0.1, 10.0), nu=2.5
     )
+    noise: Any = np.maximum(error[usable] ** 2, 1e-6 * spread)
     model = GaussianProcessRegressor(
         kernel,
-        alpha=np.maximum(error[usable] ** 2, 1e-6 * spread),
+        alpha=noise,
         n_restarts_optimizer=2,
         random_state=0,
     )
@@ -383,10 +385,8 @@ def _surfaces(found: Found) -> list[Item]:
 def grid_frame(found: Found, fitted: Surface, metric: str, steps: int = 41) -> pd.DataFrame:
     """Score and standard deviation on a grid (two fields), else along each field through the
     chosen configuration, or the best one so far."""
-    axes = [
-        np.linspace(*found.search["ranges"][name], steps if len(found.fields) < 3 else 61)
-        for name in found.fields
-    ]
+    ranges = [found.search["ranges"][name] for name in found.fields]
+    axes = [np.linspace(low, high, steps if len(ranges) == 2 else 61) for low, high in ranges]
     if len(found.fields) == 2:
         points = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], 1)
         varied = None
@@ -482,7 +482,7 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
     assert found.chosen is not None
     best = found.configurations[found.chosen]
     searched = _cells_ladder(found.grid(found.chosen, metric))
-    optimism: tuple[float, float, float] = (float("nan"),) * 3
+    optimism = (float("nan"), float("nan"), float("nan"))
     complete = found.scores[metric][found.states == "complete"]
     if len(found.search["objectives"]) == 1:
         optimism = corrected(complete, np.random.default_rng(1))
@@ -660,7 +660,7 @@ def _table(found: Found) -> Table:
         *(Column(key=name, header=word, decimals=3, best="max") for name, word in NAMES.items()),
         Column(key="error", header=f"SE of {NAMES[metric]}", decimals=3),
     ]
-    if frame["reason"].astype(bool).any():
+    if any(one["reason"] for one in found.configurations):
         columns.append(Column(key="reason", header="Reason", wrap=True))
     return Table(
         key="search-configurations",

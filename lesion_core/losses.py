@@ -598,7 +598,7 @@ def search_space(loss: Loss) -> dict[str, Range]:
     declared = fields(kind) if is_dataclass(kind) else ()
     found = {item.name: item.metadata["search"] for item in declared if "search" in item.metadata}
     return {
-        name: where if isinstance(where, Range) else Range(*map(float, where))
+        name: where if isinstance(where, Range) else Range(float(where[0]), float(where[1]))
         for name, where in found.items()
     }
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from sweeps.study import MIN_PAIRS, Known, Study, grid_points
+from sweeps.study import MIN_PAIRS, Known, Sampler, Study, grid_points
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
@@ -87,7 +87,7 @@ class Plan:
     cells: tuple[Cell, ...]
     configurations: int
     """How many in all."""
-    sampler: str
+    sampler: Sampler
     prune_p: float
     """0: no pruning."""
     comparators: tuple[str, ...]
@@ -151,8 +151,9 @@ class Configuration:
 
     @staticmethod
     def of(stored: Mapping[str, Any]) -> Configuration:
-        trials = {int(cell): name for cell, name in stored["trials"].items()}
-        return Configuration(**dict(stored) | {"trials": trials})
+        values: dict[str, Any] = dict(stored)
+        values["trials"] = {int(cell): name for cell, name in stored["trials"].items()}
+        return Configuration(**values)
 
     def mean(self) -> dict[str, float]:
         return {

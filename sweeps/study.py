@@ -7,7 +7,8 @@ and is then brought up to date; one that is lost, or says otherwise, is written 
 Facts of Optuna 5.0 that this follows: a study that is loaded comes without its sampler and
 pruner; a sampler with a fixed seed proposes the same again after a restart; RUNNING trials repel
 the others, also those of a driver that is gone; a journal that was cut in the middle of a line
-cannot be read any more.
+cannot be read any more.  CMA-ES alone keeps a state of its own in the journal: written anew, it
+begins with a new population.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Study:
         _check(sampler, space, objectives)
         self._optuna = optuna
         self._journal, self._name, self._objectives = journal, name, tuple(objectives)
-        self._distributions = {field: distribution(where) for field, where in space.items()}
+        self._distributions: dict[str, Any] = {
+            field: distribution(where) for field, where in space.items()
+        }
         self._sampler, self._seed = sampler, seed
         with _quiet():
             self._pruner = optuna.pruners.WilcoxonPruner(
@@ -113,10 +116,7 @@ class Study:
             return self._add("RUNNING", values, None), dict(values)
         with _quiet():
             trial = self._study.ask(fixed_distributions=self._distributions)
-        return trial.number, {
-            field: _rounded(trial.params[field], where)
-            for field, where in self._distributions.items()
-        }
+        return trial.number, {field: _rounded(trial.params[field]) for field in self._distributions}
 
     def report(self, number: int, cell: int, value: float) -> None:
         """The first objective in one cell; again is no harm."""
@@ -197,10 +197,11 @@ class Study:
             self._create(self._journal_storage())
 
     def _create(self, storage: Any) -> None:
+        directions: Any = ["maximize"] * len(self._objectives)
         self._study = self._optuna.create_study(
             storage=storage,
             study_name=self._name,
-            directions=["maximize"] * len(self._objectives),
+            directions=directions,
             load_if_exists=True,
             sampler=None,
             pruner=self._pruner,
@@ -212,7 +213,8 @@ class Study:
                 self._study.set_metric_names(list(self._objectives))
 
     def _journal_storage(self) -> Any:
-        journal = self._optuna.storages.journal
+        from optuna.storages import journal
+
         path = str(self._journal)
         return self._optuna.storages.JournalStorage(
             journal.JournalFileBackend(
@@ -301,7 +303,7 @@ def _grid_of(where: Range) -> tuple[float, float, float]:
     return float(step), float(low), float(highest)
 
 
-def _rounded(value: float, where: FloatDistribution) -> float:
+def _rounded(value: float) -> float:
     """Free of the last digits that adding steps leaves."""
     return float(f"{value:.12g}")
 
