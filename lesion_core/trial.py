@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -87,7 +88,7 @@ class Trial:
                 parts[name] = tuple(values[name])
         return Trial(**(dict(values) | parts))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Eight hexadecimal digits of the SHA-256 of the whole configuration."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
