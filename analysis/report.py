@@ -79,6 +79,9 @@ def build(
     everything = read_results(results)
     found = search.read(everything)
     sweep = everything.judged_on("test")
+    tested = [] if found is None else studies(sweep)
+    if found is not None:
+        sweep = sweep.without(search.set_aside(found))
     cohorts = studies(sweep)
     if not cohorts and found is None:
         raise ValueError(f"{results}: lists no trial; nothing to report on")
@@ -87,7 +90,7 @@ def build(
     boxes: list[verdict.Verdict] = []
     sections = [coverage.section(sweep, cohorts)] if cohorts else []
     if found is not None:
-        sections.append(search.section(found, cohorts))
+        sections.append(search.section(found, tested))
     if ready:
         base = reference_loss(ready, reference)
         sections += _sections(sweep, ready, base, rope, paper_colours)

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure as Drawing
 from analysis import style
 from analysis.ladder import Ladder, ladder
 from analysis.output import Column, Figure, Item, Note, Section, Table, many, prose, written
-from analysis.pairs import compare
 from analysis.scores import COHORT_TITLES, Study
 from lesion_core import results
 from lesion_core.results import Sweep
@@ -28,6 +27,12 @@ from lesion_core.results import Sweep
 NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
 RESAMPLES = 4000
 FEWEST_FOR_A_SURFACE = 5
+FEWEST_TO_RESAMPLE = 5
+"""Complete configurations; choosing among fewer says little about choosing."""
+LOW = (
+    "A pruned one was stopped for looking bad, after a test at each of its cells against a best "
+    "one that is partly lucky, so its score is biased low."
+)
 STATE_COLOURS = {
     "complete": "#3f90da",
     "pruned": "#b9ac70",
@@ -52,8 +57,8 @@ class Found:
     """[C] by metric: mean over all cells, adjusted for those it has not met; NaN if failed."""
     error: dict[str, np.ndarray]
     """[C] standard error of the estimate among configurations: the noise of its own trials."""
-    fresh: dict[str, np.ndarray]
-    """By loss, [S, F] means of the first objective on the confirming seeds."""
+    fresh: dict[str, dict[str, np.ndarray]]
+    """By metric and loss, [S, F] means on the confirming seeds."""
 
     @property
     def configurations(self) -> list[dict]:
@@ -66,6 +71,15 @@ class Found:
     @property
     def objective(self) -> str:
         return self.search["objectives"][0]
+
+    @property
+    def judged_by(self) -> list[str]:
+        """The objectives, and DSC, by which one of several good ones is chosen."""
+        return list(dict.fromkeys([*self.search["objectives"], "dice"]))
+
+    def label(self, number: int) -> str:
+        """The loss of a configuration, by its number."""
+        return next(one["loss"] for one in self.configurations if one["number"] == number)
 
     @property
     def chosen(self) -> int | None:
@@ -121,18 +135,29 @@ def read(sweep: Sweep) -> Found | None:
     )
 
 
-def _fresh(search: dict, validated: Sweep, judged: pd.DataFrame) -> dict[str, np.ndarray]:
+def set_aside(found: Found) -> set[str]:
+    """Losses that only a search asked for: what else a report says is about the chosen one and
+    those that it is compared with, or it would choose once more, by test scores."""
+    chosen = set() if found.chosen is None else {found.configurations[found.chosen]["loss"]}
+    tried = {one["loss"] for one in found.configurations}
+    return tried - chosen - set(found.search["comparators"])
+
+
+def _fresh(
+    search: dict, validated: Sweep, judged: pd.DataFrame
+) -> dict[str, dict[str, np.ndarray]]:
     runs = validated.runs
     seeds = search["confirm_seeds"]
     folds = sorted({fold for _, fold in search["cells"]})
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in NAMES}
     for trial, loss, seed, fold in zip(
         runs["trial"], runs["loss"], runs["seed"], runs["fold"], strict=True
     ):
         if seed in seeds and fold in folds and trial in judged.index:
-            grid = found.setdefault(loss, np.full((len(seeds), len(folds)), np.nan))
             at = seeds.index(seed), folds.index(fold)
-            grid[at] = judged.loc[trial, search["objectives"][0]]
+            for metric, by_loss in found.items():
+                grid = by_loss.setdefault(loss, np.full((len(seeds), len(folds)), np.nan))
+                grid[at] = judged.loc[trial, metric]
     return found
 
 
@@ -185,10 +210,10 @@ def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, floa
 
     Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
     replacement, the best configuration on these is chosen, and scored on the cells not drawn.
-    NaN with fewer than three cells.
+    NaN with fewer than three cells or five configurations.
     """
     number = scores.shape[1]
-    if number < 3 or not len(scores):
+    if number < 3 or len(scores) < FEWEST_TO_RESAMPLE:
         return float("nan"), float("nan"), float("nan")
     drawn = rng.integers(number, size=(RESAMPLES, number))
     weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, K]
@@ -208,10 +233,21 @@ class Surface:
     low: np.ndarray
     span: np.ndarray
 
+    centre: float
+
     def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[n] mean and standard deviation of the score itself at points [n, fields]."""
         mean, sd = self.model.predict((points - self.low) / self.span, return_std=True)
-        return mean, sd
+        return mean + self.centre, sd
+
+    def like_the_best(self, points: np.ndarray) -> tuple[int, float]:
+        """Which point is highest, and the share of points that are less than one standard
+        deviation, of the difference, below it."""
+        mean, covariance = self.model.predict((points - self.low) / self.span, return_cov=True)
+        best = int(np.argmax(mean))
+        own = np.diag(covariance)
+        variance = np.maximum(own[best] + own - 2 * covariance[best], 0.0)
+        return best, float((mean[best] - mean <= np.sqrt(variance)).mean())
 
 
 def surface(found: Found, metric: str) -> Surface | None:
@@ -240,24 +276,15 @@ def surface(found: Found, metric: str) -> Surface | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a length at its bound is a flat field: no news
         model.fit((found.points[usable] - low) / (high - low), value[usable] - centre)
-    return Surface(_Shifted(model, centre), low, high - low)
-
-
-@dataclass(frozen=True, eq=False)
-class _Shifted:
-    """A model of a value minus its centre, given back with it."""
-
-    model: Any
-    centre: float
-
-    def predict(self, points: np.ndarray, return_std: bool) -> tuple[np.ndarray, np.ndarray]:
-        mean, sd = self.model.predict(points, return_std=return_std)
-        return mean + self.centre, sd
+    return Surface(model, low, high - low, centre)
 
 
 # --------------------------------------------------------------------------------------- section
 def section(found: Found, studies: list[Study]) -> Section:
-    """Surface, cost, importance, and the chosen configuration, judged without its luck."""
+    """Surface, cost, importance, and the chosen configuration, judged without its luck.
+
+    ``studies``: of all test trials, those of `set_aside` losses too.
+    """
     items: list[Item] = [_summary(found)]
     items += _surfaces(found)
     if len(found.search["objectives"]) > 1:
@@ -270,8 +297,8 @@ def section(found: Found, studies: list[Study]) -> Section:
             Note(
                 kind="warning",
                 body=prose(
-                    "Nothing is chosen yet: configurations are still running or to come, or none "
-                    "is complete. The test folds are not touched before that."
+                    "Nothing is chosen: configurations are still running or to come, lost their "
+                    "machines, or none is complete. The test folds are not opened before that."
                 ),
             )
         )
@@ -329,7 +356,7 @@ def _summary(found: Found) -> Note:
     objectives = " and ".join(NAMES[name] for name in found.search["objectives"])
     return Note(
         body=prose(
-            f"{where}; sampler {found.search['sampler']}; {_count(found)}{share}. Judged on "
+            f"{where}; proposed by: {_samplers(found)}; {_count(found)}{share}. Judged on "
             f"{objectives}, the mean over validation cases with a lesion at the last epoch, in "
             f"{many(seeds, 'seed')} × {many(folds, 'fold')}. A fifth of the subjects of each "
             "training fold is the validation part, the same for every configuration and seed "
@@ -355,8 +382,8 @@ def _surfaces(found: Found) -> list[Item]:
         two = len(found.fields) == 2
         frame = grid_frame(found, fitted, metric)
         space = frame if len(found.fields) < 3 else sampled_frame(found, fitted)
-        best = space.loc[space["score"].idxmax()]
-        close = float((space["score"] >= best["score"] - best["sd"]).mean())
+        place, close = fitted.like_the_best(space[found.fields].to_numpy())
+        best = space.iloc[place]
         peak = ", ".join(f"{name} {best[name]:.2f}" for name in found.fields)
         draw = draw_plane if two else draw_slices
         items.append(
@@ -374,7 +401,7 @@ def _surfaces(found: Found) -> list[Item]:
                     "fields as chosen. "
                 )
                 + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
-                "space lies within one standard deviation of that.",
+                f"space lies less than one standard deviation of the difference below. {LOW}",
                 alt=f"{NAMES[metric]} is highest near {peak}, {best['score']:.3f} ± "
                 f"{best['sd']:.3f}; {close:.0%} of the space cannot be told from it.",
             )
@@ -403,7 +430,7 @@ def grid_frame(found: Found, fitted: Surface, metric: str, steps: int = 41) -> p
     return frame if varied is None else frame.assign(varied=varied)
 
 
-def sampled_frame(found: Found, fitted: Surface, number: int = 4096) -> pd.DataFrame:
+def sampled_frame(found: Found, fitted: Surface, number: int = 2000) -> pd.DataFrame:
     """Score and standard deviation at random points of the whole space."""
     low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
     points = np.random.default_rng(0).uniform(low, high, (number, len(low)))
@@ -433,9 +460,20 @@ def _cost(found: Found) -> Figure:
         data=frame,
         caption=f"In the order in which they were proposed. Of {len(found.cells)} cells a pruned "
         "configuration met so many before Wilcoxon's signed-rank test against the best one so far "
-        f"fell below {found.search['prune_p']:g}. {words.capitalize()}. {_count(found)}.",
+        f"fell below {_thresholds(found)}. {words.capitalize()}. {_count(found)}.",
         alt=f"{words.capitalize()}; {_count(found)}.",
     )
+
+
+def _thresholds(found: Found) -> str:
+    used = sorted({one["prune_p"] for one in found.configurations if one["state"] == "pruned"})
+    return " or ".join(f"{value:g}" for value in used or [found.search["prune_p"]])
+
+
+def _samplers(found: Found) -> str:
+    """Who proposed, and how many."""
+    names = [one["sampler"] or "given" for one in found.configurations]
+    return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
 def _importance(found: Found) -> Table:
@@ -478,112 +516,66 @@ def _cells_ladder(grid: np.ndarray) -> Ladder:
 
 def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
     """The chosen configuration: as the search has it, without its luck, and on the test folds."""
-    metric = found.objective
     assert found.chosen is not None
-    best = found.configurations[found.chosen]
-    searched = _cells_ladder(found.grid(found.chosen, metric))
-    optimism = (float("nan"), float("nan"), float("nan"))
-    complete = found.scores[metric][found.states == "complete"]
-    if len(found.search["objectives"]) == 1:
-        optimism = corrected(complete, np.random.default_rng(1))
-    rows = [
-        {
-            "judged": "validation, as searched (optimistic)",
-            "loss": best["loss"],
-            "score": searched.estimate,
-            "seeds": _interval(searched, "L1"),
-            "training": _interval(searched, "L3"),
-            "trials": f"{searched.num_cells} of {len(found.cells)}",
-        }
-    ]
-    if not math.isnan(optimism[0]):
-        rows.append(
-            {
-                "judged": "the same, choosing included (bootstrap)",
-                "loss": f"best of {len(complete)}",
-                "score": optimism[0],
-                "seeds": f"{written(optimism[1], '.3f')} to {written(optimism[2], '.3f')}",
-                "training": "",
-                "trials": f"{searched.num_cells} of {len(found.cells)}",
-            }
-        )
+    best = found.configurations[found.chosen]["loss"]
+    rows: list[dict] = []
     versus: list[dict] = []
-    for loss in [best["loss"], *(name for name in found.fresh if name != best["loss"])]:
-        if loss not in found.fresh:
-            continue
-        fit = _cells_ladder(found.fresh[loss])
-        asked = found.fresh[loss].size
-        rows.append(
-            {
-                "judged": "validation, fresh seeds",
-                "loss": loss,
-                "score": fit.estimate,
-                "seeds": _interval(fit, "L1"),
-                "training": _interval(fit, "L3"),
-                "trials": f"{fit.num_cells} of {asked}",
-            }
-        )
-        if loss != best["loss"] and best["loss"] in found.fresh:
-            difference = _cells_ladder(found.fresh[best["loss"]] - found.fresh[loss])
-            versus.append(_versus("validation, fresh seeds", loss, difference))
-    for study in studies:
-        if study.cohort == found.search["cohort"]:
-            tested, against = _tested(found, study, best["loss"])
-            rows += tested
-            versus += against
-    frame = pd.DataFrame(rows)
-    name = NAMES[metric]
-    fresh = found.fresh.get(best["loss"])
-    confirmed = None if fresh is None else _cells_ladder(fresh).estimate
-    drop = (
-        f" On fresh seeds it scored {written(confirmed, '.3f')}, "
-        f"{written(confirmed - searched.estimate, '+.3f')} from what won the search."
-        if confirmed is not None and not math.isnan(confirmed)
-        else " It was not run on fresh seeds (`--confirm-seeds`)."
-    )
-    lucky = (
-        f" With the choosing included, the bootstrap expects {written(optimism[0], '.3f')}."
-        if not math.isnan(optimism[0])
-        else ""
-    )
-    items: list[Item] = [
-        Note(
-            kind="key",
-            body=prose(
-                f"Chosen: **{best['loss']}**, validation {name} "
-                f"**{written(searched.estimate, '.3f')}** as searched. The best of "
-                f"{len(found.configurations)} is partly lucky.{lucky}{drop}"
+    for metric in found.judged_by:
+        for judged, against in (
+            _searched(found, metric),
+            _confirmed(found, metric, best),
+            *(
+                _tested(found, metric, study, best)
+                for study in studies
+                if study.cohort == found.search["cohort"]
             ),
-        ),
+        ):
+            rows += [{"score_name": NAMES[metric]} | row for row in judged]
+            versus += [{"score_name": NAMES[metric]} | row for row in against]
+    order = ("judged", "loss", "score_name", "score", "seeds", "training", "cells", "trials")
+    blank = dict.fromkeys(order, "")
+    frame = pd.DataFrame([blank | row for row in rows])
+    several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
+    name = NAMES[found.objective] if not several else "score"
+    items: list[Item] = [
+        Note(kind="key", body=prose(_headline(found, best))),
         Table(
             key="search-verdict",
-            title=f"How good is the chosen configuration? {name}",
+            title="How good is the chosen configuration? "
+            + ", ".join(NAMES[metric] for metric in found.judged_by),
             frame=frame,
             columns=[
                 Column(key="judged", header="Judged on", wrap=True),
                 Column(key="loss", header="Loss"),
+                *several,
                 Column(key="score", header=name, decimals=3),
                 Column(key="seeds", header="new seeds", group="95 % interval"),
                 Column(key="training", header="+ new training sets", group="95 % interval"),
+                Column(key="cells", header="cells drawn again", group="95 % interval"),
                 Column(key="trials", header="Trials"),
             ],
             caption="First row: the mean that won, optimistic since it was chosen for being high. "
             "Bootstrap: cells drawn with replacement, the best complete configuration on them "
-            "scored on those not drawn (Tsamardinos et al. 2018). Fresh seeds: the same "
-            "validation parts, seeds that the search never saw. Test: the whole training fold, "
-            "test cases that no configuration was ever judged on; tested once, after the choice. "
-            "Means over cells; validation over cases with a lesion.",
+            "scored on those not drawn (Tsamardinos et al. 2018); pruning and proposals are not "
+            "done again, so some luck remains. Fresh seeds: the same validation parts, seeds that "
+            "the search never saw; a number only if every cell is there. Test: the whole training "
+            "fold. In a fold its test cases play no part, but across folds most are validation "
+            "cases elsewhere, so the test score of the chosen one is slightly optimistic. Each "
+            "fold's own choice: in every fold the complete configuration with the highest DSC in "
+            "that fold's cells, which has seen none of its test cases. "
+            f"{_openings(found)} Means over cells; validation over cases with a lesion.",
         ),
     ]
     if versus:
         items.append(
             Table(
                 key="search-versus",
-                title=f"Chosen configuration minus the others, {name}",
+                title="The search's choice minus the others",
                 frame=pd.DataFrame(versus),
                 columns=[
                     Column(key="judged", header="Judged on"),
                     Column(key="loss", header="Other loss"),
+                    *several,
                     Column(key="difference", header="Difference", decimals=3, signed=True),
                     Column(key="seeds", header="new seeds", group="95 % interval"),
                     Column(key="training", header="+ new training sets", group="95 % interval"),
@@ -594,6 +586,108 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
             )
         )
     return items
+
+
+def _headline(found: Found, best: str) -> str:
+    assert found.chosen is not None
+    metric = found.objective
+    searched = found.grid(found.chosen, metric).mean()
+    words = (
+        f"Chosen: **{best}**, validation {NAMES[metric]} **{written(searched, '.3f')}** as "
+        f"searched. The best of {len(found.configurations)} is partly lucky."
+    )
+    complete = found.scores[metric][found.states == "complete"]
+    if len(found.search["objectives"]) == 1:
+        mean, *_ = corrected(complete, np.random.default_rng(1))
+        if not math.isnan(mean):
+            words += (
+                f" With choosing among the {len(complete)} complete ones done again, a bootstrap "
+                f"expects {written(mean, '.3f')}; some luck remains."
+            )
+    fresh = found.fresh[metric].get(best)
+    if fresh is None:
+        return words + " It was not run on fresh seeds (`--confirm-seeds`)."
+    there = int((~np.isnan(fresh)).sum())
+    if there < fresh.size:
+        return words + f" On fresh seeds {there} of {fresh.size} cells are there: not comparable."
+    drop = written(fresh.mean() - searched, "+.3f")
+    return words + f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that."
+
+
+def _openings(found: Found) -> str:
+    """How often the test folds were opened."""
+    tested = [found.label(number) for number in found.search["tested"]]
+    if len(tested) < 2:
+        return "The test folds were opened once, for one choice."
+    return (
+        f"The test folds were opened {len(tested)} times, as the search was extended "
+        f"({', '.join(tested)})."
+    )
+
+
+def _searched(found: Found, metric: str) -> tuple[list[dict], list[dict]]:
+    """As searched, and with the choosing among complete configurations done again."""
+    assert found.chosen is not None
+    fit = _cells_ladder(found.grid(found.chosen, metric))
+    rows = [
+        _judged(
+            "validation, as searched (optimistic)",
+            found.configurations[found.chosen]["loss"],
+            fit,
+            len(found.cells),
+        )
+    ]
+    complete = found.scores[metric][found.states == "complete"]
+    if len(found.search["objectives"]) == 1:
+        mean, low, high = corrected(complete, np.random.default_rng(1))
+        if not math.isnan(mean):
+            rows.append(
+                {
+                    "judged": "the same, choosing among the complete ones included (bootstrap)",
+                    "loss": f"best of {len(complete)}",
+                    "score": mean,
+                    "cells": f"{written(low, '.3f')} to {written(high, '.3f')}",
+                    "trials": f"{fit.num_cells} of {len(found.cells)}",
+                }
+            )
+    return rows, []
+
+
+def _confirmed(found: Found, metric: str, best: str) -> tuple[list[dict], list[dict]]:
+    """On fresh seeds, the chosen one and its comparators."""
+    rows, versus = [], []
+    fresh = found.fresh[metric]
+    whole = {loss: not np.isnan(grid).any() for loss, grid in fresh.items()}
+    wanted = [best, *(name for name in found.search["comparators"] if name != best)]
+    for loss in [name for name in wanted if name in fresh]:
+        if whole[loss]:
+            fit = _cells_ladder(fresh[loss])
+            rows.append(_judged("validation, fresh seeds", loss, fit, fresh[loss].size))
+        else:
+            there = int((~np.isnan(fresh[loss])).sum())
+            rows.append(
+                {
+                    "judged": "validation, fresh seeds: incomplete, not comparable",
+                    "loss": loss,
+                    "score": float("nan"),
+                    "trials": f"{there} of {fresh[loss].size}",
+                }
+            )
+        if loss != best and whole[loss] and whole.get(best):
+            difference = _cells_ladder(fresh[best] - fresh[loss])
+            versus.append(_versus("validation, fresh seeds", loss, difference))
+    return rows, versus
+
+
+def _judged(judged: str, loss: str, fit: Ladder, asked: int) -> dict:
+    return {
+        "judged": judged,
+        "loss": loss,
+        "score": fit.estimate,
+        "seeds": _interval(fit, "L1"),
+        "training": _interval(fit, "L3"),
+        "trials": f"{fit.num_cells} of {asked}",
+    }
 
 
 def _versus(judged: str, loss: str, fit: Ladder) -> dict:
@@ -607,30 +701,32 @@ def _versus(judged: str, loss: str, fit: Ladder) -> dict:
     }
 
 
-def _tested(found: Found, study: Study, best: str) -> tuple[list[dict], list[dict]]:
-    """Rows of the chosen loss and its comparators on the search's seeds and folds."""
-    metric = list(NAMES).index(found.objective)
+def _tested(found: Found, metric: str, study: Study, best: str) -> tuple[list[dict], list[dict]]:
+    """The chosen loss, its comparators and each fold's own choice on the search's cells."""
     seeds = [i for i, seed in enumerate(study.seeds) if seed in {s for s, _ in found.cells}]
-    scores = study.last_by_case(study.test)[:, seeds][..., metric]
+    scores = study.last_by_case(study.test)[:, seeds][..., list(NAMES).index(metric)]
+    own = np.full(scores.shape[1:], np.nan)
+    for fold, number in found.search["in_fold"].items():
+        label = found.label(number)
+        if label in study.losses and int(fold) in study.folds:
+            of = study.fold_of == study.folds.index(int(fold))
+            own[:, of] = scores[study.losses.index(label)][:, of]
     wanted = [best, *(name for name in found.search["comparators"] if name != best)]
-    places = [study.losses.index(name) for name in wanted if name in study.losses]
-    places = [place for place in places if study.done[place][seeds].any()]
+    there = {name: scores[study.losses.index(name)] for name in wanted if name in study.losses}
+    choices = {"test": there.pop(best, None), "test, each fold's own choice": own}
     rows, versus = [], []
-    for place in places:
-        fit = ladder(scores[place], study.fold_of)
-        rows.append(
-            {
-                "judged": "test",
-                "loss": study.losses[place],
-                "score": fit.estimate,
-                "seeds": _interval(fit, "L1"),
-                "training": _interval(fit, "L3"),
-                "trials": f"{int(study.done[place][seeds].sum())} of {len(found.cells)}",
-            }
-        )
-        if study.losses[place] != best and best == study.losses[places[0]]:
-            fit = compare(scores, study.fold_of, places[0], place).fit
-            versus.append(_versus("test", study.losses[place], fit))
+    for judged, values in choices.items():
+        if values is None or np.isnan(values).all():
+            continue
+        fit = ladder(values, study.fold_of)
+        loss = best if judged == "test" else "own of each fold"
+        rows.append(_judged(judged, loss, fit, len(found.cells)))
+        for other, theirs in there.items():
+            if not np.isnan(values - theirs).all():
+                versus.append(_versus(judged, other, ladder(values - theirs, study.fold_of)))
+    for other, theirs in there.items():
+        if not np.isnan(theirs).all():
+            rows.append(_judged("test", other, ladder(theirs, study.fold_of), len(found.cells)))
     return rows, versus
 
 
@@ -669,8 +765,8 @@ def _table(found: Found) -> Table:
         columns=columns,
         caption="Best first. Means over validation cells; of a configuration that did not meet "
         "all cells, adjusted for which it met. SE: the noise of its own trials, after what the "
-        "cells bring to all. One whose trial failed or diverged is failed, not averaged over the "
-        f"rest. {_count(found)}.",
+        f"cells bring to all. {LOW} One whose trial failed or diverged is failed, not averaged "
+        f"over the rest. {_count(found)}.",
     )
 
 
@@ -685,8 +781,8 @@ def _front_figure(found: Found) -> Figure:
         draw=partial(draw_front, found, frame),
         data=frame,
         caption=f"Validation means of the complete configurations. Line: the {len(on)} that no "
-        "other one beats in both. Crosses: standard errors. Chosen to be tested: the one of them "
-        "with the highest DSC.",
+        "other one beats in both; chosen for being high, it is optimistic too. Crosses: standard "
+        "errors. To be tested: the one of them with the highest DSC.",
         alt=f"{len(on)} of {len(frame)} complete configurations are on the front.",
     )
 

@@ -324,7 +324,14 @@ class Sweep:
 
     def judged_on(self, split: str) -> Sweep:
         """Only the trials that are judged on this part of their fold: test, or validation."""
-        runs = self.runs[(self.runs["split"] == split).to_numpy()]
+        return self._where(self.runs["split"] == split)
+
+    def without(self, losses: Iterable[str]) -> Sweep:
+        """Only the trials of other losses."""
+        return self._where(~self.runs["loss"].isin(list(losses)))
+
+    def _where(self, chosen: pd.Series) -> Sweep:
+        runs = self.runs[chosen.to_numpy()]
         names = set(runs["trial"])
 
         def part(frame: pd.DataFrame) -> pd.DataFrame:
@@ -458,15 +465,19 @@ def read_meta(path: Path) -> dict:
 SEARCH = "search.json"
 """What a search asked for and decided, rewritten as it goes:
 
-    cohort, loss (without the numbers that vary), objectives, sampler, prune_p
-    space           {field: interval in words};  ranges  {field: [low, high]}
-    planned         how many configurations
+    cohort, loss (without the numbers that vary), objectives
+    sampler, prune_p, planned (how many configurations), exhausted (the space has no more):
+                    as last asked for; configurations say under which ones they ran
+    space           {field: interval in words};  ranges  {field: [lowest, highest value tried]}
     cells           [[seed, fold], ...] in the order in which every configuration meets them
     configurations  in the order asked: number, values, loss, loss_params, state (running,
                     complete, pruned, failed), trials ({cell index: name}), score ({metric: mean}),
-                    reason (of a failure), against (number that a pruned one was worse than)
+                    reason (of a failure), blameless (its machines failed), against (number that
+                    a pruned one was worse than), sampler ("": given), prune_p
     importance      {objective: {field: share}}, PED-ANOVA
     chosen          number, or null until every configuration has ended
+    in_fold         {fold: number} best in the cells of that fold alone, tested there
+    tested          every number that was ever chosen: the test folds were opened so often
     comparators     labels; the chosen one and they are run on the test folds of the same cells
     confirm_seeds   fresh seeds on which the chosen one and the comparators are judged again
 """

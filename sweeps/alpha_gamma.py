@@ -4,7 +4,7 @@
     python sweeps/alpha_gamma.py --demo             a small simulated cohort, minutes on two cores
 
 Every configuration is judged on validation parts of the training folds, over seeds and folds; the
-best one is then tested, once, beside the paper's losses.  The same command again goes on where it
+best one is then tested beside the paper's losses.  The same command again goes on where it
 stopped; a larger --configurations adds to what is there.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -63,9 +63,10 @@ class AlphaGamma(Training, Machines, Logging):
     """Fields and where to look, such as: alpha=0.1:0.9 gamma=0:5; others keep their value.
     Default: what the loss declares; of focal alpha in (0, 1) and gamma in [0, 5]."""
     configurations: int = 40
-    """How many to try in all; more than before adds to them."""
+    """How many to try in all; more than before adds to them.  Of a grid: at most."""
     objective: Literal["dice", "sensitivity+precision"] = "dice"
-    """What to maximise, a mean over validation cases; of two, the front is kept, nothing pruned."""
+    """What to maximise, a mean over validation cases; of two, the front is kept, nothing is pruned,
+    and the one on it with the best Dice is tested."""
     sampler: Sampler = "tpe"
     """Who proposes: tpe (multivariate, constant liar), gp, cmaes, random, or a grid."""
     prune_p: float = 0.1
@@ -108,6 +109,7 @@ class AlphaGamma(Training, Machines, Logging):
         """
         from lesion_core.losses import loss_named
         from sweeps.search import Plan, shuffled_cells
+        from sweeps.study import grid_points
 
         base = loss_named(self.loss)
         space = search_space_of(base, self.space)
@@ -125,13 +127,16 @@ class AlphaGamma(Training, Machines, Logging):
             )
         for name in self.compare:
             loss_named(name)
+        number = self.configurations
+        if self.sampler == "grid":  # the largest whole one within the budget
+            number = len(grid_points(space, number))
         return Plan(
             cohort=cohort,
             loss=family(base, space),
             space=space,
             objectives=tuple(self.objective.split("+")),
             cells=tuple(shuffled_cells(self.seeds, self.folds, ORDER_SEED)),
-            configurations=self.configurations,
+            configurations=number,
             sampler=self.sampler,
             prune_p=self.prune_p,
             comparators=tuple(dict.fromkeys(self.compare)),
@@ -193,6 +198,7 @@ def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, fl
     """The settings that have a name (of focal the paper's two), if only searched fields differ:
     what is found should at least match them, and they are a fair start."""
     from lesion_core.losses import LOSSES, with_values
+    from sweeps.study import can_be_tried
 
     found = []
     for known in LOSSES.values():
@@ -200,7 +206,7 @@ def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, fl
         numbers = {
             name: float(value)
             for name, value in values.items()
-            if isinstance(value, (int, float)) and space[name].low <= value <= space[name].high
+            if isinstance(value, (int, float)) and can_be_tried(value, space[name])
         }
         complete = type(known) is type(base) and len(numbers) == len(space)
         if complete and with_values(base, numbers) == known:
@@ -249,6 +255,14 @@ class Searched:
     def _validation_cases(self) -> list[tuple[str, ...]]:
         return self.data.validation_cases(self.folds)
 
+    def agree_with(self, stored: Mapping[str, Any]) -> None:
+        """Raises ValueError if the folder holds another search."""
+        if stored["configurations"] and (differences := self.plan.differences(stored)):
+            raise ValueError(
+                f"{self.results} holds another search: {'; '.join(differences)}; choose another "
+                "folder with --results, or ask for the same"
+            )
+
     def search(self, ledger: Ledger, retry_failed: bool) -> Search:
         """Begun, or gone on with where the ledger says it is (`sweep.Sweep.search`)."""
         from lesion_core.results import read_search
@@ -256,11 +270,8 @@ class Searched:
         from sweeps.study import Study
 
         stored = read_search(self.results)
-        if stored is not None and (differences := self.plan.differences(stored)):
-            raise ValueError(
-                f"{self.results} holds another search: {'; '.join(differences)}; choose another "
-                "folder with --results, or ask for the same"
-            )
+        if stored is not None:
+            self.agree_with(stored)
         study = Study(
             self.results / JOURNAL,
             f"{self.plan.cohort} {self.plan.loss}",
@@ -322,6 +333,7 @@ def dry_run(searched: Searched, machines: Machines) -> int:
     request = options.request([], [searched.data], searched.settings, searched.folds)
     Ledger(searched.results).united(request)
     stored = read_search(searched.results) or {"configurations": []}
+    searched.agree_with(stored)
     begun = stored["configurations"]
     ended = sum(one["state"] != "running" for one in begun)
     print(
@@ -332,16 +344,17 @@ def dry_run(searched: Searched, machines: Machines) -> int:
         print(f"    {name} in {where}")
     left = max(0, plan.configurations - ended) * len(plan.cells)
     left -= sum(len(one["trials"]) for one in begun if one["state"] == "running")
-    trials = [searched.trial(searched.base, plan.cells[0], True)] * left
-    test = [
-        searched.trial(searched.loss(name), cell, False)
-        for cell in plan.cells
-        for name in plan.comparators
-    ]
+    # The best one, each fold's own best and what they are compared with are tested in every cell.
+    end = (2 + len(plan.comparators)) * len(plan.cells)
+    end += (1 + len(plan.comparators)) * len(plan.confirm_seeds) * searched.folds
     print(f"would run at most {left} trials to search, less what is pruned")
-    print(f"then the best one and {' '.join(plan.comparators)} on the test folds of every cell")
-    if trials:
-        print(estimate.predicted(trials + test, [searched.data], {}, machines, searched.results))
+    print(
+        f"then at most {end}: the best ones and {' '.join(plan.comparators)} on the test folds"
+        f"{' and on fresh seeds' if plan.confirm_seeds else ''}"
+    )
+    if left:
+        trials = [searched.trial(searched.base, plan.cells[0], True)] * (left + end)
+        print(estimate.predicted(trials, [searched.data], {}, machines, searched.results))
     return 0
 
 
@@ -354,13 +367,17 @@ def summary(results: Path) -> str:
     by_number = {one["number"]: one for one in search["configurations"]}
     cells = len(search["cells"])
     run = sum(len(one["trials"]) for one in by_number.values())
+    pruned = [one for one in by_number.values() if one["state"] == "pruned"]
     lines = [
-        f"{len(by_number)} configurations took {run} trials; {len(by_number) * cells - run} of "
-        f"{len(by_number) * cells} were saved by giving up"
+        f"{len(by_number)} configurations took {run} trials; {len(pruned)} were pruned, which "
+        f"saved {sum(cells - len(one['trials']) for one in pruned)}"
     ]
     best = by_number.get(search["chosen"])
     if best is None:
-        lines.append("nothing is chosen yet: no configuration is complete, or some still run")
+        lines.append(
+            "nothing is chosen yet: no configuration is complete, or some still run or lost their "
+            "machines; the same command goes on"
+        )
         return "\n".join(lines)
     scores = ", ".join(f"{name} {best['score'][name]:.3f}" for name in search["objectives"])
     lines.append(

@@ -67,6 +67,10 @@ class Supply(Protocol):
         """How far it is, beyond the number of trials; may be empty."""
         ...
 
+    def room(self, slots: int) -> None:
+        """So many trials can run at a time from now on: machines have joined or left."""
+        ...
+
 
 class Listed:
     """Trials that are all known beforehand, in order."""
@@ -87,6 +91,9 @@ class Listed:
 
     def note(self) -> str:
         return ""
+
+    def room(self, slots: int) -> None:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +186,13 @@ class Cluster:
             except GetTimeoutError:  # busy with writing
                 return None
             nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
+            slots = sum(node.slots for node in nodes)
+            supply.room(slots)
             return {
                 **snapshot,
                 "nodes": len(nodes),
                 "gpus": sum(node.gpus for node in nodes),
-                "slots": sum(node.slots for node in nodes),
+                "slots": slots,
             }
 
         scratch = tempfile.mkdtemp(prefix="lesion-tune-")

@@ -4,7 +4,7 @@ A *configuration* is a setting of a loss's numbers.  It is judged on *cells*, (s
 with a validation part (`Trial.validation_cases`), in a shuffled order that all configurations
 share; its score is the mean over its cells.  One that is clearly worse than the best so far, cell
 by cell, is pruned.  When all have ended, the best one is run on the test folds of the same cells
-beside the losses that it is compared with, once.
+beside the losses that it is compared with.
 
 `Search` is a `launch.Supply` and a `sweep.Source`.  All that it knows is in the ledger: trials, and
 search.json with the decisions.  It writes there first and tells Optuna (`study`) afterwards, so a
@@ -19,10 +19,10 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from sweeps.study import MIN_PAIRS, Known, Sampler, Study, grid_points
+from sweeps.study import MIN_PAIRS, Known, Sampler, Study, ends, grid_points
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
@@ -114,7 +114,25 @@ class Plan:
                 found.append("it is judged on other seeds or folds there")
             elif before != now:
                 found.append(f"{key} is {_shown(before)} there, {_shown(now)} now")
+        grids = [stored.get("sampler") == "grid", self.sampler == "grid"]
+        if any(grids) and stored.get("configurations"):
+            if not all(grids):
+                found.append("a grid is searched as a whole, not joined to another search")
+            elif stored["planned"] != self.configurations:
+                found.append(
+                    f"it is a grid of {stored['planned']} there, of {self.configurations} now, "
+                    "which is another one"
+                )
         return found
+
+    def joined_with(self, stored: Mapping[str, Any]) -> Plan:
+        """With the comparators and fresh seeds that were asked for before."""
+        seeds = (*stored["confirm_seeds"], *self.confirm_seeds)
+        return replace(
+            self,
+            comparators=tuple(dict.fromkeys((*stored["comparators"], *self.comparators))),
+            confirm_seeds=tuple(dict.fromkeys(seeds)),
+        )
 
 
 @dataclass
@@ -132,7 +150,13 @@ class Configuration:
     score: dict[str, float] | None = None
     """Means over all cells; of a pruned one, estimated from its differences to the best."""
     reason: str | None = None
+    blameless: bool = False
+    """It failed because its machines did: it is taken up again without being asked to."""
     against: int | None = None
+    sampler: str = ""
+    """Who proposed it; empty: it was given."""
+    prune_p: float = 0.0
+    """The threshold that it was held against last."""
     scores: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By cell; read from the ledger, not stored here."""
 
@@ -146,7 +170,10 @@ class Configuration:
             "trials": {str(cell): name for cell, name in self.trials.items()},
             "score": self.score,
             "reason": self.reason,
+            "blameless": self.blameless,
             "against": self.against,
+            "sampler": self.sampler,
+            "prune_p": self.prune_p,
         }
 
     @staticmethod
@@ -209,6 +236,8 @@ class Search:
         self.configurations: list[Configuration] = []
         self.importance: dict[str, dict[str, float]] = {}
         self.chosen: int | None = None
+        self.tested: list[int] = []
+        """Every configuration that was ever chosen, and so tested."""
         self._study, self._records = study, records
         self._loss, self._trial = loss, trial
         self._again: deque[_Work] = deque()
@@ -272,20 +301,21 @@ class Search:
                     "another folder with --results, or ask for the same"
                 )
             self.configurations = [Configuration.of(one) for one in stored["configurations"]]
-            self.importance = stored["importance"]
-        reopened = [one for one in self.configurations if self._recall(one)]
-        known = [self._known(one) for one in self.configurations if one not in reopened]
-        self._study.agree(known)
-        for one in reopened:  # what Optuna was told of them stands; they begin another trial there
-            one.number, _ = self._study.ask(one.values)
+            self.importance, self.tested = stored["importance"], stored["tested"]
+            self._exhausted = stored["exhausted"] and (
+                self.plan.configurations <= stored["planned"]
+            )
+            self.plan = self.plan.joined_with(stored)
+        for one in self.configurations:
+            self._recall(one)
         self._study.agree([self._known(one) for one in self.configurations])
         for one in self.configurations:
             self._settle(one)
         if self._searched:
             self._conclude()
 
-    def _recall(self, one: Configuration) -> bool:
-        """Read its cells back; True if it is to be run on after Optuna was told its end."""
+    def _recall(self, one: Configuration) -> None:
+        """Read its cells back: it may have to run on, though its end was decided and told."""
         before = one.state
         blame, again = [], []
         for cell, name in one.trials.items():
@@ -297,13 +327,12 @@ class Search:
             else:
                 again.append(cell)
         if blame:
-            one.state, one.score, one.reason = "failed", None, blame[0]
+            one.state, one.score, one.reason, one.blameless = "failed", None, blame[0], False
         elif before == "failed" or (before == "complete" and again):
-            one.state, one.score, one.reason = "running", None, None
+            one.state, one.score, one.reason, one.blameless = "running", None, None, False
         for cell in again:
             trial = self._trial(self._loss(one.values), self.plan.cells[cell], True)
             self._again.append(_Work(trial, one, cell))
-        return before in ("failed", "complete") and one.state == "running"
 
     def _to_retry(self, outcome: Outcome) -> bool:
         return outcome.blameless or self._retry_failed
@@ -346,6 +375,9 @@ class Search:
         self.slots = slots
         return self
 
+    def room(self, slots: int) -> None:
+        self.slots = slots
+
     # -------------------------------------------------------------------------------- deciding
     def _next(self) -> _Work | None:
         if self._again:
@@ -384,12 +416,18 @@ class Search:
             number, values = self._study.ask(given)
             twin = next((one for one in self.configurations if one.values == values), None)
             if twin is not None:  # its trials are there already
-                known = self._objectives(twin) if twin.state in ("complete", "pruned") else None
-                self._study.tell(number, known)
+                self._study.tell(number, None)
                 continue
             loss = self._loss(values)
             stored = json.dumps(loss_to_dict(loss), sort_keys=True)
-            one = Configuration(number, values, loss_label(loss), stored)
+            one = Configuration(
+                number,
+                values,
+                loss_label(loss),
+                stored,
+                sampler="" if given is not None else self.plan.sampler,
+                prune_p=self.plan.prune_p,
+            )
             self.configurations.append(one)
             return one
         self._exhausted = True
@@ -417,7 +455,7 @@ class Search:
             # Never a mean over the cells that went well.
             told = one.state != "running"
             reason = outcome.reason or f"it is {outcome.status}"
-            one.state, one.score = "failed", None
+            one.state, one.score, one.blameless = "failed", None, outcome.blameless
             one.reason = f"{one.trials[cell]}: {reason}"
             self._save()
             if not told:
@@ -427,6 +465,7 @@ class Search:
         """Complete or pruned, if it is."""
         if one.state != "running":
             return
+        one.prune_p = self.plan.prune_p
         if len(one.scores) == len(self.plan.cells):
             one.state, one.score = "complete", one.mean()
         elif self.plan.prune_p > 0 and (best := self._study.hopeless(one.number)) is not None:
@@ -465,10 +504,17 @@ class Search:
         return sorted(front, key=lambda one: -(one.score or {})["dice"])
 
     def _conclude(self) -> None:
-        """Choose, and line up what the end needs; what is there already is not run again."""
+        """Choose, and line up what the end needs; what is there already is not run again.
+
+        Not before every configuration had its chance: one that lost its machines is taken up by
+        the next command, and the test folds are not opened for a choice that may change.
+        """
         self.importance = self._study.importance()
         front = self.front()
-        self.chosen = front[0].number if front else None
+        if front and not any(one.blameless for one in self.configurations):
+            self.chosen = front[0].number
+            if self.chosen not in self.tested:
+                self.tested.append(self.chosen)
         self._end = deque(work for work in self._end_works() if self._is_to_run(work.trial.name))
         self._save()
 
@@ -477,8 +523,24 @@ class Search:
         failed = outcome.status in ("failed", "diverged")
         return outcome.status != "done" and (not failed or self._to_retry(outcome))
 
+    def in_fold(self) -> dict[int, int]:
+        """By fold, the complete configuration with the best Dice in that fold's cells.
+
+        Validation parts of other folds hold this fold's test cases; such a choice has seen none
+        of them.
+        """
+        complete = [one for one in self.configurations if one.state == "complete"]
+
+        def score(one: Configuration, fold: int) -> float:
+            cells = [cell for cell, where in enumerate(self.plan.cells) if where.fold == fold]
+            return math.fsum(one.scores[cell]["dice"] for cell in cells)
+
+        folds = sorted({cell.fold for cell in self.plan.cells})
+        return {fold: max(complete, key=lambda one: score(one, fold)).number for fold in folds}
+
     def _end_works(self) -> list[_Work]:
-        """The chosen one and its comparators on the test folds; then on fresh seeds again."""
+        """The chosen one, its comparators and each fold's own choice on the test folds; then on
+        fresh seeds again."""
         chosen = next((one for one in self.configurations if one.number == self.chosen), None)
         if chosen is None:
             return []
@@ -490,11 +552,13 @@ class Search:
             self.plan.confirm_seeds, 1 + max(cell.fold for cell in self.plan.cells), 0
         )
         parts = [(cell, False) for cell in self.plan.cells] + [(cell, True) for cell in fresh]
-        return [
-            _Work(self._trial(loss, cell, validation))
-            for cell, validation in parts
-            for loss in losses
+        trials = [
+            self._trial(loss, cell, validation) for cell, validation in parts for loss in losses
         ]
+        by_number = {one.number: one for one in self.configurations}
+        of_fold = {f: self._loss(by_number[n].values) for f, n in self.in_fold().items()}
+        trials += [self._trial(of_fold[cell.fold], cell, False) for cell in self.plan.cells]
+        return [_Work(trial) for trial in {trial.name: trial for trial in trials}.values()]
 
     def _objectives(self, one: Configuration) -> tuple[float, ...]:
         assert one.score is not None
@@ -504,13 +568,16 @@ class Search:
         self._records.save(
             {
                 **self.plan.terms(),
-                "ranges": {f: [r.low, r.high] for f, r in self.plan.space.items()},
+                "ranges": {field: list(ends(r)) for field, r in self.plan.space.items()},
                 "sampler": self.plan.sampler,
                 "prune_p": self.plan.prune_p,
                 "planned": self.plan.configurations,
+                "exhausted": self._exhausted,
                 "configurations": [one.stored() for one in self.configurations],
                 "importance": self.importance,
                 "chosen": self.chosen,
+                "in_fold": {} if self.chosen is None else self.in_fold(),
+                "tested": self.tested,
                 "comparators": list(self.plan.comparators),
                 "confirm_seeds": list(self.plan.confirm_seeds),
             }

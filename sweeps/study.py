@@ -308,6 +308,18 @@ def _rounded(value: float) -> float:
     return float(f"{value:.12g}")
 
 
+def ends(where: Range) -> tuple[float, float]:
+    """The lowest and the highest value that is tried."""
+    return _grid_of(where)[1:]
+
+
+def can_be_tried(value: float, where: Range) -> bool:
+    """Whether it is one of the steps between the ends."""
+    step, low, high = _grid_of(where)
+    steps = (value - low) / step
+    return low <= value <= high and abs(steps - round(steps)) < 1e-6
+
+
 def grid_points(space: Mapping[str, Range], at_most: int) -> list[dict[str, float]]:
     """Evenly spaced points, equally many per field, ends included (open ones as near as can be).
 

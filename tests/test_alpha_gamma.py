@@ -67,11 +67,44 @@ def test_a_search_ends_with_a_choice_that_is_tested_and_reported(searched):
     tested = sweep.judged_on("test").runs
     best = next(one for one in search["configurations"] if one["number"] == search["chosen"])
     assert {best["loss"], "xent"} <= set(tested["loss"])
+    tested = tested[tested["loss"].isin([best["loss"], "xent"])]
     assert sorted(set(zip(tested["seed"], tested["fold"], strict=True))) == [
         (seed, fold) for seed in (1, 2) for fold in (0, 1)
     ]
     page = (folder / "report" / "report.html").read_text()
     assert "Which alpha and gamma?" in page and best["loss"] in page
+    own = {fold: number for fold, number in search["in_fold"].items()}
+    assert set(own) == {"0", "1"} and search["chosen"] in search["tested"]
+
+
+def test_the_reports_numbers_are_those_of_the_ledger(searched):
+    """Recomputed here from the trials' counts, trial by trial."""
+    folder = searched[0]
+    search = results.read_search(folder)
+    label = {one["number"]: one["loss"] for one in search["configurations"]}
+    best = label[search["chosen"]]
+    cases = results.read_sweep(folder).cases
+    cases = cases[(cases["split"] != "train") & (cases["epoch"] == 1)]
+    cases = cases.assign(dice=results.rates(cases)["dice"])
+
+    def mean(split, loss, seeds, fold=None):
+        rows = cases[(cases["split"] == split) & (cases["loss"] == loss)]
+        rows = rows[rows["seed"].isin(seeds) & ((rows["fold"] == fold) | (fold is None))]
+        return rows.groupby("trial")["dice"].mean().mean()
+
+    table = pd.read_csv(folder / "report/tables/search-verdict.csv").set_index(["judged", "loss"])
+    score = table["score"]
+    searched_score = score["validation, as searched (optimistic)", best]
+    assert searched_score == pytest.approx(mean("validation", best, [1, 2]), abs=1e-5)
+    assert score["validation, fresh seeds", best] == pytest.approx(
+        mean("validation", best, [7]), abs=1e-5
+    )
+    for loss in (best, "xent"):
+        assert score["test", loss] == pytest.approx(mean("test", loss, [1, 2]), abs=1e-5)
+    own = [mean("test", label[n], [1, 2], int(f)) for f, n in search["in_fold"].items()]
+    assert score["test, each fold's own choice", "own of each fold"] == pytest.approx(
+        sum(own) / 2, abs=1e-5
+    )
 
 
 def test_trials_of_a_search_never_predict_the_test_fold(searched):
@@ -146,6 +179,8 @@ def test_the_papers_settings_come_first_where_only_searched_numbers_differ():
     )
     assert known_settings(focal, {"gamma": Range(0, 5)}) == ({"gamma": 2.0},)
     assert known_settings(LOSSES["new"], search_space(LOSSES["new"])) == ()
+    # 2 is none of the steps of a hundredth from 0.125 on.
+    assert known_settings(focal, {"gamma": Range(0.125, 12)}) == ()
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,9 @@ class OneAfterTheOther:
     def note(self):
         return f"{len(self.seen)} seen"
 
+    def room(self, slots):
+        pass
+
 
 def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
     """Failures count as ended too, also where the worker was lost too often."""

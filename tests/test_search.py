@@ -20,8 +20,8 @@ SETTINGS = TrainSettings(epochs=1, filters=(8, 16))
 
 def true_score(loss):
     """A hill with its top at OPTIMUM, 0.7 high, 0.1 lower a fifth of the space away."""
-    distance = ((loss.alpha - 0.65) / 1) ** 2 + ((loss.gamma - 1.5) / 5) ** 2
-    return 0.7 - 2.5 * distance
+    alpha, gamma = getattr(loss, "alpha", 0.5), getattr(loss, "gamma", 0)  # of xent
+    return 0.7 - 2.5 * ((alpha - 0.65) ** 2 + ((gamma - 1.5) / 5) ** 2)
 
 
 class Surface:
@@ -42,8 +42,11 @@ class Surface:
         cell = np.random.default_rng([self._seed, trial.seed, trial.fold]).normal()
         own = np.random.default_rng([self._seed, int(trial.hash, 16)]).normal()
         dice = true_score(trial.loss) + self._cell_sd * cell + self._noise_sd * own
-        recall = 0.5 + 0.4 * trial.loss.alpha + 0.01 * own
-        return Outcome("done", {"dice": dice, "sensitivity": recall, "precision": 1.3 - recall})
+        recall = 0.5 + 0.4 * getattr(trial.loss, "alpha", 0) + 0.01 * own
+        precision = (
+            1 - 0.4 * getattr(trial.loss, "alpha", 0) - 0.04 * getattr(trial.loss, "gamma", 0)
+        )
+        return Outcome("done", {"dice": dice, "sensitivity": recall, "precision": precision})
 
     def expect(self, trial):
         self.trials[trial.name] = trial
@@ -110,6 +113,11 @@ def drive(search, surface, *, until=math.inf, rng=None):
     return ran
 
 
+def searched(surface):
+    """Number of trials that were run to search, not to test what came out."""
+    return sum(surface.trials[name].split == "validation" for name in surface.finished)
+
+
 def chosen(search):
     return next(one for one in search.configurations if one.number == search.chosen)
 
@@ -143,7 +151,8 @@ def test_pruning_saves_a_third_of_the_cells_and_chooses_the_same_neighbourhood(s
         for prune_p in near:
             surface = Surface(seed)
             search = a_search(a_plan(prune_p=prune_p), surface, seed=seed, slots=slots)
-            cells[prune_p] += len(drive(search, surface, rng=random.Random(seed))) - 20
+            drive(search, surface, rng=random.Random(seed))
+            cells[prune_p] += searched(surface)
             near[prune_p] += is_near(chosen(search).values)
     assert cells[0.0] == 10 * 30 * 20
     assert cells[0.1] <= 0.7 * cells[0.0]
@@ -183,7 +192,9 @@ def test_a_front_of_two_objectives_is_kept_and_nothing_is_pruned():
     drive(search, surface)
     assert {one.state for one in search.configurations} == {"complete"}
     front = search.front()
-    assert len(front) > 3 and chosen(search) is front[0]
+    assert 2 < len(front) < 12 and chosen(search) is front[0]
+    dice = [one.score["dice"] for one in front]
+    assert dice == sorted(dice, reverse=True)
     scores = [(one.score["sensitivity"], one.score["precision"]) for one in front]
     assert not any(a[0] > b[0] and a[1] > b[1] for a in scores for b in scores)
 
@@ -200,9 +211,13 @@ def test_the_search_sees_validation_parts_only_and_the_test_folds_come_once_at_t
     best = a_loss(chosen(search).values)
     at_the_end = {a_loss("focal2"), a_loss("xent"), best}
     tested = [(trial.loss, Cell(trial.seed, trial.fold)) for trial in ran if trial.split == "test"]
-    assert sorted(map(str, tested)) == sorted(
-        str((loss, cell)) for loss in at_the_end for cell in plan.cells
-    )
+    of_fold = {
+        fold: a_loss(next(one.values for one in search.configurations if one.number == number))
+        for fold, number in search.in_fold().items()
+    }
+    expected = {(loss, cell) for loss in at_the_end for cell in plan.cells}
+    expected |= {(of_fold[cell.fold], cell) for cell in plan.cells}
+    assert len(tested) == len(set(tested)) and set(tested) == expected
     fresh = [trial for trial in ran[first:] if trial.split == "validation"]
     assert {trial.seed for trial in fresh} == {7, 8} and len(fresh) == 3 * 2 * 5
 
@@ -241,7 +256,96 @@ def test_one_failed_cell_fails_the_configuration_with_its_reason():
     assert ran[0] == name and healed.configurations[0].state == "complete"
 
 
+def test_each_folds_own_choice_has_not_seen_its_test_cases():
+    """Scores of the other folds do not move it."""
+    surface = Surface(0)
+    search = a_search(a_plan(configurations=8, prune_p=0), surface)
+    drive(search, surface)
+    before = search.in_fold()
+    for one in search.configurations:
+        for cell, where in enumerate(search.plan.cells):
+            if where.fold != 2:
+                one.scores[cell] = {"dice": 1.0 if one.number == 7 else 0.0}
+    assert search.in_fold()[2] == before[2] and search.in_fold()[0] == 7
+
+
+def test_test_folds_stay_closed_while_a_configuration_can_still_win():
+    """One that lost its machines is taken up by the next command, and only then is chosen."""
+    surface = Surface(0)
+    plan = a_plan(configurations=4)
+    search = a_search(plan, surface)
+    lost = drive(search, surface, until=25)[-1]
+    surface.fails[lost] = Outcome("failed", reason="its machine died", blameless=True)
+    one = next(c for c in search.configurations if lost in c.trials.values())
+    one.state, one.blameless = "failed", True
+    search._save()
+    rest = a_search(plan, surface)
+    del surface.fails[lost]
+    drive(rest, surface)
+    assert rest.chosen is not None and rest.finished
+
+    surface, name = Surface(1), None
+    search = a_search(plan, surface)
+    trial = search.take()
+    name = trial["name"]
+    surface.fails[name] = Outcome("failed", reason="its machine died", blameless=True)
+    surface.finished.add(name)
+    search.ended(name)
+    drive(search, surface)
+    assert search.finished and search.chosen is None
+    assert not [t for t in surface.trials.values() if t.split == "test"]
+    del surface.fails[name]
+    again = a_search(plan, surface)
+    drive(again, surface)
+    assert again.chosen is not None and len(again.configurations) == 4
+
+
+def test_every_choice_that_was_tested_is_remembered(tmp_path):
+    surface, tested = Surface(4), []
+    for number in (3, 12, 25):
+        search = a_search(a_plan(configurations=number), surface, journal=tmp_path / "journal")
+        drive(search, surface)
+        tested += [search.chosen] if search.chosen not in tested else []
+    assert search.tested == tested == surface.saved["tested"] and len(tested) > 1
+
+
 # ------------------------------------------------------------------------------ killed and resumed
+def test_a_damaged_cell_of_the_best_one_runs_again_when_the_search_is_extended(tmp_path):
+    journal, surface = tmp_path / "journal.log", Surface(2)
+    search = a_search(a_plan(configurations=6), surface, journal=journal)
+    drive(search, surface)
+    best = chosen(search)
+    surface.finished.discard(best.trials[3])  # its files are gone
+    search = a_search(a_plan(configurations=12), surface, journal=journal)
+    ran = drive(search, surface)
+    assert ran.count(best.trials[3]) == 1 and len(search.configurations) == 12
+    assert "running" not in {one.state for one in search.configurations} and search.finished
+
+
+def test_what_was_asked_for_before_is_kept():
+    surface = Surface(2)
+    plan = a_plan(configurations=3, comparators=("xent",), confirm_seeds=(7,))
+    drive(a_search(plan, surface), surface)
+    later = a_plan(
+        configurations=4, comparators=("focal2",), confirm_seeds=(8,), sampler="random", prune_p=0
+    )
+    search = a_search(later, surface)
+    drive(search, surface)
+    assert surface.saved["comparators"] == ["xent", "focal2"]
+    assert surface.saved["confirm_seeds"] == [7, 8]
+    assert [one["sampler"] for one in surface.saved["configurations"]] == ["tpe"] * 3 + ["random"]
+
+
+def test_machines_that_join_are_used():
+    surface = Surface(0)
+    search = a_search(a_plan(configurations=20), surface, slots=1)
+    first = [search.take(), search.take()]
+    assert None not in first and search.take() is None
+    search.room(6)
+    more = [search.take() for _ in range(6)]
+    assert more.count(None) == 1
+
+
 @pytest.mark.parametrize("lost", ["nothing", "journal", "half a line", "its newest lines"])
 def test_a_search_killed_at_any_moment_runs_the_budget_exactly_once(tmp_path, lost):
     journal = tmp_path / "journal.log"
@@ -305,10 +409,17 @@ def test_a_grid_is_a_whole_one_within_the_budget():
     points = grid_points(search_space(LOSSES["focal1"]), 30)
     assert len(points) == 25 and len({point["gamma"] for point in points}) == 5
     surface = Surface(0)
-    plan = a_plan(sampler="grid", configurations=30, cells=tuple(shuffled_cells([1], 2, 1)))
+    cells = tuple(shuffled_cells([1], 2, 1))
+    plan = a_plan(sampler="grid", configurations=len(points), cells=cells)
     search = a_search(plan, surface)
     drive(search, surface)
-    assert len(search.configurations) == 25 and search.finished
+    assert [one.values for one in search.configurations] != points
+    assert sorted(map(str, points)) == sorted(str(one.values) for one in search.configurations)
+    assert a_search(plan, surface).finished
+    with pytest.raises(ValueError, match="a grid of 25 there, of 36 now"):
+        a_search(a_plan(sampler="grid", configurations=36, cells=cells), surface)
+    with pytest.raises(ValueError, match="not joined to another search"):
+        a_search(a_plan(configurations=36, cells=cells), surface)
 
 
 @pytest.mark.parametrize(

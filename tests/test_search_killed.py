@@ -58,7 +58,8 @@ def test_the_full_budget_is_run_exactly_once(tmp_path, kills, configurations):
     names = [name for one in search["configurations"] for name in one["trials"].values()]
     expected = [trial["name"] for trial in results.read_meta(tmp_path)["trials"]]
     at_the_end = {name for name in expected if name not in names}
-    assert len(at_the_end) == 2 * 8  # the chosen one and focal2 in every cell
+    # The chosen one and focal2 in every cell, and each fold's own choice in its own.
+    assert 2 * 8 <= len(at_the_end) <= 3 * 8
     assert len(names) == len(set(names)) and len(expected) == len(set(expected))
     assert {folder.name for folder in (tmp_path / "trials").iterdir()} == set(expected)
     states = Ledger(tmp_path).states(expected)

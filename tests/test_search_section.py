@@ -36,6 +36,8 @@ def found(
                 "trials": {str(c): "t" for c in range(4 if pruned else len(cells))},
                 "score": None,
                 "reason": None,
+                "sampler": "tpe",
+                "prune_p": 0.1,
             }
         )
     by_metric = {
@@ -52,6 +54,7 @@ def found(
             "space": {f: str(Range(*ranges[f])) for f in fields}, "sampler": "tpe",
             "ranges": {f: ranges[f] for f in fields}, "prune_p": 0.1, "planned": configurations,
             "configurations": stored, "chosen": best if chosen else None, "comparators": ["xent"],
+            "in_fold": {"0": best, "1": 0, "2": best}, "tested": [best, 1],
             "importance": {"dice": dict.fromkeys(fields, 1 / len(fields))}, "confirm_seeds": [7, 8],
         },
         fields=list(fields),
@@ -60,7 +63,11 @@ def found(
         estimate={metric: fit[0] for metric, fit in fits.items()},
         error={metric: fit[1] for metric, fit in fits.items()},
         fresh={
-            f"focal({best})": scores[best, :6].reshape(2, 3) - 0.02, "xent": np.full((2, 3), 0.4),
+            metric: {
+                f"focal({best})": scores[best, :6].reshape(2, 3) - 0.02,
+                "xent": np.full((2, 3), 0.4),
+            }
+            for metric in by_metric
         },
     )  # fmt: skip
 
@@ -112,6 +119,8 @@ def test_the_surface_peaks_where_the_hill_does_and_knows_its_noise():
     beyond, further = fitted.at(np.array([[0.6, 3.0], [0.0, 0.0]]))
     assert sd.max() < 0.02 and further[1] > further[0]
     assert beyond[0] > beyond[1]
+    place, close = fitted.like_the_best(frame[["alpha", "gamma"]].to_numpy())
+    assert frame.index[place] == top.name and 0 < close < 0.1
     few = found(configurations=4)
     assert surface(few, "dice") is None
 
@@ -137,12 +146,27 @@ def test_every_kind_of_search_has_a_section(tmp_path, fields, objectives, chosen
     page = " ".join(output.render(item, tmp_path, ("svg",)) for item in made.items)
     assert made.title.startswith("Which ") and "search-configurations" in page
     assert ("search-verdict" in page) == chosen
-    assert ("Nothing is chosen yet" in page) == (not chosen)
+    assert ("Nothing is chosen:" in page) == (not chosen)
     assert ("search-front" in page) == (len(objectives) > 1)
     if chosen:
         table = (tmp_path / "tables" / "search-verdict.csv").read_text()
         assert "fresh seeds" in table and "as searched (optimistic)" in table
         assert ("bootstrap" in table) == (len(objectives) == 1)
+        assert "opened 2 times" in page
+
+
+def test_incomplete_fresh_seeds_give_no_number():
+    some = found()
+    best = some.configurations[some.chosen]["loss"]
+    assert "On fresh seeds it scored" in search._headline(some, best)
+    some.fresh["dice"][best][1, 2] = np.nan
+    assert "On fresh seeds 5 of 6 cells are there: not comparable" in search._headline(some, best)
+    rows, versus = search._confirmed(some, "dice", best)
+    assert np.isnan(rows[0]["score"]) and rows[0]["trials"] == "5 of 6" and not versus
+
+
+def test_a_few_complete_configurations_are_not_resampled():
+    assert np.isnan(corrected(np.random.default_rng(0).normal(size=(4, 9)), None)[0])
 
 
 def test_saved_cells_are_those_of_pruned_configurations():
