@@ -97,7 +97,7 @@ class Level(nn.Module):
         self.norm = GroupNorm(after // GROUP_CHANNELS, after)
 
     def forward(self, volumes: Tensor) -> Tensor:
-        return self.norm(F.relu(self.conv(volumes), inplace=True))
+        return self.norm(F.relu(convolved(volumes, self.conv.weight, self.conv.bias), inplace=True))
 
 
 class UpLevel(nn.Module):
@@ -117,17 +117,30 @@ class UpLevel(nn.Module):
 
     def forward(self, low: Tensor, skip: Tensor) -> Tensor:
         weight = self.conv.weight
-        merged = F.conv3d(skip, weight[:, self.low :], self.conv.bias, padding=1)
+        merged = convolved(skip, weight[:, self.low :], self.conv.bias)
         merged += F.conv_transpose3d(
             low, upsampling_kernel(weight[:, : self.low]), stride=2, padding=1
         )
         return self.norm(F.relu(merged, inplace=True))
 
 
+def convolved(volumes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x3x3 convolution to the same size; on a CPU never in bf16 where the first side is 2 voxels.
+
+    For that size alone PyTorch 2.13 (its oneDNN) leaves part of the weights' bf16 gradient
+    unwritten: it is whatever the memory held before.
+    """
+    if volumes.device.type == "cpu" and volumes.shape[2] == 2:
+        with torch.autocast("cpu", enabled=False):
+            return F.conv3d(volumes.to(weight.dtype), weight, bias, padding=1)
+    return F.conv3d(volumes, weight, bias, padding=1)
+
+
 def halved(volumes: Tensor) -> Tensor:
     """Max pooling by 2, in the precision that the volumes have: a maximum rounds nothing.
 
-    Autocast on a CPU would have it in fp32, at twice the memory and with two conversions.
+    Autocast on a CPU would have it in fp32, at twice the memory and with two conversions.  On a
+    GPU it leaves pooling alone, but has group norm in fp32, so there this sees fp32 volumes.
     """
     with torch.autocast(volumes.device.type, enabled=False):
         return F.max_pool3d(volumes, kernel_size=2)
