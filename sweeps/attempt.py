@@ -64,8 +64,8 @@ def attempt(
     """
     name = trial["name"]
     begun = ledger.begin(trial, worker=f"{socket.gethostname()}:{os.getpid()}")
-    if begun["state"] == "done":
-        return True
+    if begun["state"] != "go":
+        return begun["state"] == "done"
     number = begun["attempt"]
     with _captured(lambda text: ledger.log(name, text), echo) as output:
         _announce(name, begun, device, threads)
@@ -100,12 +100,15 @@ def attempt(
         except (Exception, SystemExit) as error:  # whatever it is, it is this trial's own
             traceback.print_exc()
             output.deliver()
-            if lost := _lost(device):
+            lost = _lost(device)
+            if lost and "device-side assert" not in str(error):
                 tracked.leave()
                 raise NotTheTrialsFault(f"{lost}: {error}") from error
             failure = _failure(error, epochs[-1]["epoch"] + 1 if epochs else 0)
             ledger.failed(trial, failure, number)
             _finish(tracked, ledger, lambda: failed_ending(tracking, failure, epochs), failed=True)
+            if lost:  # by what the trial did; the next one needs another process
+                raise NotTheTrialsFault(f"{lost}, by a trial that is recorded") from error
             return False
         print(f"done in {summary['seconds']:.1f} s")
         output.deliver()
@@ -173,7 +176,9 @@ def _lost(device: str) -> str | None:
     try:
         torch.cuda.empty_cache()
         torch.zeros(1, device=device).item()
-    except RuntimeError:  # some errors leave a process without CUDA
+    except torch.OutOfMemoryError:  # others fill it at the moment
+        return None
+    except (RuntimeError, AssertionError):  # without CUDA, after some errors or from the start
         return "the GPU cannot be used any more"
     return None
 

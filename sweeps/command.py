@@ -21,6 +21,10 @@ from sweeps.ledger import LedgerError
 
 T = TypeVar("T")
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_left_alone: set[int] = set()
+"""Signals that this process was started to ignore, as by nohup."""
+
 _received = [int(signal.SIGINT)]
 """Signals, the newest last: an exception that passes through Ray comes out as another one."""
 
@@ -46,6 +50,7 @@ def read_flags(kind: type[T], arguments: Sequence[str], default: T | None = None
 
 def run(command: Callable[[Sequence[str]], int]) -> int:
     """Exit status of a command, given the flags that this process was started with."""
+    _left_alone.update(n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN)
     catch_signals()
     try:
         return command(sys.argv[1:])
@@ -71,13 +76,14 @@ def catch_signals() -> None:
     To be called again after Ray starts, which puts its own handlers there.  Another exception
     would not do: Ray 2.60's compiled code answers every one but this with a SystemError.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in SIGNALS:
+        if number not in _left_alone:
+            signal.signal(number, _stop)
 
 
 def ignore_signals() -> None:
     """While cleaning up."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -80,6 +82,12 @@ def start(ray: Any) -> None:
             f"Ray cannot start on this machine: {error.filename or ''} {error.strerror or error}; "
             "check that the temporary folder and the home folder can be written"
         ) from None
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise ValueError(
+            "Ray has not started within its 30 s: this machine is too busy; try again"
+        ) from None
     finally:
         for name in ours.keys() - before.keys():
             del os.environ[name]
@@ -89,11 +97,7 @@ def start(ray: Any) -> None:
 def join(ray: Any, address: str, staged: Path) -> None:
     if address != "auto":
         knock(address)
-    forwarded = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(FORWARDED) and name != "WANDB_API_KEY"
-    }
+    forwarded = _forwarded()
     try:
         with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
             ray.init(
@@ -119,6 +123,20 @@ def join(ray: Any, address: str, staged: Path) -> None:
             f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); start "
             "one with `ray start --head`, or leave --address out to use this machine alone"
         ) from None
+
+
+def _forwarded() -> dict[str, str]:
+    """The driver's variables for the workers, less those that hold a secret."""
+    chosen = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    chosen.pop("WANDB_API_KEY", None)
+    secret = [name for name, value in chosen.items() if re.search(r"://[^/]*:[^/]*@", value)]
+    for name in secret:
+        print(
+            f"warning: {name} holds a password, and Ray shows what workers are sent; they go "
+            "without it, so set it where you start Ray",
+            file=sys.stderr,
+        )
+    return {name: value for name, value in chosen.items() if name not in secret}
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class Keeper(Ledger):
         }
 
     def begin(self, trial: Mapping[str, Any], worker: str = "") -> dict[str, Any]:
+        if trial["name"] in self._failed:  # its worker died before Tune heard of it
+            return {"state": "failed"}
         begun = super().begin(trial, worker)
         if begun["state"] == "done":  # its worker died before Tune heard of it
             self._running.pop(trial["name"], None)

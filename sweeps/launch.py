@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +124,10 @@ class Cluster:
         Raises:
             ValueError: some are not; with a table of what is wrong.
         """
-        alive = {node.node_id for node in _nodes(self.cpus_per_trial, self.gpus_per_trial)}
+
+        def alive() -> set[str]:
+            return {node.node_id for node in _nodes(self.cpus_per_trial, self.gpus_per_trial)}
+
         found = probe.room(self.nodes, {name: _size(each) for name, each in cohorts.items()})
         found += probe.findings(self.nodes, self.probes, alive)
         if not found:
@@ -243,6 +247,7 @@ class Cluster:
                 pass  # the callback below knows the trial's name
 
         over: set[Any] = set()
+        lost: Counter[str] = Counter()
 
         class Ended(tune.Callback):
             """Tells the supply what has ended, and the ledger what lost its machines too often."""
@@ -260,7 +265,15 @@ class Cluster:
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 over.add(trial)
-                _record_loss(shared, trial, retries)
+                if here.raised is not None:  # which Tune took for the trial's failure
+                    raise here.raised
+                # Tune counts two where an idle worker dies, and none where a machine is preempted.
+                lost[_name(trial)] += min(1, trial.num_failures)
+                if lost[_name(trial)] <= retries:
+                    shared["keeper"].lost.remote(_name(trial))
+                    here.again(json.loads(trial.config["trial"]))
+                    return
+                here.kept(lambda: _record_loss(shared, trial, lost[_name(trial)]))
                 here.ended(_name(trial))
 
         class Forgetful(FIFOScheduler):
@@ -288,7 +301,7 @@ class Cluster:
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=retries),
+                failure_config=tune.FailureConfig(max_failures=0),  # `Ended` tries again
                 callbacks=[Ended()],
             ),
         )
@@ -303,11 +316,14 @@ class Cluster:
 class _Here:
     """A supply that stays in this process: Tune pickles what it is given, and nobody reads that.
 
-    Tune answers what a supply raises with an error of its own, so the first one is kept.
+    Gives a trial again that lost its worker.  Tune answers what a supply raises with an error of
+    its own, so the first one is kept.
     """
 
     def __init__(self, supply: Supply | None = None) -> None:
         self._supply: Any = supply
+        self._again: deque[Mapping[str, Any]] = deque()
+        self._under_way: set[str] = set()
         self.raised: Exception | None = None
 
     def __reduce__(self) -> tuple:
@@ -315,15 +331,24 @@ class _Here:
 
     @property
     def finished(self) -> bool:
-        return self._supply.finished
+        """What is under way may have to be given again."""
+        return self._supply.finished and not self._again and not self._under_way
 
     def take(self) -> Mapping[str, Any] | None:
-        return self._kept(self._supply.take)
+        trial = self._again.popleft() if self._again else self.kept(self._supply.take)
+        if trial is not None:
+            self._under_way.add(trial["name"])
+        return trial
+
+    def again(self, trial: Mapping[str, Any]) -> None:
+        self._under_way.discard(trial["name"])
+        self._again.append(trial)
 
     def ended(self, name: str) -> None:
-        self._kept(lambda: self._supply.ended(name))
+        self._under_way.discard(name)
+        self.kept(lambda: self._supply.ended(name))
 
-    def _kept(self, call: Callable[[], Any]) -> Any:
+    def kept(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except Exception as error:
@@ -513,13 +538,13 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
             "them, so one that takes too much makes the others fail",
             file=sys.stderr,
         )
-    here = machines.address is None  # where the driver is, there is nothing to compare
+    here = machines.address is None  # where the driver is, there is nothing to compare but GPUs
     return Cluster(
         asked=machines,
         gpus_per_trial=gpus,
         nodes=nodes,
         where="this machine" if here else f"Ray cluster at {machines.address}",
-        probes={} if here else probe.start(nodes, modules),
+        probes={} if here and not gpus else probe.start(nodes, modules),
     )
 
 
@@ -570,7 +595,7 @@ def _stored(cohorts: Mapping[str, LoadedCohort]) -> dict[str, Any]:
     return stored
 
 
-def _record_loss(shared: Mapping[str, Any], trial: Any, retries: int) -> None:
+def _record_loss(shared: Mapping[str, Any], trial: Any, times: int) -> None:
     """The trial lost its worker more often than --retries allows."""
     error = None
     with contextlib.suppress(Exception):  # Tune keeps it pickled in a file
@@ -580,7 +605,7 @@ def _record_loss(shared: Mapping[str, Any], trial: Any, retries: int) -> None:
         json.loads(trial.config["trial"]),
         {
             "kind": "infrastructure",
-            "error": f"its worker process or machine failed {retries + 1} times, last: {reason}",
+            "error": f"its worker process or machine failed {times} times, last: {reason}",
             "traceback": str(error or ""),
         },
     )

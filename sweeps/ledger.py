@@ -281,12 +281,14 @@ class Ledger:
     ) -> None:
         """Mark a trial failed: ``kind`` (error, diverged or infrastructure), ``error``, ...
 
-        Its checkpoint stays, for another attempt to go on from.
+        Its checkpoint stays, for another attempt to go on from.  One that is done stays so.
         """
         from lesion_core import results
 
         name = trial["name"]
         folder = self.path / "trials" / name
+        if (folder / "done.json").exists():
+            return
         _refuse_if_superseded(folder, attempt)
         blank = dict.fromkeys(["traceback", "epoch", "batch", "host"])
         with self._writing():
@@ -298,7 +300,7 @@ class Ledger:
                 **blank,
                 **failure,
                 "log": f"trials/{name}/log.txt",
-                "attempts": progress.get("attempts", 1),
+                "attempts": progress.get("attempts", 0),
             }
             results.write_json(folder / "failed.json", content)
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,9 +16,12 @@ from types import TracebackType
 
 NAME = ".lock"
 BEAT_SECONDS = 20
+BEATS_WATCHED = 4
+"""A lock from another host, where no process can be looked up, is void if it misses so many beats
+while it is watched.  Were its holder only slow, it would find its lock gone, and stop."""
+
 SILENCE_SECONDS = 600
-"""A lock from another host, where no process can be looked up, is void after this much silence.
-Thirty missed beats: far more than clocks differ, or a file server hangs."""
+"""After this, it need not be watched: far more than clocks differ, or a file server hangs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +92,26 @@ class Lock:
     def _acquire(self) -> None:
         while not self._create():
             found = _read(self._path)
-            if found is not None and _alive(found, self._path):
+            if found is not None and _alive(found, self._path) and self._beats(found):
                 raise ValueError(
                     f"{self._path.parent} is in use by {found}; wait for it, stop it, or choose "
                     f"another folder with --results (if it is long gone, delete {self._path})"
                 )
             self._discard(found)
+
+    def _beats(self, found: Holder) -> bool:
+        """Whether it keeps its lock fresh; of another host, only watching can tell."""
+        if found.host == self._holder.host:
+            return True
+        print(f"{self._path.parent}: is {found} still at work? ...", file=sys.stderr, flush=True)
+        deadline = time.monotonic() + BEATS_WATCHED * BEAT_SECONDS
+        with suppress(FileNotFoundError):
+            before = self._path.stat().st_mtime_ns
+            while time.monotonic() < deadline:
+                time.sleep(BEAT_SECONDS / 20)
+                if self._path.stat().st_mtime_ns != before:
+                    return True
+        return False
 
     def _create(self) -> bool:
         try:

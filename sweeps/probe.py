@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -111,11 +111,11 @@ def start(machines: Sequence[Node], modules: Sequence[str]) -> dict[str, Any]:
 
 
 def findings(
-    machines: Sequence[Node], started: Mapping[str, Any], alive: set[str]
+    machines: Sequence[Node], started: Mapping[str, Any], alive: Callable[[], set[str]]
 ) -> list[Finding]:
     """What the probes found; waits for them.
 
-    ``alive``: node ids of the machines that have not left the cluster meanwhile.
+    ``alive``: node ids of the machines that are in the cluster now: those that left are no matter.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -136,7 +136,7 @@ def findings(
         else:
             found += judged(machine, answer, expected)
             continue
-        if machine.node_id in alive:
+        if machine.node_id in alive():
             found.append(Finding(_level(machine), machine.address, "answer", trouble, "one"))
     return found
 

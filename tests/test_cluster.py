@@ -226,16 +226,18 @@ def test_the_slurm_script_starts_a_cluster_and_stops_and_requeues_in_time(place)
     }
     command = ["bash", str(ROOT / "sweeps" / "cluster" / "slurm.sh"), "python"]
     command += [str(ROOT / "sweeps" / "paper_grid.py"), *GRID]
+    log = place / "slurm.out"
     try:
-        batch = subprocess.Popen(
-            command, env=environment, cwd=place, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        with log.open("w") as out:
+            batch = subprocess.Popen(
+                command, env=environment, cwd=place, start_new_session=True, stdout=out, stderr=out
+            )
         until(lambda: checkpoints(place), batch)
         batch.send_signal(signal.SIGTERM)  # as SLURM does before the time is up
-        said, _ = batch.communicate(timeout=120)
+        batch.wait(timeout=120)
     finally:
         kill_marked(mark)
+    said = log.read_text()
     assert batch.returncode == 143, said
     assert "2 at a time on Ray cluster" in said
     assert "stopped; the same command goes on from here" in said

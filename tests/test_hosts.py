@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,11 @@ def test_a_host_cut_off_and_a_host_lost_cost_no_bit_and_share_no_folder(tmp_path
         driver = hosts.drive(command, place, prefix=[*enter, "env", "-C", str(place)])
 
         def at_work(number):
-            return any(
-                f'"worker": "{hosts.name(number)}:' in file.read_text()
-                for file in broken.path.glob("trials/*/progress.json")
-            )
+            found = []
+            for file in broken.path.glob("trials/*/progress.json"):
+                with suppress(FileNotFoundError):  # done meanwhile
+                    found.append(f'"worker": "{hosts.name(number)}:' in file.read_text())
+            return any(found)
 
         until(lambda: at_work(1) and at_work(2), driver)
         for host in (one, two):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lesion_core import results
 from lesion_core.losses import LOSSES
 from lesion_core.train import TrainSettings
 from lesion_core.trial import Trial
-from sweeps import attempt, join, launch, options
+from sweeps import attempt, join, keeper, launch, options
 from sweeps.ledger import Ledger, LedgerError
 from sweeps.lock import Lock
 from sweeps.options import Machines
@@ -38,6 +39,8 @@ from lesion_core.train import Diverged
 HERE = Path(__file__).parent
 
 def run(trial, cohort, *, on_epoch, **arguments):
+    print("process", os.getpid(), flush=True)
+
     def after(report):
         on_epoch(report)
         if trial.seed == 4 and report.epoch > 0:
@@ -282,6 +285,40 @@ class OneAfterTheOther:
 
     def room(self, slots):
         pass
+
+
+def test_the_death_of_an_idle_worker_is_one_loss_not_all(cluster, tmp_path):
+    """Tune reports a worker twice that dies while it waits for its next trial."""
+
+    class KillsTheIdle(launch.Listed):
+        killed = 0
+
+        def ended(self, name):
+            if not self.killed:
+                log = file(Ledger(tmp_path / "swept"), done[name], "log.txt").read_text()
+                self.killed = int(log.split("process ")[1].split()[0])
+                os.kill(self.killed, signal.SIGKILL)
+
+    done = {each.name: each for each in (trial(40 + seed) for seed in range(6))}
+    supply = KillsTheIdle([options.described(each) for each in done.values()])
+    cluster.run(
+        supply, {"toy": toy_cohort()}, tmp_path / "swept", token=None, tracking=DISABLED,
+        run="stand_in:run",
+    )  # fmt: skip
+    assert supply.killed
+    states = Ledger(tmp_path / "swept").states(list(done))
+    assert {state["status"] for state in states.values()} == {"done"}
+
+
+def test_what_failed_by_itself_is_not_tried_again_by_the_same_driver(tmp_path):
+    """Its worker may die before Tune hears of it."""
+    kept = keeper.Keeper(tmp_path, None)
+    described = options.described(trial(BREAKS))
+    begun = kept.begin(described)
+    kept.failed(described, {"kind": "error", "error": "KeyError: 1"}, begun["attempt"])
+    assert kept.begin(described) == {"state": "failed"}
+    assert state(kept, trial(BREAKS))["status"] == "failed"
+    assert Ledger(tmp_path).begin(described)["state"] == "go"  # another driver, --retry-failed
 
 
 def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):

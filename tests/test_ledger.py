@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -408,10 +409,29 @@ def test_a_lock_written_half_is_void(tmp_path, monkeypatch):
         pass
 
 
-def test_another_hosts_lock_holds_until_it_is_long_silent(tmp_path):
+def test_another_hosts_lock_holds_as_long_as_it_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)
     leave_lock(tmp_path, host=f"not-{socket.gethostname()}", pid=dead_process())
-    with pytest.raises(ValueError, match="in use by process"):
-        Lock(tmp_path, "second").__enter__()
+    stop = threading.Event()
+
+    def beat():
+        while not stop.wait(0.1):
+            os.utime(tmp_path / lock.NAME)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(ValueError, match="in use by process"):
+            Lock(tmp_path, "second").__enter__()
+    finally:
+        stop.set()
+        beating.join()
+    with Lock(tmp_path, "second"):  # it is silent now
+        pass
+
+
+def test_another_hosts_lock_that_is_long_silent_need_not_be_watched(tmp_path):
+    leave_lock(tmp_path, host=f"not-{socket.gethostname()}", pid=dead_process())
     long_ago = (tmp_path / lock.NAME).stat().st_mtime - lock.SILENCE_SECONDS - 60
     os.utime(tmp_path / lock.NAME, (long_ago, long_ago))
     with Lock(tmp_path, "second"):

@@ -14,6 +14,7 @@
 #SBATCH --mem=128G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
+#SBATCH --no-kill
 #SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@120
 set -euo pipefail
@@ -36,15 +37,24 @@ gpus=${SLURM_GPUS_ON_NODE:-0}
 temporary="/tmp/ray-$SLURM_JOB_ID"
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # srun no longer takes it from sbatch
 
 resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$gpus" --disable-usage-stats --block)
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
     ray start --head --node-ip-address="$head_ip" --port="$port" --temp-dir="$temporary" \
     --include-dashboard=false "${resources[@]}" &
-until ray health-check --address "$address" 2>/dev/null; do sleep 2; done
+ray_head=$!
+for attempt in $(seq 120); do
+    ray health-check --address "$address" 2>/dev/null && break
+    if [ "$attempt" -eq 120 ] || ! kill -0 "$ray_head" 2>/dev/null; then
+        echo "error: Ray does not start on $head; see what it says above" >&2
+        exit 1
+    fi
+    sleep 2
+done
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     others=$((SLURM_JOB_NUM_NODES - 1))
-    srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" \
+    srun --overlap --no-kill --nodes="$others" --ntasks="$others" --exclude="$head" \
         ray start --address="$address" "${resources[@]}" &
 fi
 
