@@ -126,8 +126,8 @@ def attempt(
                 facts=summary,
             )
 
+        ledger.done(name, summary, number)  # first: W&B can take its time
         _finish(tracked, ledger, ending, failed=False)
-        ledger.done(name, summary, number)
     return True
 
 

@@ -1,6 +1,7 @@
 """A copy of a results folder with only what W&B may hear of it, to build a report from.
 
-No pictures unless `Tracking.media`; under pseudonyms, every name of a case or site replaced.
+No hosts, no folders of this machine, no tracebacks; no pictures unless `Tracking.media`; under
+pseudonyms, every name of a case or site replaced.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
             cohort: [[tracking.case_name(case) for case in fold] for fold in folds]
             for cohort, folds in meta["folds"].items()
         }
-        meta["command"] = "not told"  # paths may name people
+        if meta.get("validation"):
+            meta["validation"] = "not told"
+    meta["command"] = _without_folders(meta.get("command") or "")  # they may name people
     ledger.write_json(target / "sweep.json", meta)
+    if (results / "search.json").exists():
+        (target / "search.json").symlink_to((results / "search.json").resolve())
     for folder in sorted(results.glob("cohorts/*")):
         _table(folder / "cases.parquet", target, results, ledger.COHORT_CASES, tracking)
         if tracking.media:
@@ -51,16 +56,26 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
 def _told(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str, Any]:
     """Without the record of other files' bytes, which are others here."""
     content.pop("files", None)
+    if file != "trial.json":
+        content |= {"host": None} | ({"traceback": None} if file == "failed.json" else {})
     if tracking.salt is None:
         return content
     if file == "failed.json":  # a reason may name a case, or a path
-        return content | {"error": content.get("kind", "error"), "traceback": None, "host": None}
+        return content | {"error": content.get("kind", "error")}
     if file == "done.json":
-        return content | {"host": None}
+        return content
     config = dict(content.get("config", {}))
     for key in CASE_LISTS & config.keys():
         config[key] = [tracking.case_name(case) for case in config[key]]
     return content | {"config": config}
+
+
+def _without_folders(command: str) -> str:
+    """
+    >>> _without_folders("paper_grid.py --data /home/anna/data --epochs 3")
+    'paper_grid.py --data data --epochs 3'
+    """
+    return " ".join(Path(word).name if "/" in word else word for word in command.split())
 
 
 def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Tracking) -> None:

@@ -117,7 +117,8 @@ def done_ending(
             )
         },
         pictures=[Overlay(tracking.case_name(each.case), each.pixels) for each in pictures],
-        model=model() if tracking.artifacts else None,
+        # Offline it would be a copy that nobody sends: `sync` takes it from the ledger.
+        model=model() if tracking.artifacts and tracking.mode == "online" else None,
     )
 
 

@@ -111,6 +111,8 @@ class Sweep:
         """
         options.refuse_fleeting(self.results)
         tracking = logging.tracking(self.results)
+        if notice := tracking.notice():
+            print(notice)
         with Lock(self.results, options.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()

@@ -66,9 +66,14 @@ class Run:
         if time.monotonic() < Run.paused_until:
             self._give_up("there was trouble with an earlier trial here", pause=False)
             return
-        self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
-        self._thread = threading.Thread(target=self._write, name="wandb", daemon=True)
-        self._thread.start()
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
+            thread = threading.Thread(target=self._write, name="wandb", daemon=True)
+            thread.start()
+            self._thread = thread
+        except (OSError, RuntimeError) as error:  # no room, no more threads
+            self._give_up(str(error))
+            self._clean_up()
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         self._put((epoch, numbers))
@@ -87,7 +92,10 @@ class Run:
             if self._thread.is_alive():
                 self._give_up(f"not finished after {self._patience:.0f} s")
             elif self._trouble is None and self._tracking.mode == "offline":
-                files = offline_files(self._folder or Path())
+                try:
+                    files = offline_files(self._folder or Path())
+                except OSError as error:
+                    self._give_up(str(error))
             self._abandoned.set()
             if not self._thread.is_alive():
                 self._clean_up()
@@ -202,6 +210,9 @@ def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
     up after a few tries.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own telemetry
+    # What artifacts leave behind goes with the folder, not into somebody's home.
+    os.environ["WANDB_DATA_DIR"] = str(folder / "data")
+    os.environ["WANDB_CACHE_DIR"] = str(folder / "cache")
     import wandb
 
     mine: dict[str, Any] = {}
@@ -229,6 +240,7 @@ def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
     mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
     return wandb.init(
         project=tracking.project,
+        entity=tracking.entity,
         id=heading.id,
         name=heading.name,
         resume="allow",

@@ -18,7 +18,7 @@ import netrc
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 """Of the public server, the newer name first."""
+PLACE = ("project", "entity", "url")
 FILE = "wandb/tracking.json"
 """In a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
 
@@ -83,6 +84,8 @@ class Tracking:
     tags: tuple[str, ...] = ()
     """Of every run, beside its own."""
     project: str = PROJECT
+    entity: str | None = None
+    """W&B's user or team; None: the key's own."""
     url: str | None = None
     """The server's; None: wandb's own default."""
     key: str | None = field(default=None, repr=False)
@@ -111,7 +114,9 @@ class Tracking:
         """
         found = os.environ.get("WANDB_MODE", "") if mode == "auto" else ""
         asked = found if found in ("online", "offline", "disabled") else mode
-        key = configured_key()
+        before = None if asked == "disabled" else remembered(results)
+        place = _place(before, results)
+        key = configured_key(place["url"])
         if asked == "online" and key is None:
             raise ValueError(
                 "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
@@ -121,7 +126,6 @@ class Tracking:
             asked = "offline" if key is None else "online"
         if asked == "disabled":
             return Tracking(mode="disabled", group=results.name)
-        before = remembered(results)
         if before is not None and pseudonymise != (before["salt"] is not None):
             raise ValueError(
                 f"{results} was tracked {'with' if before['salt'] else 'without'} --pseudonymise "
@@ -132,8 +136,7 @@ class Tracking:
         return Tracking(
             mode=asked,
             group=results.resolve().name,
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            url=server_url(),
+            **place,
             key=key if asked == "online" else None,
             media=media,
             artifacts=artifacts,
@@ -154,9 +157,19 @@ class Tracking:
 
     def to_remember(self) -> dict[str, bytes]:
         """For `Ledger.keep`: what `remembered` reads.  Never the key."""
-        content = {"project": self.project, "media": self.media, "artifacts": self.artifacts}
+        content: dict[str, Any] = {
+            key: getattr(self, key) for key in (*PLACE, "media", "artifacts")
+        }
         text = json.dumps(content | {"salt": self.salt}, indent=1)
         return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
+
+    def notice(self) -> str | None:
+        """One line before anything is sent; None if nothing will be."""
+        if self.mode != "online":
+            return None
+        names = "their names" if self.salt is None else "pseudonyms"
+        where = self.url or "its own server"
+        return f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
 
     def hint(self, results: Path) -> str | None:
         """How to upload what was written offline, or what W&B missed; None if there is nothing."""
@@ -176,7 +189,7 @@ def remembered(results: Path) -> dict[str, Any] | None:
     file = results / FILE
     try:
         content = json.loads(file.read_text())
-        return {key: content[key] for key in ("project", "media", "artifacts", "salt")}
+        return {key: content[key] for key in (*PLACE, "media", "artifacts", "salt")}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -186,11 +199,34 @@ def remembered(results: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def configured_key() -> str | None:
-    """From WANDB_API_KEY, or the netrc file that ``wandb login`` writes."""
+def _place(before: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
+    """Where a sweep's runs go: where they went before; else as the environment says.
+
+    Raises:
+        ValueError: the environment says another place than before.
+    """
+    now = {
+        "project": os.environ.get("WANDB_PROJECT"),
+        "entity": os.environ.get("WANDB_ENTITY"),
+        "url": server_url(),
+    }
+    for key, value in now.items():
+        known = before[key] if before is not None else None
+        if known and value and known != value:
+            raise ValueError(
+                f"{results} was tracked with {key} {known} so far, now {value} is set; a sweep's "
+                f"runs stay together: unset it, or delete {results / 'wandb'} and backfill"
+            )
+        now[key] = value or known or None
+    return now | {"project": now["project"] or PROJECT}
+
+
+def configured_key(url: str | None = None) -> str | None:
+    """From WANDB_API_KEY, or the netrc file that ``wandb login`` writes, for the server at
+    ``url``, or that of `server_url`."""
     if os.environ.get("WANDB_API_KEY"):
         return os.environ["WANDB_API_KEY"]
-    host = urlsplit(server_url() or "").netloc
+    host = urlsplit(url or server_url() or "").netloc
     hosts = HOSTS if not host or host in HOSTS else (host,)
     for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         with suppress(OSError, netrc.NetrcParseError, RuntimeError):

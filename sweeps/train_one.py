@@ -110,6 +110,8 @@ def main(arguments: Sequence[str]) -> int:
             tracking=tracking,
             echo=True,
         )
+    if hint := tracking.hint(one.results):
+        print(hint)
     print(f"{'done' if done else 'failed'}: {folder}")
     return 0 if done else 1
 

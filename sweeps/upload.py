@@ -1,35 +1,35 @@
 """Send to W&B what it does not have of a sweep: `sweeps/tracking.py sync` and `backfill`.
 
 The server is asked what it has of every run, so nothing is sent twice: a complete run is left
-alone, one that stopped is continued at its next step from the ledger, and one that is not there
-yet is sent whole - by ``wandb sync`` from its offline folder where there is one, which keeps its
-clock, else from the ledger.  So both commands can be stopped and given again at any time.
+alone, one that stopped is continued at its next step, and one that is not there yet is sent whole.
+So both commands can be stopped and given again at any time.
 
-(``wandb sync`` 0.31 of a run that the server knows appends its steps once more, or shifts them.)
+What is sent comes from the ledger, also where there is an offline run of it: ``wandb sync`` 0.31
+appends or shifts the steps of a run that the server knows, and an offline run's tables and models
+lie in the home folder of the machine that wrote it.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps import record, tracked_run, tracked_sweep
 from sweeps.ledger import Ledger, LedgerError
 from sweeps.record import Record
-from sweeps.tracking import Logging, Tracking, configured_key, remembered, server_url
+from sweeps.tracking import Logging, Tracking, remembered
 
 SECONDS_TO_ANSWER = 15
-FOLDERS_AT_ONCE = 10
-"""Sent by one `wandb sync`, some of them at a time."""
+SECONDS_TO_SETTLE = (0, 1, 2, 4, 8)
+"""Between asking whether what was sent is there."""
 
 QUERY = """query Run($project: String!, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) {
@@ -59,19 +59,22 @@ class Server:
     """The W&B server that this process would log to."""
 
     project: str
+    entity: str | None
     key: str
     url: str
 
     @staticmethod
     def of(tracking: Tracking) -> Server:
         url = tracking.url or tracked_run.default_url()
-        return Server(project=tracking.project, key=tracking.key or "", url=url)
+        return Server(
+            project=tracking.project, entity=tracking.entity, key=tracking.key or "", url=url
+        )
 
     def there(self, run_id: str) -> There:
         """Raises NoAnswer."""
         variables = {
             "project": self.project,
-            "entity": os.environ.get("WANDB_ENTITY"),
+            "entity": self.entity,
             "name": run_id,
         }
         request = urllib.request.Request(
@@ -115,20 +118,14 @@ def sync(results: Path) -> int:
             f"{results} was never tracked; `python sweeps/tracking.py backfill {results}` makes "
             "its runs from the ledger"
         )
-    key = configured_key()
-    if key is None:
-        raise ValueError("sync needs a key: set WANDB_API_KEY or run `wandb login`")
-    tracking = Tracking(
-        mode="online",
-        group=results.resolve().name,
-        project=os.environ.get("WANDB_PROJECT") or before["project"],
-        url=server_url(),
-        key=key,
+    tracking = Tracking.decide(
+        "online",
+        results,
         media=before["media"],
         artifacts=before["artifacts"],
-        salt=before["salt"],
+        pseudonymise=before["salt"] is not None,
     )
-    return _send(results, tracking, offline_folders=True)
+    return _send(results, tracking)
 
 
 def backfill(results: Path, logging: Logging) -> int:
@@ -145,7 +142,7 @@ def backfill(results: Path, logging: Logging) -> int:
         raise ValueError("backfill with --wandb disabled does nothing; say online or offline")
     Ledger(results).keep(tracking.to_remember())
     if tracking.mode == "online":
-        return _send(results, tracking, offline_folders=False)
+        return _send(results, tracking)
     return _write_offline(results, tracking)
 
 
@@ -163,7 +160,9 @@ def keep_sweep(results: Path, tracking: Tracking) -> str | None:
             return None
         server = Server.of(tracking)
         if not server.there(whole.heading.id).has(whole):
-            _write(tracking, whole)
+            problem = _write(tracking, whole)
+            if not _arrived(server, whole):
+                return problem or "it did not take all of it"
         return None
     except LedgerError:
         raise
@@ -172,29 +171,11 @@ def keep_sweep(results: Path, tracking: Tracking) -> str | None:
 
 
 # --------------------------------------------------------------------------------------- sending
-def _send(results: Path, tracking: Tracking, *, offline_folders: bool) -> int:
+def _send(results: Path, tracking: Tracking) -> int:
     server = Server.of(tracking)
     ledger = Ledger(results)
     count = {"there already": 0, "sent": 0, "damaged": 0, "not complete there": 0}
     unfinished = 0
-    batch: list[tuple[Record, Path]] = []
-
-    def confirm(whole: Record, how: str) -> None:
-        name = whole.heading.name
-        if server.there(whole.heading.id).has(whole):
-            count["sent"] += 1
-            _forget(results, whole)
-            print(f"sent     {name} ({len(whole.steps)} steps, {how})", flush=True)
-        else:
-            count["not complete there"] += 1
-            print(f"FAILED   {name}: W&B did not take all of it", flush=True)
-
-    def flush() -> None:
-        _wandb_sync([folder for _, folder in batch], tracking)
-        for whole, _ in batch:
-            confirm(whole, "its offline run")
-        batch.clear()
-
     try:
         for name, read in _all_of(results, tracking):
             try:
@@ -211,16 +192,18 @@ def _send(results: Path, tracking: Tracking, *, offline_folders: bool) -> int:
                 count["there already"] += 1
                 _forget(results, whole)
                 continue
-            folder = _offline_folder(results, whole) if offline_folders else None
-            if folder is not None and there == There(0, None):
-                batch.append((whole, folder))
-                if len(batch) == FOLDERS_AT_ONCE:
-                    flush()
-                continue
-            if problem := _write(tracking, whole):
-                print(f"         {whole.heading.name}: {problem}", flush=True)
-            confirm(whole, f"from the ledger, after {there.steps}" if there.steps else "the ledger")
-        flush()
+            problem = _write(tracking, whole)
+            if _arrived(server, whole):
+                count["sent"] += 1
+                _forget(results, whole)
+                after = f", {there.steps} of them there already" if there.steps else ""
+                print(
+                    f"sent     {whole.heading.name} ({len(whole.steps)} steps{after})", flush=True
+                )
+            else:
+                count["not complete there"] += 1
+                reason = problem or "W&B did not take all of it"
+                print(f"FAILED   {whole.heading.name}: {reason}", flush=True)
     except NoAnswer as error:
         print(f"W&B: {error}; {_counted(count)}; the same command goes on", file=sys.stderr)
         return 1
@@ -229,6 +212,15 @@ def _send(results: Path, tracking: Tracking, *, offline_folders: bool) -> int:
     left = f"; {unfinished} are not finished and were left out" if unfinished else ""
     print(f"{results}: {_counted(count)}{left}")
     return 1 if count["damaged"] or count["not complete there"] else 0
+
+
+def _arrived(server: Server, whole: Record) -> bool:
+    """Whether the server has all of it; asked a few times, for it counts a moment later."""
+    for seconds in SECONDS_TO_SETTLE:
+        time.sleep(seconds)
+        if server.there(whole.heading.id).has(whole):
+            return True
+    return False
 
 
 def _all_of(results: Path, tracking: Tracking) -> Iterator[tuple[str, Callable[[], Record | None]]]:
@@ -249,34 +241,6 @@ def _write(tracking: Tracking, whole: Record) -> str | None:
         except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
             return " ".join(str(error).split()) or type(error).__name__
     return None
-
-
-def _wandb_sync(folders: Sequence[Path], tracking: Tracking) -> None:
-    """Send offline runs, the oldest first; whether it worked, the server is asked afterwards."""
-    if not folders:
-        return
-    where = ["--project", tracking.project]
-    if entity := os.environ.get("WANDB_ENTITY"):
-        where += ["--entity", entity]
-    oldest_first = map(str, sorted(folders, key=lambda folder: folder.name))
-    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
-    environment |= {"WANDB_API_KEY": tracking.key or ""}  # a command line is there for all to read
-    if tracking.url is not None:
-        environment["WANDB_BASE_URL"] = tracking.url
-    limit = SECONDS_TO_ANSWER * (2 + len(folders))
-    try:
-        subprocess.run(
-            [*_WANDB_SYNC, *where, *oldest_first],
-            env=environment,
-            capture_output=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        print(f"         wandb sync was not finished after {limit} s", flush=True)
-
-
-_WANDB_SYNC = (sys.executable, "-m", "wandb", "sync", "--yes", "--include-synced")
 
 
 # --------------------------------------------------------------------------------- offline folders

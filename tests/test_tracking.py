@@ -294,3 +294,21 @@ def test_a_run_of_a_failed_trial_says_so(tmp_path):
     (content,) = [c for name, c in files.items() if name.endswith(".wandb")]
     (tmp_path / "a.wandb").write_bytes(content)
     assert offline_runs.exit_code(tmp_path / "a.wandb") == 1
+
+
+def test_a_full_disk_costs_the_run_not_the_trial(monkeypatch):
+    def full(**arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tracked_run.tempfile, "mkdtemp", full)
+    run = Run(OFFLINE, TRIAL)
+    run.log(0, {"x": 1.0})
+    assert "No space left" in why(finished(run))
+
+
+def test_what_is_online_is_said_beforehand(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    said = Tracking.decide("online", tmp_path, pseudonymise=True).notice()
+    assert said is not None and "https://wandb.example.org" in said and "pseudonyms" in said
+    assert "secret" not in said and OFFLINE.notice() is None

@@ -72,6 +72,7 @@ def sent(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, Server() as server:
         patch.setattr(tracked_run, "LEAST_SECONDS", 60.0)
         patch.setattr(Run, "paused_until", 0.0)
+        patch.setenv("HOME", str(path))
         ledger = attempted(path, tracked(server.url, media=True, artifacts=True))
         assert status(ledger) == "done" and unsent(path) == []
         yield server, server.runs[TRIAL.hash], path

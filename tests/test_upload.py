@@ -128,20 +128,68 @@ def test_without_a_server_offline_runs_are_rebuilt_once(sweep, capsys):
 
 
 # -------------------------------------------------------------------------------------------- sync
-def test_offline_runs_are_sent_once_with_their_own_clock(sweep, server, capsys):
+def test_what_was_written_offline_is_sent_once(sweep, server, capsys):
     upload.backfill(sweep, Logging(wandb="offline"))
-    key = trials(sweep, "done")[0]
-    (file,) = sweep.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
-    clock = [row["_timestamp"] for row in offline_runs.history(file).values()]
     capsys.readouterr()
     assert upload.sync(sweep) == 0
-    assert "its offline run" in capsys.readouterr().out
-    assert [row["_timestamp"] for row in server.runs[key].history] == pytest.approx(clock)
+    assert "4 sent" in capsys.readouterr().out
     assert {tuple(run.steps) for run in server.runs.values()} == {(0, 1), (0, 1, 2)}
     before = image(server)
     assert upload.sync(sweep) == 0
     assert image(server) == before
     assert "4 there already, 0 sent" in capsys.readouterr().out
+
+
+def test_tables_and_networks_of_an_offline_sweep_arrive_whole(sweep, server):
+    """wandb keeps them beside its offline runs, in the home folder of the worker's machine."""
+    upload.backfill(sweep, Logging(wandb="offline", wandb_artifacts=True))
+    assert upload.sync(sweep) == 0
+    key = trials(sweep, "done")[0]
+    assert {artifact["artifactCollectionName"] for artifact in server.runs[key].artifacts} == {
+        f"run-{key}-cases",
+        f"model-{key}",
+    }
+    assert b"weights of wmh2017-xent" in bytes(server.received)
+
+
+def test_nothing_is_left_in_the_home_folder(sweep, server, tmp_path):
+    upload.backfill(sweep, Logging(wandb_artifacts=True))
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("artifacts", "staging")]
+
+
+def test_the_count_of_a_server_may_lag(sweep, server, monkeypatch):
+    monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0, 0, 0))
+    answers = []
+    there = upload.Server.there
+
+    def late(self, run_id):
+        answers.append(run_id)
+        return upload.There(0, None) if answers.count(run_id) < 3 else there(self, run_id)
+
+    monkeypatch.setattr(upload.Server, "there", late)
+    assert upload.backfill(sweep, Logging()) == 0
+    assert {tuple(run.steps) for run in server.runs.values()} == {(0, 1), (0, 1, 2)}
+
+
+def test_a_sweeps_runs_stay_at_one_place(sweep, server, monkeypatch):
+    upload.backfill(sweep, Logging())
+    url = server.url
+    monkeypatch.delenv("WANDB_BASE_URL")  # another shell, where nothing is set
+    assert upload.sync(sweep) == 0
+    for name, value in (("BASE_URL", "http://127.0.0.1:1"), ("PROJECT", "another")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+        with pytest.raises(ValueError, match="a sweep's runs stay together"):
+            upload.sync(sweep)
+        monkeypatch.delenv(f"WANDB_{name}")
+    assert tracking.remembered(sweep)["url"] == url
+
+
+def test_a_sweeps_run_that_did_not_arrive_is_told(sweep, server, monkeypatch):
+    monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0,))
+    monkeypatch.setattr(tracked_run, "write", lambda *arguments: 1 / 0)
+    assert upload.keep_sweep(sweep, Tracking.decide("online", sweep)) == "division by zero"
+    server.status = 500
+    assert "error 500" in upload.keep_sweep(sweep, Tracking.decide("online", sweep))
 
 
 def test_a_trial_that_the_server_knows_in_part_is_not_sent_twice(sweep, server):
@@ -214,6 +262,18 @@ def test_pictures_and_networks_leave_only_when_asked(sweep, server, allowed):
     everything = bytes(server.received)
     assert (b"\x89PNG" in everything) == allowed
     assert (b"weights of wmh2017-xent" in everything) == allowed
+
+
+def test_no_host_and_no_folder_is_told_even_under_names(sweep, monkeypatch):
+    monkeypatch.undo()
+    for file in sweep.glob("trials/*/done.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "ward7-ws3"}))
+    meta = json.loads((sweep / "sweep.json").read_text())
+    command = "paper_grid.py --data /home/anna/data"
+    (sweep / "sweep.json").write_text(json.dumps(meta | {"command": command}))
+    page = tracked_sweep._report(sweep, Tracking(mode="offline", group="grid"))
+    assert "trials complete" in page and "--data data" in page
+    assert "ward7-ws3" not in page and "/home/" not in page
 
 
 @pytest.mark.parametrize("pseudonyms", [False, True])
