@@ -10,8 +10,9 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -23,8 +24,8 @@ from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
 from lesion_core.memory import keep_freed_memory
 from lesion_core.results import read_meta, trial_status
-from lesion_core.train import TrainSettings
-from lesion_core.unet import UNet3d
+from lesion_core.train import TrainSettings, check_precision
+from lesion_core.unet import UNet3d, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,16 @@ class Predict:
     """Write the lesion probability (float32) instead of the mask."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to run the network."""
+    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    """Of the network's arithmetic; default: what it was trained in."""
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
     """The network in a trial's ``model.pt``."""
-    state = torch.load(io.BytesIO(model), map_location=device, weights_only=True)
+    state = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
     network = UNet3d(state["in_channels"], state["filters"])
     network.load_state_dict(state["weights"])
-    return network.to(device, memory_format=torch.channels_last_3d).eval()
+    return to_device(network, device).eval()
 
 
 def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.ndarray:
@@ -72,7 +75,8 @@ def predict(options: Predict) -> Iterator[Path]:
     """Every file as it is written.
 
     Raises:
-        ValueError: no such sweep or trial, an incomplete trial, or data that have changed.
+        ValueError: no such sweep or trial, an incomplete trial, data that have changed, or a
+            precision that the device does not have.
     """
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
@@ -91,6 +95,9 @@ def predict(options: Predict) -> Iterator[Path]:
                 "point --data at the ones that were"
             )
         settings = TrainSettings.from_dict(config["settings"])
+        if options.precision is not None:
+            settings = replace(settings, precision=options.precision)
+        check_precision(settings.precision, options.device)
         network = load_network((folder / "model.pt").read_bytes(), options.device)
         cases = [image.case for image in loaded[cohort].images]
         usual = test_folds(cases, config["num_folds"])[config["fold"]]

@@ -140,9 +140,15 @@ def batches(
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raises ValueError if this kind of device does not compute so."""
-    if precision == "tf32" and not device.startswith("cuda"):
+    """Raises ValueError if this device does not compute so, rather than compute otherwise."""
+    on_gpu = device.startswith("cuda")
+    if precision == "tf32" and not on_gpu:
         raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
+    if precision != "fp32" and on_gpu and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"precision {precision} on {torch.cuda.get_device_name(device)}: GPUs of compute "
+            "capability below 8.0 do not have it; use fp32"
+        )
 
 
 def train_epoch(

@@ -59,6 +59,7 @@ class UNet3d(nn.Module):
                 f"input of {tuple(volumes.shape[2:])} voxels: expected multiples of "
                 f"{self.multiple}; choose another patch size"
             )
+        volumes = volumes.contiguous(memory_format=layout(volumes.device))
         skips = []
         for level in self.encoder:
             skips.append(level(volumes))
@@ -86,6 +87,19 @@ class UNet3d(nn.Module):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
         return self
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """How volumes and weights lie in memory: channels last on a CPU, twice as fast there.
+
+    Not on a GPU: its group norm has channels first, and would turn everything back at every level.
+    """
+    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+
+
+def to_device(network: UNet3d, device: str) -> UNet3d:
+    """The network itself, moved, in the layout that is fast there."""
+    return network.to(device, memory_format=layout(torch.device(device)))
 
 
 class Level(nn.Module):

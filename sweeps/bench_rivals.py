@@ -66,7 +66,7 @@ def network(kind: str, precision: str, backward: bool, device: str) -> Callable[
     inputs = torch.randn(BATCH, device=device)
     target = (torch.rand(BATCH[0], 1, *BATCH[2:], device=device) < 0.01).float()
     net = _network(kind, device)
-    if kind == "ours":  # as patches are cut
+    if kind == "ours":  # as patches are cut, on any device
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
 
     def once() -> None:
@@ -185,10 +185,8 @@ def _wait(device: str) -> None:
 
 
 def _network(kind: str, device: str) -> nn.Module:
-    import torch
-
     from lesion_core.train import generator
-    from lesion_core.unet import UNet3d
+    from lesion_core.unet import UNet3d, to_device
 
     if kind == "BasicUNet":
         from monai.networks.nets.basic_unet import BasicUNet
@@ -200,8 +198,7 @@ def _network(kind: str, device: str) -> nn.Module:
         return UNet(3, 2, 1, channels=(40, 80, 160, 288), strides=(2, 2, 2)).to(device)
     ours = UNet3d().initialise(generator(0, 0, 0, "weights"))
     if kind == "ours":
-        ours.to(device)
-        return ours.to(memory_format=torch.channels_last_3d) if device == "cpu" else ours
+        return to_device(ours, device)
     from tests.plain import plain_twin
 
     return plain_twin(ours).to(device)

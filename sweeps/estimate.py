@@ -73,7 +73,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     from lesion_core.memory import keep_freed_memory
     from lesion_core.patches import Volumes
     from lesion_core.train import autocast, convolutions, generator, train_epoch
-    from lesion_core.unet import UNet3d
+    from lesion_core.unet import UNet3d, to_device
 
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -85,9 +85,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     patches = volumes.training_patches(range(len(images)), settings.flip)
     num_windows = sum(len(volumes.windows(index)) for index in range(len(images)))
     num_mirrored = len(patches) // 2 if settings.flip else 0
-    network: Any = UNet3d(len(cohort.channels), settings.filters).to(device)
-    if device == "cpu":  # as in a trial
-        network.to(memory_format=torch.channels_last_3d)
+    network = to_device(UNet3d(len(cohort.channels), settings.filters), device)
     optimiser: Any = _NoStep(network)
     portion = _portion(trial, device)
     batch = patches[torch.arange(portion, device=device) % len(patches)]

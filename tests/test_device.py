@@ -1,5 +1,6 @@
 """A GPU is not waited for while it trains and predicts: on a CPU, by the operations that would."""
 
+import io
 from collections import Counter
 from dataclasses import replace
 
@@ -18,8 +19,8 @@ from lesion_core.train import (
     generator,
     train_epoch,
 )
-from lesion_core.trial import Trial, run
-from lesion_core.unet import UNet3d
+from lesion_core.trial import Trial, restore, run
+from lesion_core.unet import UNet3d, layout, to_device
 from tests.toy import toy_cohort
 
 SETTINGS = TrainSettings(epochs=1, patch_size=16, batch_size=4, filters=(8, 16))
@@ -123,6 +124,16 @@ def test_at_the_end_of_an_epoch_the_batch_that_broke_is_named():
     assert len(calls) == -(-len(patches) // 4)
 
 
+def test_a_network_turns_its_input_into_the_layout_of_its_weights():
+    assert layout(torch.device("cuda:0")) == torch.contiguous_format
+    network = to_device(UNet3d(2, (8, 16)), "cpu")
+    values = torch.randn(3, 2, 4, 4, 4)
+    lies = layout(values.device)
+    assert network.encoder[0].conv.weight.is_contiguous(memory_format=lies)
+    logits = network(values)
+    assert logits.equal(network(values.contiguous(memory_format=lies)))
+
+
 def test_both_ways_train_alike():
     images = toy_cohort(1).images
     gpu, cpu = as_on_a_gpu(images), Volumes.of(images, patch_size=16, stride=8)
@@ -142,8 +153,34 @@ def test_fp32_on_a_gpu_means_fp32_unless_tf32_is_asked_for(precision, rounding):
     assert (cudnn.benchmark, cudnn.conv.fp32_precision) == before
 
 
+@pytest.mark.filterwarnings("ignore:.*meta parameter")  # which hold no values to copy into
+def test_a_resumed_trial_counts_its_steps_on_the_host():
+    network, there = UNet3d(2, (8, 16)), UNet3d(2, (8, 16)).to("meta")
+    optimiser, other = (torch.optim.Adam(net.parameters()) for net in (network, there))
+    network(torch.zeros(1, 2, 2, 2, 2)).sum().backward()
+    optimiser.step()
+    state = {"epoch": 4, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    assert restore(buffer.getvalue(), there, other) == 4
+    for found in other.state.values():
+        assert {name: value.device.type for name, value in found.items()} == {
+            "step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_that_a_gpu_does_not_have_is_refused(precision, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    check_precision("fp32", "cuda")
+    with pytest.raises(ValueError, match=f"precision {precision} on Tesla T4: .*; use fp32"):
+        check_precision(precision, "cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_precision(precision, "cuda")
+
+
 def test_tf32_without_a_gpu_is_refused():
-    check_precision("tf32", "cuda")
     cohort = toy_cohort(2)
     trial = Trial(
         cohort="toy", fingerprint=cohort.fingerprint, loss=LOSSES["xent"], seed=0, fold=0,

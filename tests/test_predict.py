@@ -72,6 +72,20 @@ def test_other_data_are_refused(trained, tmp_path):
         list(predict(Predict(results=root / "ledger", data=tmp_path)))
 
 
+def test_it_computes_in_another_precision_when_asked_and_in_none_that_is_not_there(trained):
+    root, _, trial = trained
+    options = {"results": root / "ledger", "data": root / "data", "probabilities": True}
+    found = {}
+    for precision in (None, "fp32", "bf16"):
+        out = root / f"in_{precision}"
+        list(predict(Predict(**options, out=out, device="cpu", precision=precision)))
+        found[precision] = nib.load(out / trial.name / "a.nii.gz").get_fdata()
+    np.testing.assert_array_equal(found[None], found["fp32"])
+    assert 0 < abs(found["bf16"] - found["fp32"]).max() < 0.05
+    with pytest.raises(ValueError, match="precision tf32 without a GPU"):
+        list(predict(Predict(**options, device="cpu", precision="tf32")))
+
+
 def test_mistakes_are_one_line_and_status_2(trained):
     root, _, _ = trained
     command = [sys.executable, "-m", "lesion_core.predict", str(root / "ledger")]
