@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -215,6 +216,14 @@ class Cluster:
             if broken:
                 raise LedgerError(broken[0]) from None
             raise
+        except Exception as error:
+            # Where Ray does not abort the process, it takes a restarted head for a wrong token.
+            if "RPC error" not in "".join(traceback.format_exception(error)):
+                raise
+            raise LedgerError(
+                "the Ray cluster that this sweep ran on is gone, or its head is another one now "
+                f"(see {results / 'ray.log'}); the same command goes on from here"
+            ) from None
         finally:
             live.remove()
             shutil.rmtree(scratch, ignore_errors=True)
