@@ -516,6 +516,7 @@ class Search:
             if self.chosen not in self.tested:
                 self.tested.append(self.chosen)
         self._end = deque(work for work in self._end_works() if self._is_to_run(work.trial.name))
+        self.epochs |= {work.trial.name: work.trial.settings.epochs for work in self._end}
         self._save()
 
     def _is_to_run(self, name: str) -> bool:
