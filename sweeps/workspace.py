@@ -20,20 +20,19 @@ from sweeps.ledger import Ledger
 from sweeps.tracking import PROJECT, configured_key, remembered
 
 NAMES = {"dice": "DSC", "sensitivity": "Sensitivity", "precision": "Precision"}
-VIEWS = {
-    "train/patch": "training patches",
-    "train/image": "training images",
-    "test/image": "test images",
-}
+TRAINING = {"train/patch": "training patches", "train/image": "training images"}
 
 
 def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = False) -> dict:
     """Panels for one cohort of a sweep, given its sweep.json.
 
     A band is the mean between the lowest and the highest trial, as in the report: a range, not a
-    confidence interval.
+    confidence interval.  A search's trials are judged on validation images, its last ones on test
+    images: each kind has panels of its own.
     """
     trials = [trial for trial in meta["trials"] if trial["cohort"] == cohort]
+    judged_on = list(dict.fromkeys(trial.get("split", "test") for trial in trials)) or ["test"]
+    views = TRAINING | {f"{split}/image": f"{split} images" for split in judged_on}
     folds = sorted({trial["fold"] for trial in trials})
     losses = {trial["loss"] for trial in trials}
 
@@ -51,32 +50,36 @@ def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = Fal
         }
 
     by_loss = [
-        band(f"{NAMES[metric]}, {VIEWS[view]}", f"{view}/{metric}")
-        for view in VIEWS
+        band(f"{NAMES[metric]}, {views[view]}", f"{view}/{metric}")
+        for view in views
         for metric in scalars.VOXEL_METRICS
     ]
     by_fold = [
-        band(f"{NAMES[metric]} of the test images, fold {fold}", f"fold/{fold}/{metric}")
+        band(f"{NAMES[metric]} of the held-out images, fold {fold}", f"fold/{fold}/{metric}")
         for metric in scalars.VOXEL_METRICS
         for fold in folds
     ]
-    trade_off = {
-        "panel": "ScatterPlot",
-        "title": "Sensitivity against precision, test images, last epoch",
-        "x": {"summary": "test/image/precision"},
-        "y": {"summary": "test/image/sensitivity"},
-    }
+    trade_off = [
+        {
+            "panel": "ScatterPlot",
+            "title": f"Sensitivity against precision, {split} images, last epoch",
+            "x": {"summary": f"{split}/image/precision"},
+            "y": {"summary": f"{split}/image/sensitivity"},
+        }
+        for split in judged_on
+    ]
     best = [
         {
             "panel": "BarPlot",
-            "title": f"{NAMES[metric]} of the test images, last epoch",
-            "metrics": [{"summary": f"test/image/{metric}"}],
+            "title": f"{NAMES[metric]} of the {split} images, last epoch",
+            "metrics": [{"summary": f"{split}/image/{metric}"}],
             "groupby": {"config": "loss"},
             "groupby_aggfunc": "mean",
             "groupby_rangefunc": "minmax",
             "max_runs_to_show": max(10, len(trials)),
             "max_bars_to_show": max(10, len(losses)),
         }
+        for split in judged_on
         for metric in scalars.VOXEL_METRICS
     ]
     training = [
@@ -86,9 +89,13 @@ def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = Fal
         band("Seconds of evaluation per epoch", "seconds/evaluate"),
     ]
     lesions = [
-        band("Lesions found, share of the test images' lesions", "test/image/lesion_recall"),
-        band("True among predicted lesions", "test/image/lesion_precision"),
-        band("Lesions predicted", "test/image/lesions_predicted"),
+        band(f"{title}, {split} images", f"{split}/image/{key}")
+        for split in judged_on
+        for title, key in (
+            ("Lesions found, share", "lesion_recall"),
+            ("True among predicted lesions", "lesion_precision"),
+            ("Lesions predicted", "lesions_predicted"),
+        )
     ]
     sections = {
         "The best (the report says what the evidence supports)": [
@@ -97,7 +104,7 @@ def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = Fal
         ],
         "Bands over seeds and folds": by_loss,
         "Bands over seeds, per fold": by_fold,
-        "Sensitivity against precision": [trade_off],
+        "Sensitivity against precision": trade_off,
         "Lesions": lesions,
         "Training": training,
     }
@@ -108,7 +115,7 @@ def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = Fal
         "name": f"{group}, {cohort}",
         "filters": f"Metric('Group') == {group!r} and (Config('cohort') == {cohort!r} or "
         "Metric('JobType') == 'sweep')",
-        "order": {"summary": "test/image/dice", "ascending": False},
+        "order": {"summary": f"{judged_on[0]}/image/dice", "ascending": False},
         "groupby": {"config": "loss"},
         "max_runs": min(1000, max(10, len(trials))),
         "sections": [{"name": name, "panels": panels} for name, panels in sections.items()],

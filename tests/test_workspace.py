@@ -66,6 +66,18 @@ def test_its_panels_show_what_trials_log(sweep):
             assert (key if isinstance(key, str) else key["summary"]) in logged
 
 
+def test_a_search_is_shown_on_the_images_that_it_is_judged_on(sweep):
+    meta = results.read_meta(sweep)
+    searched = [trial | {"split": "validation"} for trial in meta["trials"]]
+    content = workspace.describe(meta | {"trials": searched}, "wmh2017", "search")
+    keys = {key for panel in panels(content) if "y" in panel for key in panel["y"]}
+    assert "validation/image/dice" in keys and "test/image/dice" not in keys
+    assert content["order"]["summary"] == "validation/image/dice"
+    both = workspace.describe(meta | {"trials": [*searched, *meta["trials"]]}, "wmh2017", "search")
+    bars = [panel["metrics"][0]["summary"] for panel in panels(both) if panel["panel"] == "BarPlot"]
+    assert {"validation/image/dice", "test/image/dice"} <= set(bars)
+
+
 def test_the_library_makes_w_and_bs_own_view_of_it(sweep):
     pytest.importorskip("wandb_workspaces")
     tracking.main(["dashboard", str(sweep)])
