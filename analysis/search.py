@@ -537,6 +537,9 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
     frame = pd.DataFrame([blank | row for row in rows])
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
     name = NAMES[found.objective] if not several else "score"
+    drawn = [Column(key="cells", header="cells drawn again", group="95 % interval")]
+    if not any(row.get("cells") for row in rows):
+        drawn = []
     items: list[Item] = [
         Note(kind="key", body=prose(_headline(found, best))),
         Table(
@@ -551,7 +554,7 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
                 Column(key="score", header=name, decimals=3),
                 Column(key="seeds", header="new seeds", group="95 % interval"),
                 Column(key="training", header="+ new training sets", group="95 % interval"),
-                Column(key="cells", header="cells drawn again", group="95 % interval"),
+                *drawn,
                 Column(key="trials", header="Trials"),
             ],
             caption="First row: the mean that won, optimistic since it was chosen for being high. "
