@@ -49,8 +49,19 @@ class Bench:
             raise ValueError(f"--json {self.json}: there is no folder {self.json.parent}")
 
 
-def machine() -> dict[str, str]:
-    """What the numbers depend on."""
+def machine(device: str) -> dict[str, str]:
+    """What the numbers depend on.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    gpu = {}
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda: no GPU is usable here; use --device cpu")
+        gpu = {"gpu": torch.cuda.get_device_name()}
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -58,6 +69,7 @@ def machine() -> dict[str, str]:
         model = names[0].split(":")[1].strip() if names else model
     return {
         "date": time.strftime("%Y-%m-%d"),
+        **gpu,
         "processor": f"{len(os.sched_getaffinity(0))} cores of {model}",
         "load": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
@@ -68,19 +80,25 @@ def machine() -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     options = command.read_flags(Bench, arguments)
-    here = machine()
+    here = machine(options.device)
     print(", ".join(f"{name} {value}" for name, value in here.items()))
     rows: list[Row] = []
-    for part in PARTS if options.what == "all" else (options.what,):
-        measure = getattr(importlib.import_module(f"sweeps.bench_{part}"), part)
-        for row in measure(options.device):
-            print(f"{part}: {row.what}: {row.value:.4g} {row.unit}", flush=True)
-            rows.append(row)
-    print(f"\n{markdown(rows)}")
-    if options.json is not None:
-        numbers = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
-        options.json.write_text(json.dumps({"machine": here, "rows": numbers}, indent=1) + "\n")
-        print(f"\nwritten to {options.json}")
+    try:
+        for part in PARTS if options.what == "all" else (options.what,):
+            measure = getattr(importlib.import_module(f"sweeps.bench_{part}"), part)
+            for row in measure(options.device):
+                print(f"{part}: {row.what}: {row.value:.4g} {row.unit}", flush=True)
+                rows.append(row)
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    finally:  # what was measured before a rival failed, or Ctrl-C
+        print(f"\n{markdown(rows)}")
+        if options.json is not None:
+            numbers = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
+            text = json.dumps({"machine": here, "rows": numbers}, indent=1)
+            options.json.write_text(text + "\n")
+            print(f"\nwritten to {options.json}")
     return 0
 
 

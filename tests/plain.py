@@ -116,19 +116,18 @@ class PatchDataset(Dataset):
 
 def epoch(
     network: nn.Module,
+    optimiser: torch.optim.Optimizer,
     loss: Callable[[Tensor, Tensor], Tensor],
     training: Sequence[Image],
     test: Sequence[Image],
     *,
     order: Sequence[int],
-    learning_rate: float = 1e-4,
     patch_size: int = 32,
 ) -> dict[str, float]:
-    """One epoch of Adam over the patches in this order, then the three evaluations: mean Dice of
+    """One epoch over the patches in this order, then the three evaluations: mean Dice of
     test images, of training images and of training patches, and the mean loss while training."""
     patches = PatchDataset(training, patch_size)
     device = next(network.parameters()).device
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     losses = []
     for inputs, target in DataLoader(patches, BATCH_SIZE, sampler=order):
         optimiser.zero_grad()

@@ -1,13 +1,18 @@
 """Benchmarks compare in turn, judge by their targets, and say in one line what they cannot do."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
-from sweeps.bench_core import packing_rows
+from lesion_core.train import convolutions
+from sweeps import bench
+from sweeps.bench_core import _difference, packing_rows
+from sweeps.bench_rivals import plain_trial, trial
 from sweeps.timing import Rival, Row, Stage, paired
 
 
@@ -83,8 +88,6 @@ def test_a_wrong_flag_is_one_line_and_status_2(flags, said, pytestconfig):
 
 
 def test_without_a_gpu_its_benchmark_is_one_line_and_status_2(pytestconfig):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     bench = pytestconfig.rootpath / "sweeps" / "bench.py"
@@ -97,7 +100,49 @@ def test_without_a_gpu_its_benchmark_is_one_line_and_status_2(pytestconfig):
 @pytest.mark.slow
 def test_trials_side_by_side_have_the_results_of_trials_alone():
     """How many share a device is the GPU's question; the measurement runs on any."""
-    alone, together = packing_rows("cpu", (1, 2), epochs=2, width="narrow")
+    alone, together, difference = packing_rows("cpu", (1, 2), epochs=2, width="narrow")
     assert alone.ratio == 1
     assert "2 at a time" in together.what
-    assert "results differ by 0e+00" in together.note
+    assert difference.value == 0 and difference.met
+
+
+@pytest.mark.slow
+def test_a_straightforward_trial_has_the_numbers_of_ours():
+    numbers = []
+    for make in (trial, plain_trial):
+        arguments = (3, "fp32", "cpu", 1) if make is trial else (3, "cpu", 1)
+        with Stage({"one": Rival(make, (*arguments, "narrow"))}) as ready:
+            ready.run("one")
+            numbers.append(ready.results["one"])
+    assert numbers[0]["numbers"] == pytest.approx(numbers[1], rel=1e-3)
+
+
+def test_what_was_measured_before_a_failure_is_printed_and_written(tmp_path, monkeypatch, capsys):
+    def core(device):
+        yield Row(what="first", value=1)
+        raise RuntimeError("peers disagree")
+
+    monkeypatch.setattr("sweeps.bench_core.core", core)
+    assert bench.main(["core", "--json", str(tmp_path / "x.json")]) == 1
+    said = capsys.readouterr()
+    assert said.err == "error: peers disagree\n"
+    assert "| first | 1.00 s |" in said.out
+    (row,) = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert row["what"] == "first"
+
+
+def test_not_a_number_is_the_largest_difference():
+    values = {"a": 1.0, "b": float("nan"), "c": 2.0}
+    assert not _difference(values, values) <= 1
+
+
+def test_deterministic_algorithms_are_not_chosen_by_speed():
+    assert not torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with convolutions("bf16"):
+            assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with convolutions("bf16"):
+        assert torch.backends.cudnn.benchmark

@@ -32,8 +32,9 @@ def test_an_epoch_has_the_numbers_of_a_straightforward_implementation():
     order = torch.randperm(
         len(plain.PatchDataset(training, 16)), generator=generator(3, 1, 1, "order")
     )
+    twin = plain.plain_twin(network, filters=FILTERS)
     expected = plain.epoch(
-        plain.plain_twin(network, filters=FILTERS), trial.loss, training, test,
+        twin, torch.optim.Adam(twin.parameters(), lr=1e-4), trial.loss, training, test,
         order=order.tolist(), patch_size=16,
     )  # fmt: skip
     found = plain.numbers_of(reports[-1])
