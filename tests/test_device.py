@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lesion_core.evaluate import evaluate
+from lesion_core.evaluate import _to_host, evaluate
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
 from lesion_core.train import (
@@ -30,7 +30,7 @@ WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "i
 
 
 class Waits(TorchDispatchMode):
-    """Counts them."""
+    """Counts them.  Copies to the host by ``.cpu()`` or ``.numpy()`` are none on a CPU: unseen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +93,37 @@ def _of_the_optimiser(num_batches: int) -> Counter:
         for _ in range(num_batches):
             optimiser.step()
     return seen.counts
+
+
+def test_copies_to_the_host_are_waited_for_only_where_they_are_needed(monkeypatch):
+    done = []
+    empty, numpy = torch.empty, torch.Tensor.numpy
+
+    class Event:
+        def record(self):
+            done.append("record")
+
+        def synchronize(self):
+            done.append("synchronize")
+
+    def pinned(*shape, pin_memory, **options):
+        done.append("pinned" if pin_memory else "pageable")
+        return empty(*shape, **options)
+
+    def read(tensor):
+        done.append("numpy")
+        return numpy(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.Tensor, "numpy", read)
+    fetch = _to_host([torch.arange(3), torch.ones(2)])
+    assert done == ["pinned", "pinned", "record"]
+    found = [values.tolist() for values in fetch()]
+    assert done[3:] == ["synchronize", "numpy", "numpy"]
+    monkeypatch.undo()
+    assert found == [[0, 1, 2], [1, 1]]
 
 
 def test_evaluation_does_not_wait_between_images():
