@@ -232,6 +232,7 @@ class Cluster:
 
     def _fit(self, supply: Supply, shared: dict[str, Any], scratch: str) -> None:
         from ray import tune
+        from ray.tune.progress_reporter import TrialProgressCallback
         from ray.tune.schedulers import FIFOScheduler
         from ray.tune.search import Searcher
 
@@ -285,6 +286,18 @@ class Cluster:
                 here.kept(lambda: _record_loss(shared, trial, lost[_name(trial)]))
                 here.ended(_name(trial))
 
+        class Silent(TrialProgressCallback):
+            """In place of Tune's own, which keeps every trial that it has reported on."""
+
+            def on_trial_result(self, *rest: Any, **info: Any) -> None:
+                pass
+
+            def on_trial_complete(self, *rest: Any, **info: Any) -> None:
+                pass
+
+            def on_trial_error(self, *rest: Any, **info: Any) -> None:
+                pass
+
         class Forgetful(FIFOScheduler):
             """Tune keeps every trial, 0.1 MB each, to the end; what has ended is the ledger's."""
 
@@ -311,7 +324,7 @@ class Cluster:
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),  # `Ended` tries again
-                callbacks=[Ended()],
+                callbacks=[Ended(), Silent()],
             ),
         )
         try:
