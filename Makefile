@@ -15,7 +15,9 @@ test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
 # Machines of a Ray cluster, killed and cut off; the last part needs root and `ip`.
+# ray[default] has the server that jobs are submitted to.
 test-cluster: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster]"
 	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/ready
