@@ -23,14 +23,19 @@ from lesion_core.metrics import (
     wmh_h95_mm,
 )
 from lesion_core.patches import Patches, Volumes
+from lesion_core.precision import autocast, convolutions
 from lesion_core.results import CASES, NUM_BINS
-from lesion_core.train import LossFunction, TrainSettings, autocast, batches, convolutions
+from lesion_core.step import LossFunction
+from lesion_core.train import TrainSettings, batches
 
 T = TypeVar("T")
 
 THRESHOLD = 0.5
 SURE = 0.9
 """From this probability on a wrong voxel is confidently wrong (and from 1 - SURE down)."""
+WINDOWS_ON_GPU = 64
+"""Predicted at once there, at least: with fewer, launching kernels would take longer than they do.
+About 2 GB with the paper's network."""
 
 
 @torch.no_grad()
@@ -181,13 +186,17 @@ def _to_host(tensors: Sequence[Tensor]) -> Fetch:
     return fetch
 
 
+def windows_at_once(device: torch.device, settings: TrainSettings) -> int:
+    """How many windows are predicted together."""
+    return settings.batch_size if device.type == "cpu" else max(settings.batch_size, WINDOWS_ON_GPU)
+
+
 def _predict(
     network: nn.Module, volumes: Volumes, parts: list[Patches], settings: TrainSettings
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and targets ``[n, p, p, p]`` part by part, batched across the borders of parts."""
-    predicted = _logits(
-        network, volumes, Patches.join(parts), settings.batch_size, settings.precision
-    )
+    at_once = windows_at_once(volumes.device, settings)
+    predicted = _logits(network, volumes, Patches.join(parts), at_once, settings.precision)
     logits, targets = [], []
     have = 0
     for part in parts:

@@ -110,17 +110,16 @@ class Patches:
         return Patches(self.image[index], self.start[index], self.flip[index])
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.image, self.start, self.flip
+
+    @property
     def mirrored(self) -> Patches:
         return Patches(self.image, self.start, ~self.flip)
 
     @staticmethod
     def join(parts: Sequence[Patches]) -> Patches:
-        return Patches(
-            *(
-                torch.cat([getattr(part, name) for part in parts])
-                for name in ("image", "start", "flip")
-            )
-        )
+        return Patches(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
 
 
 class Volumes:

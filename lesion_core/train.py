@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lesion_core.patches import Patches, Volumes
-
-PRECISIONS = ("fp32", "tf32", "bf16")
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from lesion_core.patches import Patches
+from lesion_core.precision import PRECISIONS
+from lesion_core.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,31 +100,6 @@ def generator(seed: int, fold: int, epoch: int, purpose: str) -> torch.Generator
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
-@contextmanager
-def convolutions(precision: str) -> Iterator[None]:
-    """How a GPU convolves in this block, forward and backward.
-
-    By the algorithm that proves fastest for each shape, of which training and evaluation have two
-    each (unless PyTorch is told to be deterministic: two processes may prove different ones
-    fastest); and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
-    """
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.conv.fp32_precision
-    cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-    cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision = before
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which the network runs."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
 def batches(
     patches: Patches, batch_size: int, shuffle: torch.Generator | None = None
 ) -> Iterator[Patches]:
@@ -140,28 +111,8 @@ def batches(
         yield patches[begin : begin + batch_size]
 
 
-def check_precision(precision: str, device: str) -> None:
-    """Raises ValueError if this device does not compute so, rather than compute otherwise."""
-    on_gpu = device.startswith("cuda")
-    if precision == "tf32" and not on_gpu:
-        raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
-    if precision != "fp32" and on_gpu and torch.cuda.get_device_capability(device) < (8, 0):
-        raise ValueError(
-            f"precision {precision} on {torch.cuda.get_device_name(device)}: GPUs of compute "
-            "capability below 8.0 do not have it; use fp32"
-        )
-
-
 def train_epoch(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    loss: LossFunction,
-    volumes: Volumes,
-    patches: Patches,
-    settings: TrainSettings,
-    *,
-    epoch: int,
-    shuffle: torch.Generator,
+    step: Step, patches: Patches, *, epoch: int, shuffle: torch.Generator
 ) -> dict[str, float | int]:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
@@ -170,34 +121,24 @@ def train_epoch(
     Raises:
         Diverged: the loss of a batch, or its gradient's norm, is NaN or infinite.
     """
-    network.train()
-    values, norms = [], []
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    with convolutions(settings.precision):
-        for batch in batches(patches, settings.batch_size, shuffle):
-            inputs, target = volumes.gather(batch)
-            with autocast(volumes.device, settings.precision):
-                logits = network(inputs)
-            value = loss(logits.float(), target.float())
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            values.append(value.detach())
-            norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
-            if volumes.device.type == "cpu":  # free here; on a GPU it would wait for every batch
-                _check(values[-1:], norms[-1:], epoch, first=len(values))
-            optimiser.step()
-    _check(values, norms, epoch)
-    return {
-        "train_loss": float(torch.stack(values).double().mean()),
-        "grad_norm": float(torch.stack(norms).double().mean()),
-        "n_batches": len(values),
-    }
+    step.network.train()
+    found: list[Tensor] = []
+    with step.apart():
+        for batch in batches(patches, step.batch_size, shuffle):
+            found.append(step(batch))
+            if step.device.type == "cpu":  # free here; a GPU would be waited for in every batch
+                _check(found[-1:], epoch, first=len(found))
+        values = _check(found, epoch)
+    loss, norm = values.double().mean(dim=0).tolist()
+    return {"train_loss": loss, "grad_norm": norm, "n_batches": len(values)}
 
 
-def _check(values: list[Tensor], norms: list[Tensor], epoch: int, first: int = 1) -> None:
-    found = torch.stack([torch.stack(values), torch.stack(norms)]).float().cpu()
-    for batch in torch.nonzero(~torch.isfinite(found).all(dim=0))[:1, 0].tolist():
-        loss, norm = found[:, batch].tolist()
+def _check(found: list[Tensor], epoch: int, first: int = 1) -> Tensor:
+    """Loss and gradient norm of each batch ``[n, 2]``, on the CPU."""
+    values = torch.stack(found).cpu()
+    for batch in torch.nonzero(~torch.isfinite(values).all(dim=1))[:1, 0].tolist():
+        loss, norm = values[batch].tolist()
         if math.isfinite(loss):
             raise Diverged(epoch, first + batch, norm, "gradient norm")
         raise Diverged(epoch, first + batch, loss)
+    return values

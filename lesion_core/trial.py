@@ -25,7 +25,9 @@ from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.memory import keep_freed_memory
 from lesion_core.patches import Volumes
-from lesion_core.train import TrainSettings, check_precision, generator, train_epoch
+from lesion_core.precision import check_precision
+from lesion_core.step import Step, optimiser_of
+from lesion_core.train import TrainSettings, generator, train_epoch
 from lesion_core.unet import UNet3d, to_device
 
 
@@ -241,17 +243,19 @@ def run(
     network = UNet3d(len(cohort.channels), settings.filters)
     network.initialise(generator(trial.seed, trial.fold, 0, "weights"))
     to_device(network, device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    optimiser = optimiser_of(network, settings.learning_rate)
     trained_until = None if checkpoint is None else restore(checkpoint, network, optimiser)
+    step = Step(
+        network, optimiser, trial.loss, volumes,
+        batch_size=settings.batch_size, precision=settings.precision,
+    )  # fmt: skip
     first = 0 if trained_until is None else min(trained_until + 1, settings.epochs)
     for epoch in range(first, settings.epochs + 1):
         clock = time.monotonic()
         losses: dict[str, Any] = {"train_loss": None, "grad_norm": None, "n_batches": 0}
         if epoch > 0 and epoch != trained_until:
-            losses = train_epoch(
-                network, optimiser, trial.loss, volumes, patches, settings,
-                epoch=epoch, shuffle=generator(trial.seed, trial.fold, epoch, "order"),
-            )  # fmt: skip
+            shuffle = generator(trial.seed, trial.fold, epoch, "order")
+            losses = train_epoch(step, patches, epoch=epoch, shuffle=shuffle)
         trained = time.monotonic()
         last = epoch == settings.epochs
         scores = evaluate(
@@ -294,12 +298,12 @@ def run(
 def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Puts both where they were, on the device that they are on; returns the epoch of then.
 
-    Read on the CPU: Adam's count of steps stays where it is read, and on a GPU would be waited for
-    twice per parameter and step.
+    Whatever device they were on before: only what was learned is taken from the checkpoint.
     """
     state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
     network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
+    settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
+    optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
     return state["epoch"]
 
 

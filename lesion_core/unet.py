@@ -153,10 +153,10 @@ def convolved(volumes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def halved(volumes: Tensor) -> Tensor:
     """Max pooling by 2, in the precision that the volumes have: a maximum rounds nothing.
 
-    Autocast on a CPU would have it in fp32, at twice the memory and with two conversions.  On a
-    GPU it leaves pooling alone, but has group norm in fp32, so there this sees fp32 volumes.
+    Autocast would have it in fp32 on a CPU, at twice the memory and with two conversions; on a GPU
+    it has no opinion.
     """
-    with torch.autocast(volumes.device.type, enabled=False):
+    with torch.autocast("cpu", enabled=False):
         return F.max_pool3d(volumes, kernel_size=2)
 
 
@@ -182,10 +182,11 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, volumes: Tensor) -> Tensor:
+        """In the precision of ``volumes``, as convolutions want it; a GPU's autocast gives fp32."""
         channels_last = volumes.is_contiguous(memory_format=torch.channels_last_3d)
         if volumes.device.type == "cpu" and volumes.dtype == torch.float32 and channels_last:
             return _GroupNorm.apply(volumes, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(volumes)
+        return super().forward(volumes).to(volumes.dtype)
 
 
 class _GroupNorm(torch.autograd.Function):

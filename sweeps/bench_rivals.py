@@ -37,7 +37,7 @@ def matrices(precision: str, device: str) -> Callable[[], float]:
     import torch
     import torch.nn.functional as F
 
-    from lesion_core.train import convolutions
+    from lesion_core.precision import convolutions
 
     _prepare(device, keep_memory=True)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -73,7 +73,7 @@ def network(kind: str, precision: str, backward: bool, device: str) -> Callable[
     from torch.utils.flop_counter import FlopCounterMode
 
     from lesion_core.losses import LOSSES
-    from lesion_core.train import autocast, convolutions
+    from lesion_core.precision import autocast, convolutions
 
     _prepare(device, keep_memory=kind in ("ours", "plain, memory kept"))
     inputs = torch.randn(BATCH, device=device)

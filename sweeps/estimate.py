@@ -69,10 +69,12 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     import numpy as np
     import torch
 
-    from lesion_core.evaluate import image_counts
+    from lesion_core.evaluate import image_counts, windows_at_once
     from lesion_core.memory import keep_freed_memory
-    from lesion_core.patches import Volumes
-    from lesion_core.train import autocast, convolutions, generator, train_epoch
+    from lesion_core.patches import Patches, Volumes
+    from lesion_core.precision import autocast, convolutions
+    from lesion_core.step import WARM_UP, Step
+    from lesion_core.train import generator, train_epoch
     from lesion_core.unet import UNet3d, to_device
 
     torch.set_num_threads(threads)
@@ -88,17 +90,23 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     network = to_device(UNet3d(len(cohort.channels), settings.filters), device)
     optimiser: Any = _NoStep(network)
     portion = _portion(trial, device)
-    batch = patches[torch.arange(portion, device=device) % len(patches)]
+    at_once = portion if device == "cpu" else windows_at_once(volumes.device, settings)
 
-    def step() -> None:
-        shuffle = generator(0, 0, 0, "calibration")
-        train_epoch(
-            network, optimiser, trial.loss, volumes, batch, settings, epoch=1, shuffle=shuffle
-        )
+    def some(number: int) -> Patches:
+        return patches[torch.arange(number, device=device) % len(patches)]
+
+    batch, windows = some(portion), some(at_once)
+    step = Step(
+        network, optimiser, trial.loss, volumes,
+        batch_size=settings.batch_size, precision=settings.precision,
+    )  # fmt: skip
+
+    def train() -> None:
+        train_epoch(step, batch, epoch=1, shuffle=generator(0, 0, 0, "calibration"))
 
     @torch.no_grad()
     def predict() -> None:
-        inputs, _ = volumes.gather(batch)
+        inputs, _ = volumes.gather(windows)
         with convolutions(settings.precision), autocast(volumes.device, settings.precision):
             float(network(inputs).float().sum())  # waits for the device
 
@@ -107,8 +115,9 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     trained = len(patches) * (trial.num_folds - 1) / trial.num_folds
     evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
-    training = trained / portion * _seconds(step)
-    evaluation = evaluated / portion * _seconds(predict)
+    first = 1 if device == "cpu" else WARM_UP + 1  # as are most of a training's: replayed
+    training = trained / portion * _seconds(train, first)
+    evaluation = evaluated / at_once * _seconds(predict)
     evaluation += len(images) * _seconds(count)
     return settings.epochs * training + (settings.epochs + 1) * evaluation
 
@@ -132,9 +141,10 @@ def _portion(trial: Trial, device: str) -> int:
     return trial.settings.batch_size if device != "cpu" else min(4, trial.settings.batch_size)
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    """Of the second time: the first one allocates."""
-    work()
+def _seconds(work: Callable[[], None], first: int = 1) -> float:
+    """Of one time after the ``first`` ones, which allocate."""
+    for _ in range(first):
+        work()
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun

@@ -174,7 +174,7 @@ class Sweep:
     ) -> None:
         from lesion_core.images import describe
         from lesion_core.losses import loss_to_dict
-        from lesion_core.train import check_precision
+        from lesion_core.precision import check_precision
         from sweeps.launch import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in source.losses()]

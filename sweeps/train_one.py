@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import describe
     from lesion_core.losses import loss_named
-    from lesion_core.train import check_precision
+    from lesion_core.precision import check_precision
     from lesion_core.trial import Trial
 
     check_precision(settings.precision, device)

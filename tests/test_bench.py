@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from lesion_core.train import convolutions
+from lesion_core.precision import convolutions
 from sweeps import bench
 from sweeps.bench_core import _difference, packing_rows
 from sweeps.bench_rivals import plain_trial, trial

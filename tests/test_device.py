@@ -4,47 +4,36 @@ import io
 from collections import Counter
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lesion_core.evaluate import _to_host, evaluate
+from lesion_core.evaluate import _to_host, evaluate, windows_at_once
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
-from lesion_core.train import (
-    Diverged,
-    TrainSettings,
-    check_precision,
-    convolutions,
-    generator,
-    train_epoch,
-)
+from lesion_core.precision import check_precision, convolutions
+from lesion_core.step import Step
+from lesion_core.train import Diverged, TrainSettings, generator, train_epoch
 from lesion_core.trial import Trial, restore, run
 from lesion_core.unet import UNet3d, layout, to_device
+from tests.fake_graph import install, waits
 from tests.toy import toy_cohort
 
 SETTINGS = TrainSettings(epochs=1, patch_size=16, batch_size=4, filters=(8, 16))
 
-WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
-"""Operations whose outcome the host must know before it goes on."""
-
 
 class Waits(TorchDispatchMode):
-    """Counts them.  Copies to the host by ``.cpu()`` or ``.numpy()`` are none on a CPU: unseen."""
+    """Counts the operations that would wait for a GPU."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counter()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name.startswith(WAIT) or (name == "index" and _by_mask(args[1])):
-            self.counts[name] += 1
+        if waits(function, args):
+            self.counts[function.overloadpacket.__name__] += 1
         return function(*args, **(kwargs or {}))
-
-
-def _by_mask(indices) -> bool:
-    return any(index is not None and index.dtype == torch.bool for index in indices)
 
 
 def test_waits_are_seen():
@@ -56,6 +45,11 @@ def test_waits_are_seen():
     assert sum(seen.counts.values()) == 3
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    install(monkeypatch)
+
+
 def as_on_a_gpu(images) -> Volumes:
     """Takes the GPU's way, on tensors of the CPU."""
     volumes = Volumes.of(images, patch_size=16, stride=8)
@@ -65,12 +59,12 @@ def as_on_a_gpu(images) -> Volumes:
 
 def epoch(volumes, patches, loss, batch_size=4):
     network = UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4))
-    return train_epoch(
-        network, torch.optim.Adam(network.parameters()), loss, volumes, patches,
-        replace(SETTINGS, batch_size=batch_size), epoch=1, shuffle=generator(0, 0, 1, "order"),
-    )  # fmt: skip
+    optimiser = torch.optim.Adam(network.parameters(), capturable=True)
+    step = Step(network, optimiser, loss, volumes, batch_size=batch_size, precision="fp32")
+    return train_epoch(step, patches, epoch=1, shuffle=generator(0, 0, 1, "order"))
 
 
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_training_waits_once_per_epoch_however_many_batches(name):
     volumes = as_on_a_gpu(toy_cohort(1).images)
@@ -79,20 +73,8 @@ def test_training_waits_once_per_epoch_however_many_batches(name):
     for batch_size in (8, 2):
         with Waits() as seen:
             epoch(volumes, patches, LOSSES[name], batch_size)
-        counts.append(seen.counts - _of_the_optimiser(len(patches) // batch_size))
-    assert counts[0] == counts[1]
-
-
-def _of_the_optimiser(num_batches: int) -> Counter:
-    """On a CPU Adam counts its steps in tensors that lie there: no wait on a GPU."""
-    network = UNet3d(2, (8, 16))
-    optimiser = torch.optim.Adam(network.parameters())
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    with Waits() as seen:
-        for _ in range(num_batches):
-            optimiser.step()
-    return seen.counts
+        counts.append(seen.counts.total())
+    assert counts == [1, 1]
 
 
 def test_copies_to_the_host_are_waited_for_only_where_they_are_needed(monkeypatch):
@@ -140,6 +122,19 @@ def test_evaluation_does_not_wait_between_images():
     assert not seen.counts
 
 
+def test_more_windows_at_once_are_scored_alike():
+    images = toy_cohort(2).images
+    gpu, cpu = as_on_a_gpu(images), Volumes.of(images, patch_size=16, stride=8)
+    assert windows_at_once(gpu.device, SETTINGS) == 16 * windows_at_once(cpu.device, SETTINGS)
+    network = to_device(UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4)), "cpu")
+    found, expected = (
+        evaluate(network, LOSSES["new"], volumes, images, [1], SETTINGS).cases
+        for volumes in (gpu, cpu)
+    )
+    pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(expected), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("gpu")
 def test_at_the_end_of_an_epoch_the_batch_that_broke_is_named():
     volumes = as_on_a_gpu(toy_cohort(1).images)
     patches = volumes.training_patches([0], flip=False)
@@ -165,6 +160,7 @@ def test_a_network_turns_its_input_into_the_layout_of_its_weights():
     assert logits.equal(network(values.contiguous(memory_format=lies)))
 
 
+@pytest.mark.usefixtures("gpu")
 def test_both_ways_train_alike():
     images = toy_cohort(1).images
     gpu, cpu = as_on_a_gpu(images), Volumes.of(images, patch_size=16, stride=8)
@@ -185,18 +181,25 @@ def test_fp32_on_a_gpu_means_fp32_unless_tf32_is_asked_for(precision, rounding):
 
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter")  # which hold no values to copy into
-def test_a_resumed_trial_counts_its_steps_on_the_host():
+@pytest.mark.parametrize("then_on_gpu", [False, True])
+@pytest.mark.parametrize(("now_on_gpu", "counted_on"), [(False, "cpu"), (True, "meta")])
+def test_a_trial_resumes_on_another_device(then_on_gpu, now_on_gpu, counted_on, monkeypatch):
+    """Adam counts its steps on the host, but on a GPU there; meta stands for the other device."""
+    install(monkeypatch)
     network, there = UNet3d(2, (8, 16)), UNet3d(2, (8, 16)).to("meta")
-    optimiser, other = (torch.optim.Adam(net.parameters()) for net in (network, there))
+    optimiser = torch.optim.Adam(network.parameters(), capturable=then_on_gpu)
+    other = torch.optim.Adam(there.parameters(), lr=0.5, capturable=now_on_gpu)
     network(torch.zeros(1, 2, 2, 2, 2)).sum().backward()
     optimiser.step()
     state = {"epoch": 4, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     assert restore(buffer.getvalue(), there, other) == 4
+    (group,) = other.param_groups
+    assert (group["capturable"], group["lr"]) == (now_on_gpu, 0.5)
     for found in other.state.values():
         assert {name: value.device.type for name, value in found.items()} == {
-            "step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta",
+            "step": counted_on, "exp_avg": "meta", "exp_avg_sq": "meta",
         }  # fmt: skip
 
 

@@ -1,0 +1,52 @@
+"""In what precision a network computes: fp32, tf32 or bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ValueError if this device does not compute so, rather than compute otherwise."""
+    on_gpu = device.startswith("cuda")
+    if precision == "tf32" and not on_gpu:
+        raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
+    if precision != "fp32" and on_gpu and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"precision {precision} on {torch.cuda.get_device_name(device)}: GPUs of compute "
+            "capability below 8.0 do not have it; use fp32"
+        )
+
+
+@contextmanager
+def convolutions(precision: str) -> Iterator[None]:
+    """How a GPU convolves in this block, forward and backward.
+
+    By the algorithm that proves fastest for each shape, of which training and evaluation have two
+    each (unless PyTorch is told to be deterministic: two processes may prove different ones
+    fastest); and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision = before
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context in which the network runs.
+
+    It keeps no rounded weights: a pass needs each once, and a recorded step (`step.Step`) must
+    round them again whenever it is replayed.
+    """
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
+    return nullcontext()

@@ -1,0 +1,124 @@
+"""A recorded step of training does what an unrecorded one does; shown on a stand-in for a GPU."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lesion_core.losses import LOSSES
+from lesion_core.patches import Patches, Volumes
+from lesion_core.step import WARM_UP, Step
+from lesion_core.train import generator, train_epoch
+from lesion_core.unet import UNet3d
+from tests.fake_graph import Tape, install
+from tests.toy import toy_cohort
+
+IMAGES = toy_cohort(2).images
+
+
+def volumes(device: str) -> Volumes:
+    """On the CPU, and with ``cuda`` taken for a GPU's."""
+    found = Volumes.of(IMAGES, patch_size=16, stride=8)
+    found.device = torch.device(device)
+    return found
+
+
+def trained(
+    device: str, loss: Callable, *, batch_size: int = 4, epochs: int = 2, foreach: bool = False
+):
+    """What epochs say, and the weights after them."""
+    cut = volumes(device)
+    network = UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4))
+    optimiser = torch.optim.Adam(network.parameters(), capturable=True, foreach=foreach)
+    step = Step(network, optimiser, loss, cut, batch_size=batch_size, precision="fp32")
+    patches = cut.training_patches([0, 1], flip=True)
+    patches = patches[: len(patches) // batch_size * batch_size - 1]  # the last batch is smaller
+    found = [
+        train_epoch(step, patches, epoch=epoch, shuffle=generator(0, 0, epoch, "order"))
+        for epoch in range(1, epochs + 1)
+    ]
+    return found, torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    install(monkeypatch)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_replays_give_the_bits_of_steps_launched_one_by_one(name, foreach):
+    found, weights = trained("cuda", LOSSES[name], foreach=foreach)
+    expected, expected_weights = trained("cpu", LOSSES[name], foreach=foreach)
+    num_full = sum(epoch["n_batches"] - 1 for epoch in expected)
+    assert Tape.num_replays == num_full - WARM_UP > 2
+    assert found == expected
+    assert weights.equal(expected_weights)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_stand_in_freezes_what_python_knew_as_a_gpu_would():
+    def ageing() -> Callable:
+        calls = itertools.count()
+        return lambda logits, target: LOSSES["xent"](logits, target) / (1 + next(calls))
+
+    found, _ = trained("cuda", ageing(), epochs=1)
+    expected, _ = trained("cpu", ageing(), epochs=1)
+    assert found[0]["train_loss"] > expected[0]["train_loss"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_loss_that_waits_is_warned_of_and_trains_all_the_same():
+    def waiting(logits, target):
+        scale = 1.0 if target.sum().item() > 0 else 0.0
+        return scale * LOSSES["xent"](logits, target)
+
+    with pytest.warns(UserWarning, match="waiting.* waits for the GPU in every batch") as seen:
+        found = trained("cuda", waiting)
+    assert len(seen) == 1
+    assert Tape.num_replays == 0
+    expected = trained("cpu", waiting)
+    assert found[0] == expected[0]
+    assert found[1].equal(expected[1])
+
+
+@pytest.mark.usefixtures("gpu")
+def test_another_error_of_a_loss_is_its_own():
+    calls = []
+
+    def breaks(logits, target):
+        calls.append(1)
+        if len(calls) == WARM_UP:
+            raise RuntimeError("no such thing")
+        return LOSSES["xent"](logits, target)
+
+    with pytest.raises(RuntimeError, match="no such thing"):
+        trained("cuda", breaks)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_training_of_few_batches_is_not_recorded():
+    found, _ = trained("cuda", LOSSES["xent"], batch_size=64, epochs=1)
+    assert found[0]["n_batches"] < WARM_UP
+    assert Tape.num_replays == 0
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_step_reads_nothing_that_lies_on_its_device(name, monkeypatch):
+    """On a device without values: reading one, or a tensor left on the CPU, is an error there."""
+    install(monkeypatch)
+    cut = volumes("meta")
+    patches = cut.training_patches([0], flip=True)[:4]
+    patches = Patches(*(tensor.to("meta") for tensor in patches.tensors))
+    for attribute, value in vars(cut).items():
+        if isinstance(value, torch.Tensor):
+            setattr(cut, attribute, value.to("meta"))
+    network = UNet3d(2, (8, 16)).to("meta")
+    optimiser = torch.optim.Adam(network.parameters(), capturable=True)
+    step = Step(network, optimiser, LOSSES[name], cut, batch_size=4, precision="fp32")
+    found = step(patches)
+    assert (found.device.type, found.shape) == ("meta", (2,))
+    for state in optimiser.state.values():
+        assert {value.device.type for value in state.values()} == {"meta"}
