@@ -13,11 +13,23 @@ at batch 16, 1.22 x and 1.13 x at batch 2.  Huge pages: no change.  None was mea
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from sweeps.bench_rivals import epoch, matrices, network, plain_trial, trial, whole_image
+from sweeps.bench_rivals import (
+    copy,
+    epoch,
+    matrices,
+    network,
+    plain_trial,
+    training,
+    trial,
+    whole_image,
+)
+from sweeps.busy import watched
+from sweeps.roofline import least_seconds
 from sweeps.timing import Rival, Row, Stage, paired
 
 PLAIN = "plain PyTorch fp32"
@@ -38,16 +50,27 @@ def core(device: str) -> Iterator[Row]:
             value=matrix[precision] / 1e9,
             unit="GFLOP/s",
         )
+    bytes_per_s = None
+    if device == "cuda":  # on a CPU much stays in caches, and this rate bounds nothing
+        with Stage({"copy": Rival(copy, (device,))}) as ready:
+            seconds = paired(["copy"], ready.run)["copy"]
+            bytes_per_s = ready.results["copy"] / seconds
+        yield Row(what="copy of memory", value=bytes_per_s / 1e9, unit="GB/s")
     for backward in (False, True):
-        yield from _network_rows(device, precisions, matrix, backward)
+        yield from _network_rows(device, precisions, matrix, bytes_per_s, backward)
     yield from _image_rows(device, precisions)
     yield from _epoch_rows(device, precisions)
     if device == "cuda":
+        yield from training_rows(device, precisions)
         yield from packing_rows(device)
 
 
 def _network_rows(
-    device: str, precisions: Sequence[str], matrix: dict[str, float], backward: bool
+    device: str,
+    precisions: Sequence[str],
+    matrix: dict[str, float],
+    bytes_per_s: float | None,
+    backward: bool,
 ) -> Iterator[Row]:
     what = "forward + backward" if backward else "forward"
     targets = {"fp32": 2.0, "bf16": 3.0} if backward and device == "cpu" else {}
@@ -63,13 +86,19 @@ def _network_rows(
         results = ready.results
     for precision in precisions:
         rate = results[precision]["operations"] / seconds[precision]
+        note = f"{rate / 1e9:.0f} GFLOP/s, {rate / matrix[precision]:.0%} of the matrix rate"
+        if bytes_per_s is not None:
+            kernels = results[precision]["kernels"]
+            least = least_seconds(kernels, matrix[precision], bytes_per_s)
+            note += f"; {sum(moved for _, moved in kernels) / 1e9:.2g} GB moved by "
+            note += f"{len(kernels)} kernels, {least / seconds[precision]:.0%} of the roofline"
         yield Row(
             what=f"{what} of 16 x 2 x 32³, {precision}",
             value=seconds[precision],
             peer=PLAIN,
             peer_value=seconds[PLAIN],
             least_ratio=targets.get(precision),
-            note=f"{rate / 1e9:.0f} GFLOP/s, {rate / matrix[precision]:.0%} of the matrix rate",
+            note=note,
         )
     for name in list(kinds)[1:]:
         yield Row(
@@ -123,6 +152,52 @@ def _epoch_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
             least_ratio=2.5 if (device, precision) == ("cpu", "fp32") else None,
             note=f"loss and mean Dice differ by {difference:.0e} at most",
         )
+
+
+def training_rows(
+    device: str, precisions: Sequence[str], num_batches: int = 100, width: str = "paper"
+) -> Iterator[Row]:
+    """Training alone: what recording its steps wins, and how busy it keeps a GPU."""
+    made = {f"recorded {precision}": ("recorded", precision) for precision in precisions}
+    made |= {f"launched {precision}": ("launched", precision) for precision in precisions}
+    made[PLAIN] = ("plain", "fp32")
+    rivals = {
+        name: Rival(training, (*which, device, num_batches, width)) for name, which in made.items()
+    }
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        for precision in precisions:
+            name = f"recorded {precision}"
+            what = f"training on {num_batches} batches, {precision}"
+            peers = {"launched kernel by kernel": f"launched {precision}"}
+            peers |= {f"{PLAIN}, batches cut before": PLAIN}
+            for peer, theirs in peers.items():
+                yield Row(what=what, value=seconds[name], peer=peer, peer_value=seconds[theirs])
+            if device == "cuda":
+                yield _busy_row(precision, lambda name=name: ready.run(name))
+
+
+def _busy_row(precision: str, run: Callable[[], object], seconds: float = 6) -> Row:
+    """While runs follow each other for so long; the first second does not count."""
+    run()
+    begun = time.monotonic()
+    with watched(_gpu()) as percent:
+        while time.monotonic() < begun + seconds:
+            run()
+    later = percent[5:]
+    return Row(
+        what=f"GPU busy in training, {precision}",
+        value=statistics.mean(later) if later else float("nan"),
+        unit="%",
+        least=90,
+        note="" if later else "nvidia-smi does not say",
+    )
+
+
+def _gpu() -> str:
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
 
 
 def packing_rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +68,30 @@ def matrices(precision: str, device: str) -> Callable[[], float]:
     return run
 
 
-def network(kind: str, precision: str, backward: bool, device: str) -> Callable[[], dict[str, int]]:
-    """One pass over a batch: number of parameters, and of operations."""
+def copy(device: str) -> Callable[[], int]:
+    """Of memory, far more than any cache holds: bytes read and written."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    _prepare(device, keep_memory=True)
+    source = torch.ones(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def run() -> int:
+        for _ in range(10):
+            target.copy_(source)
+        _wait(device)
+        return 10 * 2 * source.nbytes
+
+    return run
+
+
+def network(kind: str, precision: str, backward: bool, device: str) -> Callable[[], dict[str, Any]]:
+    """One pass over a batch: number of parameters, and of operations and bytes per kernel."""
+    import torch
 
     from lesion_core.losses import LOSSES
     from lesion_core.precision import autocast, convolutions
+    from sweeps.roofline import kernels
 
     _prepare(device, keep_memory=kind in ("ours", "plain, memory kept"))
     inputs = torch.randn(BATCH, device=device)
@@ -91,10 +109,10 @@ def network(kind: str, precision: str, backward: bool, device: str) -> Callable[
                 LOSSES["xent"](logits.float(), target).backward()
         _wait(device)
 
-    with FlopCounterMode(display=False) as counter:
-        once()
+    work = kernels(once)
     counts = {
-        "operations": counter.get_total_flops(),
+        "kernels": work,
+        "operations": sum(operations for operations, _ in work),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
 
@@ -132,6 +150,52 @@ def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, floa
     mine = _trial(cohort, 0, precision, epochs=2, filters=FILTERS["paper"])
     untrained = _report(mine, cohort, device, None)
     return lambda: plain.numbers_of(_report(mine, cohort, device, untrained.checkpoint))
+
+
+def training(
+    kind: str, precision: str, device: str, num_batches: int = 100, width: str = "paper"
+) -> Callable[[], dict[str, Any]]:
+    """An epoch of full batches, cut from images, without its evaluations: what it says.
+
+    ``kind`` is recorded (as trials train on a GPU), launched (kernel by kernel) or plain (that and
+    the plain network, of batches that are already cut).
+    """
+    import torch
+
+    from lesion_core import step
+    from lesion_core.patches import Volumes
+    from lesion_core.train import generator, train_epoch
+
+    _prepare(device, keep_memory=kind != "plain")
+    cohort = _cohort()
+    mine = _trial(cohort, 0, precision, epochs=1, filters=FILTERS[width])
+    settings = mine.settings
+    volumes = Volumes.of(cohort.images, patch_size=32, stride=16, device=device)
+    patches = volumes.training_patches(range(len(cohort.images)), flip=True)
+    number = settings.batch_size * num_batches
+    patches = patches[torch.arange(number, device=device) % len(patches)]
+    net = _network("plain" if kind == "plain" else "ours", device, filters=FILTERS[width])
+    if kind == "plain":
+        inputs, target = volumes.gather(patches[: settings.batch_size])
+        inputs, target = inputs.contiguous(), target.float()
+        optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+
+        def run() -> dict[str, Any]:
+            for _ in range(num_batches):
+                optimiser.zero_grad()
+                mine.loss(net(inputs), target).backward()
+                optimiser.step()
+            _wait(device)
+            return {}
+
+        return run
+    if kind == "launched":
+        step.WARM_UP = sys.maxsize
+    one = step.Step(
+        net, step.optimiser_of(net, settings.learning_rate), mine.loss, volumes,
+        batch_size=settings.batch_size, precision=precision,
+    )  # fmt: skip
+    return lambda: train_epoch(one, patches, epoch=1, shuffle=generator(0, 0, 1, "order"))
 
 
 def plain_trial(

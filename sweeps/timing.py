@@ -28,7 +28,9 @@ class Row:
     least_ratio: float | None = None
     """The target, if it is a ratio to the peer."""
     most: float | None = None
-    """The target, if it is a bound on the value."""
+    """The target, if it is a bound on the value;"""
+    least: float | None = None
+    """the same from below."""
     note: str = ""
 
     @property
@@ -40,6 +42,8 @@ class Row:
     def target(self) -> str:
         if self.least_ratio is not None:
             return f"≥ {self.least_ratio:g} x"
+        if self.least is not None:
+            return f"≥ {self.least:g} {self.unit}"
         return "" if self.most is None else f"≤ {self.most:g} {self.unit}"
 
     @property
@@ -47,6 +51,8 @@ class Row:
         """None where there is no target."""
         if self.least_ratio is not None and self.ratio is not None:
             return self.ratio >= self.least_ratio
+        if self.least is not None:
+            return self.value >= self.least
         return None if self.most is None else self.value <= self.most
 
 

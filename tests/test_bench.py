@@ -11,8 +11,9 @@ import torch
 
 from lesion_core.precision import convolutions
 from sweeps import bench
-from sweeps.bench_core import _difference, packing_rows
+from sweeps.bench_core import _busy_row, _difference, packing_rows, training_rows
 from sweeps.bench_rivals import plain_trial, trial
+from sweeps.roofline import kernels
 from sweeps.timing import Rival, Row, Stage, paired
 
 
@@ -67,6 +68,8 @@ def test_a_rival_that_fails_says_why():
         (Row(what="x", value=2, peer="y", peer_value=3.9, least_ratio=2), 1.95, False),
         (Row(what="x", value=15, most=15), None, True),
         (Row(what="x", value=16, most=15), None, False),
+        (Row(what="x", value=90, least=90), None, True),
+        (Row(what="x", value=float("nan"), least=90), None, False),
         (Row(what="x", value=1, peer="y", peer_value=3), 3, None),
     ],
 )
@@ -104,6 +107,14 @@ def test_trials_side_by_side_have_the_results_of_trials_alone():
     assert alone.ratio == 1
     assert "2 at a time" in together.what
     assert difference.value == 0 and difference.met
+
+
+@pytest.mark.slow
+def test_training_is_compared_with_steps_launched_one_by_one_and_with_the_plain_network():
+    """On a CPU ours is not recorded: the measurement runs on any."""
+    rows = list(training_rows("cpu", ("fp32",), num_batches=2, width="narrow"))
+    assert [row.peer.split()[0] for row in rows] == ["launched", "plain"]
+    assert all(row.ratio > 0 for row in rows)
 
 
 @pytest.mark.slow
@@ -146,3 +157,46 @@ def test_deterministic_algorithms_are_not_chosen_by_speed():
         torch.use_deterministic_algorithms(False)
     with convolutions("bf16"):
         assert torch.backends.cudnn.benchmark
+
+
+def test_operations_and_bytes_of_a_convolution_are_counted_once_and_views_not_at_all():
+    volumes, weight = torch.ones(2, 3, 4, 4, 4), torch.ones(5, 3, 3, 3, 3)
+    found = kernels(lambda: torch.conv3d(volumes.view(2, 3, 4, 4, 4), weight, padding=1))
+    num_outputs = 2 * 5 * 4**3
+    assert found == [
+        (2 * 3 * 3**3 * num_outputs, 4 * (volumes.numel() + weight.numel() + num_outputs))
+    ]
+
+
+def test_a_change_in_place_reads_and_writes_and_an_expanded_tensor_is_as_small_as_it_is():
+    values, one = torch.ones(1000), torch.ones(1).expand(1000)
+    assert kernels(lambda: values.add_(one)) == [(0, 4000 + 4 + 4000)]
+
+
+NVIDIA_SMI = """#!/bin/sh
+echo "$@" > {said}
+while true; do echo {percent}; sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("percent", "value"), [("97", 97), ("[N/A]", None)])
+def test_a_gpu_is_as_busy_as_its_driver_says(percent, value, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(NVIDIA_SMI.format(said=tmp_path / "said", percent=percent))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("sweeps.bench_core._gpu", lambda: "GPU-7")
+    row = _busy_row("bf16", lambda: time.sleep(0.1), seconds=1)
+    assert "--id=GPU-7" in (tmp_path / "said").read_text()
+    if value is None:
+        assert row.value != row.value
+        assert (row.met, row.note) == (False, "nvidia-smi does not say")
+    else:
+        assert (row.value, row.met, row.note) == (value, True, "")
+
+
+def test_without_the_drivers_tool_how_busy_a_gpu_is_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sweeps.bench_core._gpu", lambda: "0")
+    with pytest.raises(RuntimeError, match="nvidia-smi, which says how busy"):
+        _busy_row("bf16", lambda: None)
