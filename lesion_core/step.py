@@ -25,8 +25,8 @@ class Step:
     A step is some hundred kernels, which a large GPU runs faster than Python launches them.  So
     there the step of a full batch is recorded as a CUDA graph and replayed for the batches after
     it: the same kernels on the same memory, in one launch.  That asks of ``loss`` that it never
-    waits for the device (``.item()``, ``if`` on a tensor); one that does is warned of, and its
-    steps stay unrecorded.
+    waits for the device (``.item()``, ``if`` on a tensor).  Where a step cannot be recorded, a
+    warning says why, and steps are launched kernel by kernel.
 
     To be called inside `apart`, and with one optimiser and one set of volumes for its whole life.
     """
@@ -66,6 +66,8 @@ class Step:
             return self._without_waiting(patches)
         if self._graph is None:
             self._record(patches)
+        if self._graph is None:
+            return self._once(patches)
         for fixed, new in zip(self._fixed.tensors, patches.tensors, strict=True):
             fixed.copy_(new)
         self._graph.replay()
@@ -108,22 +110,28 @@ class Step:
         except RuntimeError as error:
             if "synchronizing CUDA operation" not in str(error):
                 raise
-            warnings.warn(
-                f"{self._loss} waits for the GPU in every batch ({error}): its steps are launched "
-                "kernel by kernel, which takes longer",
-                stacklevel=2,
-            )
+            self._stay_unrecorded(f"{self._loss} waits for the GPU ({error})")
         finally:
             _raise_on_waiting(before)
-        self._records = False  # nothing was updated yet: the loss comes before
-        return self._once(patches)
+        return self._once(patches)  # nothing was updated yet: the loss comes before
 
     def _record(self, patches: Patches) -> None:
         """Runs nothing.  What the step allocates, gradients too, is the graph's own."""
         self._fixed = Patches(*(tensor.clone() for tensor in patches.tensors))
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            self._found = self._once(self._fixed)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._found = self._once(self._fixed)
+        except RuntimeError as error:  # too little memory, too
+            self._stay_unrecorded(str(error))
+        else:
+            self._graph = graph
+
+    def _stay_unrecorded(self, why: str) -> None:
+        self._records = False
+        warnings.warn(
+            f"steps cannot be recorded, and take longer, kernel by kernel: {why}", stacklevel=2
+        )
 
 
 def _raise_on_waiting(mode: str | int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from lesion_core.trial import Trial
 
 NUM_SHORT, NUM_TINY = 250, 10_000
-CHECKPOINT = bytes(35_000_000)
-"""As large as that of the paper's network with Adam."""
+CHECKPOINTS = bytes(35_000_000), bytes(2_200_000)
+"""As large as those of the paper's network with Adam, and of one of a quarter of its width."""
 
 UNTRACKED = Tracking(mode="disabled", group="bench")
 
@@ -57,25 +58,27 @@ def nothing(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **res
 
 
 def a_minute(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> dict:
-    """Fixed work where a trial trains, about a minute in all; checkpoints of the real size."""
+    """Fixed work where a trial trains, about a minute in all; the seed chooses the checkpoints."""
+    checkpoint = CHECKPOINTS[trial.seed % 2]
     for epoch in range(trial.settings.epochs + 1):
-        work()
-        on_epoch(_report(trial, epoch, CHECKPOINT))
+        on_epoch(_report(trial, epoch, checkpoint, seconds_train=work()))
     return _summary(trial)
 
 
-def work() -> None:
-    """Products of matrices on one thread, about two seconds."""
+def work() -> float:
+    """Products of matrices on one thread, about two seconds; returns the processor's seconds."""
     import torch
 
     torch.set_num_threads(1)
+    begun = time.thread_time()
     factor = torch.eye(1000) * 0.5
     product = torch.ones(1000, 1000)
     for _ in range(100):
         product = product @ factor
+    return time.thread_time() - begun
 
 
-def _report(trial: Trial, epoch: int, checkpoint: bytes) -> Any:
+def _report(trial: Trial, epoch: int, checkpoint: bytes, seconds_train: float = 0.0) -> Any:
     from lesion_core import results
     from lesion_core.trial import EpochReport, Final
 
@@ -94,7 +97,7 @@ def _report(trial: Trial, epoch: int, checkpoint: bytes) -> Any:
     return EpochReport(
         epoch=epoch,
         cases=[row(results.CASES, **counts)],
-        epochs=row(results.EPOCHS, seconds_train=0.0, seconds_evaluate=0.0),
+        epochs=row(results.EPOCHS, seconds_train=seconds_train, seconds_evaluate=0.0),
         checkpoint=checkpoint,
         final=final,
     )
@@ -150,28 +153,49 @@ def _short(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
 
 
 def _long(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
-    """The same work by as many plain processes, which report to nobody, is what it costs alone."""
-    rounds, epochs = 2, 25
+    """How much of the processors' time training gets, against as many plain processes, which report
+    to nobody.  Shares, since the speed of a processor changes from minute to minute."""
+    epochs = 25
     code = (
         "import time; from sweeps.bench_sweep import work; work(); begun = time.monotonic()\n"
-        f"for _ in range({rounds * (epochs + 1)}): work()\n"
-        "print(time.monotonic() - begun)"
+        f"spent = sum(work() for _ in range({epochs + 1}))\n"
+        "print(spent / (time.monotonic() - begun))"
     )
     alone = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(cluster.slots)
     ]
-    plain = max(float(process.communicate()[0]) for process in alone)
-    listed = launch.Listed(_trials(rounds * cluster.slots, epochs=epochs))
-    seconds = _run(cluster, listed, results, "a_minute")
-    yield Row(
-        what="overhead of trials of about a minute",
-        value=100 * (seconds / plain - 1),
-        unit="%",
-        most=3,
-        note=f"{rounds} of {plain / rounds:.0f} s on each of {cluster.slots} cores, against plain "
-        "processes; checkpoints of 35 MB; start of the workers included",
-    )
+    plain = statistics.mean(float(process.communicate()[0]) for process in alone)
+    described = _trials(4 * cluster.slots, epochs)
+    for which, checkpoint in enumerate(CHECKPOINTS):
+        place = results / str(which)
+        trials = [trial for trial in described if trial["seed"] % 2 == which]
+        _run(cluster, launch.Listed(trials), place, "a_minute")
+        spent, seconds = _second_round(place, cluster.slots)
+        yield Row(
+            what=f"overhead of trials of a minute, checkpoints of {len(checkpoint) / 1e6:.2g} MB",
+            value=100 * (1 - spent / seconds / plain),
+            unit="%",
+            most=3,
+            note=f"training has {spent / seconds:.1%} of {cluster.slots} cores, plain processes "
+            f"{plain:.1%}; {epochs + 1} epochs, {seconds:.0f} s each, one before it on every core",
+        )
+
+
+def _second_round(results: Path, slots: int) -> tuple[float, float]:
+    """Of every core's second trial: seconds in which it trained, and from the first trial's end to
+    its own.  Not of the first, whose process has yet to import PyTorch."""
+    import pyarrow.parquet as pq
+
+    done = list(results.glob("trials/*/done.json"))
+    done.sort(key=lambda file: file.stat().st_mtime)
+    first, second = done[:slots], done[slots:]
+    spent = [
+        sum(pq.read_table(file.with_name("epochs.parquet"))["seconds_train"].to_pylist())
+        for file in second
+    ]
+    ends = [sum(file.stat().st_mtime for file in files) for files in (first, second)]
+    return sum(spent) / slots, (ends[1] - ends[0]) / slots
 
 
 class _Watched(launch.Listed):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import io
 import json
 import os
@@ -109,6 +110,8 @@ class Cluster:
     """For people."""
     probes: Mapping[str, Any]
     """Answers of the nodes that are on their way, by node id."""
+    modules: Sequence[str] = ()
+    """Names of the user's own, which workers must be able to import."""
 
     @property
     def cpus_per_trial(self) -> int:
@@ -177,6 +180,7 @@ class Cluster:
             note=supply.note,
         )
         broken: list[str] = []
+        newcomers = probe.Newcomers(self.nodes, self.modules)
         head = ray.get_runtime_context().gcs_address
 
         def stop(reason: str) -> None:
@@ -193,8 +197,12 @@ class Cluster:
             nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
             slots = sum(node.slots for node in nodes)
             supply.room(slots)
+            unfit = newcomers.look(nodes)
             return {
                 **snapshot,
+                "warning": f"machines have joined that are not as expected\n{probe.table(unfit)}"
+                if unfit
+                else "",
                 "nodes": len(nodes),
                 "gpus": sum(node.gpus for node in nodes),
                 "slots": slots,
@@ -213,9 +221,8 @@ class Cluster:
             display.look()
             ray.kill(ledger)
         except KeyboardInterrupt:
-            if broken:
-                raise LedgerError(broken[0]) from None
-            raise
+            if not broken:
+                raise
         except Exception as error:
             # Where Ray does not abort the process, it takes a restarted head for a wrong token.
             if "RPC error" not in "".join(traceback.format_exception(error)):
@@ -228,6 +235,7 @@ class Cluster:
             live.remove()
             shutil.rmtree(scratch, ignore_errors=True)
         if broken:
+            gc.collect()  # with what Tune leaves behind go its workers, whose cores others need
             raise LedgerError(broken[0])
 
     def _fit(self, supply: Supply, shared: dict[str, Any], scratch: str) -> None:
@@ -404,6 +412,7 @@ def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
             tracking=shared["tracking"],
             run=shared["run"],
         )
+        ledger.settle()
     if shared["device"] == "cuda":  # the next trial here finds the memory free
         import torch
 
@@ -567,6 +576,7 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
         nodes=nodes,
         where="this machine" if here else f"Ray cluster at {machines.address}",
         probes={} if here and not gpus else probe.start(nodes, modules),
+        modules=modules,
     )
 
 

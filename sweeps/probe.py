@@ -1,4 +1,5 @@
-"""Is every machine of the cluster fit for this sweep?  Asked before any trial starts.
+"""Is every machine of the cluster fit for this sweep?  Asked before any trial starts there, or of
+machines that join later as soon as they are seen.
 
 One small task per machine says which libraries it has, whether ours can be imported there, and
 whether a GPU that Ray counts can be used.  What would spoil a trial, or make its outcome depend on
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -139,6 +141,32 @@ def findings(
         if machine.node_id in alive():
             found.append(Finding(_level(machine), machine.address, "answer", trouble, "one"))
     return found
+
+
+class Newcomers:
+    """Probes machines that join while the sweep runs, and says once what is wrong with each."""
+
+    def __init__(self, known: Sequence[Node], modules: Sequence[str]) -> None:
+        self._known = {machine.node_id for machine in known}
+        self._modules = modules
+        self._asked: dict[str, tuple[Node, Any]] = {}
+
+    def look(self, machines: Sequence[Node]) -> list[Finding]:
+        """Given those that are alive now; waits for nothing."""
+        import ray
+        from ray.exceptions import RayError
+
+        new = [machine for machine in machines if machine.node_id not in self._known]
+        self._known |= {machine.node_id for machine in new}
+        started = start(new, self._modules)
+        self._asked |= {machine.node_id: (machine, started[machine.node_id]) for machine in new}
+        found = []
+        for node_id, (machine, answer) in list(self._asked.items()):
+            if ray.wait([answer], timeout=0)[0]:
+                del self._asked[node_id]
+                with suppress(RayError):  # it has left again
+                    found += judged(machine, ray.get(answer), versions())
+        return found
 
 
 def judged(machine: Node, answer: Mapping[str, Any], expected: Mapping[str, str]) -> list[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
 SECONDS_OF_SILENCE = 45.0
 """Without an answer from the cluster, after which it is given up.  Ray itself stops this process
@@ -153,7 +153,7 @@ def live_lines(results: Path, token: str) -> list[str]:
 
 
 class Display(threading.Thread):
-    """Looks once a second and shows what changed; ``with Display(...):`` starts and stops it."""
+    """Looks every two seconds and shows what changed; ``with Display(...):`` starts and stops it."""
 
     def __init__(
         self,
@@ -219,6 +219,8 @@ class Display(threading.Thread):
         if snapshot is None:
             return
         self._progress.update(snapshot)
+        if snapshot.get("warning"):
+            self._print(f"warning: {snapshot['warning']}")
         self.show()
         self._live_file.write(self._progress)
         if snapshot["broken"]:
@@ -246,7 +248,11 @@ class Display(threading.Thread):
             self._last_line = time.monotonic()
 
     def _print(self, line: str) -> None:
-        print(line, file=self._terminal, flush=True)
+        with suppress(OSError):  # a terminal that is gone does not end a sweep
+            if self._live is not None:
+                self._live.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, file=self._terminal, flush=True)
 
     def _table(self) -> Any:
         from rich.console import Group

@@ -132,35 +132,45 @@ def _means(
     rows: Any, keys: list[str], patches: bool, last_epoch: int
 ) -> dict[tuple[Any, ...], dict[str, float]]:
     """Numbers of every group of one scope's data frame; ``keys`` begins with epoch and split."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {
-        tuple(key): {} for key in rows[keys].drop_duplicates().itertuples(index=False)
-    }
+    import numpy as np
 
-    def add(metric: str, sums: Any, numbers: Any, of: str) -> None:
+    grouped = rows.groupby(keys, sort=False)
+    group_of = grouped.ngroup().to_numpy()  # groups are numbered in the order of their first rows
+    groups = [tuple(key) for key in rows[keys].drop_duplicates().itertuples(index=False)]
+    found: dict[tuple[Any, ...], dict[str, float]] = {key: {} for key in groups}
+
+    def total(column: str) -> Any:
+        """Of each group.  One group after the other would take ten times as long."""
+        values = rows[column].to_numpy(float, na_value=np.nan)
+        return np.bincount(group_of, values, len(groups))
+
+    def mean(metric: str, sums: Any, numbers: Any, of: str) -> None:
         """The mean over what is defined; a sum that is no number gives none."""
-        table = rows[keys].assign(sum=sums, n=numbers).groupby(keys, sort=False)
-        total, number = table["sum"].sum(skipna=False), table["n"].sum()
-        for key, group in found.items():
+        for key, value, number in zip(groups, sums.tolist(), numbers.tolist(), strict=True):
             if metric in SURFACE_METRICS and (key[0] != last_epoch or key[1] == "train"):
                 continue  # never measured there
-            group[f"{metric}_{of}"] = int(number[key])
-            if number[key] and total[key] == total[key]:
-                group[metric] = float(total[key] / number[key])
+            found[key][f"{metric}_{of}"] = int(number)
+            if number and value == value:
+                found[key][metric] = value / number
 
     if patches:
         for metric in VOXEL_METRICS:
             if f"patch_{metric}_sum" in rows:
-                number = rows[f"patch_{metric}_n"].fillna(0).astype(int)
-                add(metric, rows[f"patch_{metric}_sum"].astype(float), number, "patches")
+                number = np.nan_to_num(rows[f"patch_{metric}_n"].to_numpy(float, na_value=np.nan))
+                numbers = np.bincount(group_of, number, len(groups))
+                mean(metric, total(f"patch_{metric}_sum"), numbers, "patches")
     else:
         for column, name in LESION_COUNTS.items():
             if column in rows:
-                for key, total in rows.groupby(keys, sort=False)[column].sum().items():
-                    found[tuple(key)][name] = int(total)
+                for key, number in zip(groups, total(column).tolist(), strict=True):
+                    if number == number:
+                        found[key][name] = int(number)
     of_cases = ("loss",) if patches else (*VOXEL_METRICS, *LESION_METRICS, *SURFACE_METRICS)
     for metric in of_cases:
         column = "loss_value" if metric == "loss" else metric
         if column in rows:
-            values = rows[column].astype(float)
-            add(metric, values.fillna(0.0), values.notna().astype(int), "cases")
+            values = rows[column].to_numpy(float, na_value=np.nan)
+            defined = ~np.isnan(values)
+            sums = np.bincount(group_of[defined], values[defined], len(groups))
+            mean(metric, sums, np.bincount(group_of[defined], minlength=len(groups)), "cases")
     return found

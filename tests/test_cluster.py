@@ -118,20 +118,70 @@ def test_a_preempted_machine_does_not_count_as_a_lost_one(place):
     assert len(attempts) == 2 and max(attempts) == 2
 
 
-def test_another_version_on_one_machine_is_a_table_and_nothing_runs(place):
-    """As far as its own installed packages tell."""
+def add_other_machine(machines, place):
+    """With other versions, as far as its own installed packages tell."""
     for library, version in (("torch", "1.0"), ("pandas", "0.5")):
         info = place / "other" / f"{library}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {library}\nVersion: {version}\n"
         )
+    machines.environment["PYTHONPATH"] = str(place / "other")
+    machines.add()
+    del machines.environment["PYTHONPATH"]
+
+
+def test_a_machine_that_joins_later_and_differs_is_warned_of_once(place):
     with Machines() as machines:
         machines.head()
         machines.add()
-        machines.environment["PYTHONPATH"] = str(place / "other")
+        driver = machines.drive(grid(machines.address), place)
+        until(lambda: checkpoints(place), driver)
+        add_other_machine(machines, place)
+        out, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, out + err
+    assert out.count("warning: machines have joined that are not as expected") == 1
+    (line,) = [line for line in out.splitlines() if "torch" in line]
+    assert line.split()[0] == "error" and line.split()[3:5] == ["torch", "1.0"]
+
+
+def test_a_wrong_token_is_one_line(place):
+    with Machines() as machines:
+        machines.head(1)
+        driver = machines.drive(grid(machines.address), place, RAY_AUTH_TOKEN="0" * 64)
+        out, err = driver.communicate(timeout=300)
+    assert driver.returncode == 2, out + err
+    assert err.startswith(f"error: --address {machines.address}: this Ray cluster lets nobody in")
+    assert err.strip().count("\n") == 0
+    assert not (place / "results").exists()
+
+
+def test_what_matters_of_the_drivers_environment_reaches_workers_and_no_secret(place):
+    with (place / "my_losses.py").open("a") as file:
+        file.write("import os\nprint({name: os.environ.get(name) for name in (")
+        file.write("'TORCH_HELLO', 'MALLOC_ARENA_MAX', 'HTTPS_PROXY', 'WANDB_API_KEY')})\n")
+    secrets = {"HTTPS_PROXY": "http://me:pa55word@proxy:1", "WANDB_API_KEY": "k" * 40}
+    with Machines() as machines:
+        machines.head(1)
+        driver = machines.drive(
+            grid(machines.address, "--epochs", "1"), place,
+            TORCH_HELLO="there", MALLOC_ARENA_MAX="3", **secrets,
+        )  # fmt: skip
+        out, err = driver.communicate(timeout=300)
+    assert driver.returncode == 0, out + err
+    assert "warning: HTTPS_PROXY holds a password" in err
+    logs = "".join(log.read_text() for log in place.glob("results/paper_grid/trials/*/log.txt"))
+    assert "{'TORCH_HELLO': 'there', 'MALLOC_ARENA_MAX': '3', 'HTTPS_PROXY': None" in logs
+    assert "'WANDB_API_KEY': None}" in logs
+    for said in (out, err, logs):
+        assert "pa55word" not in said and secrets["WANDB_API_KEY"] not in said
+
+
+def test_another_version_on_one_machine_is_a_table_and_nothing_runs(place):
+    with Machines() as machines:
+        machines.head()
         machines.add()
-        del machines.environment["PYTHONPATH"]
+        add_other_machine(machines, place)
         driver = machines.drive(grid(machines.address), place)
         out, err = driver.communicate(timeout=300)
     assert driver.returncode == 2, out + err

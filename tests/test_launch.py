@@ -447,21 +447,22 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
     cluster, small_disk, capsys
 ):
     place, enlarge = small_disk
-    trials = [options.described(trial(seed, loss=LOSSES["focal1"])) for seed in range(30, 34)]
+    trials = [options.described(trial(seed, loss=LOSSES["focal1"])) for seed in range(30, 330)]
 
-    def sweep():
+    def sweep(some):
         cluster.run(
-            launch.Listed(trials), {"toy": toy_cohort()}, place, token=None, tracking=DISABLED
+            launch.Listed(some), {"toy": toy_cohort()}, place, token=None, tracking=DISABLED
         )
 
     with pytest.raises(LedgerError, match="No space left on device") as caught:
-        sweep()
+        sweep(trials)  # so many that it is stopped in the middle
+    del trials[4:]
     assert str(place) in str(caught.value) and "\n" not in str(caught.value)
     names = [trial["name"] for trial in trials]
     before = Ledger(place).states(names)
     assert {state["status"] for state in before.values()} <= {"done", "partial", "missing"}
     enlarge()
-    sweep()
+    sweep(trials)
     assert Ledger(place).missing(names) == []
 
 

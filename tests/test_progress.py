@@ -47,6 +47,26 @@ def test_a_sweep_that_waits_for_a_machine_says_so():
     assert seen(slots=0, running={}).line().endswith("waiting for a machine that a trial fits on")
 
 
+class Gone(io.StringIO):
+    """A terminal whose window was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_looking():
+    made, _ = display(lambda: snapshot(failed={"c": "it broke"}))
+    made._terminal = Gone()
+    made.look()
+    assert made._progress.failed == {"c": "it broke"}
+
+
+def test_a_warning_is_said_above_what_goes_on():
+    made, terminal = display(lambda: snapshot(warning="node3 has joined"))
+    made.look()
+    assert terminal.getvalue().startswith("warning: node3 has joined\ndone    a")
+
+
 def display(look, *, quiet=False, broken=None):
     terminal = io.StringIO()
     made = Display(

@@ -75,11 +75,30 @@ def test_a_loss_that_waits_is_warned_of_and_trains_all_the_same():
         scale = 1.0 if target.sum().item() > 0 else 0.0
         return scale * LOSSES["xent"](logits, target)
 
-    with pytest.warns(UserWarning, match="waiting.* waits for the GPU in every batch") as seen:
+    with pytest.warns(UserWarning, match="cannot be recorded, .*waiting.* waits for the") as seen:
         found = trained("cuda", waiting)
     assert len(seen) == 1
     assert Tape.num_replays == 0
     expected = trained("cpu", waiting)
+    assert found[0] == expected[0]
+    assert found[1].equal(expected[1])
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_cannot_be_recorded_is_warned_of_and_trains_all_the_same():
+    calls = []
+
+    def breaks(logits, target):
+        calls.append(1)
+        if len(calls) == WARM_UP + 1:
+            raise RuntimeError("out of memory")
+        return LOSSES["xent"](logits, target)
+
+    with pytest.warns(UserWarning, match="cannot be recorded, .*: out of memory") as seen:
+        found = trained("cuda", breaks)
+    assert len(seen) == 1
+    assert Tape.num_replays == 0
+    expected = trained("cpu", LOSSES["xent"])
     assert found[0] == expected[0]
     assert found[1].equal(expected[1])
 
