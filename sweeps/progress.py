@@ -153,7 +153,7 @@ def live_lines(results: Path, token: str) -> list[str]:
 
 
 class Display(threading.Thread):
-    """Looks every two seconds and shows what changed; ``with Display(...):`` starts and stops it."""
+    """Looks every so often and shows what changed; ``with Display(...):`` starts and stops it."""
 
     def __init__(
         self,
