@@ -33,9 +33,9 @@ T = TypeVar("T")
 THRESHOLD = 0.5
 SURE = 0.9
 """From this probability on a wrong voxel is confidently wrong (and from 1 - SURE down)."""
-WINDOWS_ON_GPU = 64
-"""Predicted at once there, at least: with fewer, launching kernels would take longer than they do.
-About 2 GB with the paper's network."""
+VOXELS_ON_GPU = 64 * 32**3
+"""Predicted at once there: with fewer, launching kernels would take longer than they do.  About
+2 GB with the paper's network."""
 
 
 @torch.no_grad()
@@ -188,7 +188,9 @@ def _to_host(tensors: Sequence[Tensor]) -> Fetch:
 
 def windows_at_once(device: torch.device, settings: TrainSettings) -> int:
     """How many windows are predicted together."""
-    return settings.batch_size if device.type == "cpu" else max(settings.batch_size, WINDOWS_ON_GPU)
+    if device.type == "cpu":
+        return settings.batch_size
+    return max(settings.batch_size, VOXELS_ON_GPU // settings.patch_size**3)
 
 
 def _predict(

@@ -501,6 +501,9 @@ class Imported:
 
     A class is instantiated (with ``arguments``, else its defaults); a function or an instance is
     used as it is.  It is tried once on a small batch, so that a mistake shows before training.
+
+    On a GPU its steps are launched kernel by kernel, unless it has a true attribute ``recordable``,
+    which says that it keeps nothing between calls and never reads a tensor's value (`step.Step`).
     """
 
     path: str

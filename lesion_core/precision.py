@@ -24,16 +24,16 @@ def check_precision(precision: str, device: str) -> None:
 
 
 @contextmanager
-def convolutions(precision: str) -> Iterator[None]:
+def convolutions(precision: str, *, search: bool = True) -> Iterator[None]:
     """How a GPU convolves in this block, forward and backward.
 
-    By the algorithm that proves fastest for each shape, of which training and evaluation have two
-    each (unless PyTorch is told to be deterministic: two processes may prove different ones
-    fastest); and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
+    By the algorithm that proves fastest for each shape (unless PyTorch is told to be deterministic:
+    two processes may prove different ones fastest), without ``search`` only by what has proved so
+    before; and in fp32 proper unless ``precision`` says tf32, which PyTorch would use unasked.
     """
     cudnn: Any = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.conv.fp32_precision
-    cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark = search and not torch.are_deterministic_algorithms_enabled()
     cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
         yield

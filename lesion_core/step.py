@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lesion_core.losses import Imported
 from lesion_core.patches import Patches, Volumes
 from lesion_core.precision import autocast, convolutions
 
@@ -24,12 +25,17 @@ class Step:
 
     A step is some hundred kernels, which a large GPU runs faster than Python launches them.  So
     there the step of a full batch is recorded as a CUDA graph and replayed for the batches after
-    it: the same kernels on the same memory, in one launch.  That asks of ``loss`` that it never
-    waits for the device (``.item()``, ``if`` on a tensor).  Where a step cannot be recorded, a
-    warning says why, and steps are launched kernel by kernel.
+    it: the same kernels on the same memory, in one launch.  That asks of ``loss`` to be a
+    function of its arguments alone, and never to wait for the device (``.item()``, ``if`` on a
+    tensor).  The losses of `losses` are so; one of the user's own is recorded if it has an
+    attribute ``recordable`` that is true.  Where a step cannot be recorded, a warning says why, and
+    steps are launched kernel by kernel.
 
     To be called inside `apart`, and with one optimiser and one set of volumes for its whole life.
     """
+
+    can_record = True
+    """Not after it failed in this process: memory of the attempt may stay taken."""
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class Step:
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._stream = torch.cuda.Stream(self.device) if self._on_gpu else None
         self._num_full = 0
-        self._records = self._on_gpu
+        self._records = self._on_gpu and Step.can_record and is_recordable(loss)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, patches: Patches) -> Tensor:
@@ -81,18 +87,20 @@ class Step:
             return
         around = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(around)
-        with torch.cuda.stream(self._stream):
-            yield
-        around.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            around.wait_stream(self._stream)
 
     @property
     def _on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    def _once(self, patches: Patches) -> Tensor:
+    def _once(self, patches: Patches, search: bool = True) -> Tensor:
         inputs, target = self._volumes.gather(patches)
         self._optimiser.zero_grad(set_to_none=True)
-        with convolutions(self._precision):
+        with convolutions(self._precision, search=search):
             with autocast(self.device, self._precision):
                 logits = self.network(inputs)
             value = self._loss(logits.float(), target.float())
@@ -121,9 +129,10 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
-                self._found = self._once(self._fixed)
+                self._found = self._once(self._fixed, search=False)  # a search would wait
         except RuntimeError as error:  # too little memory, too
-            self._stay_unrecorded(str(error))
+            Step.can_record = False
+            self._stay_unrecorded(str(error.__context__ or error))
         else:
             self._graph = graph
 
@@ -132,6 +141,13 @@ class Step:
         warnings.warn(
             f"steps cannot be recorded, and take longer, kernel by kernel: {why}", stacklevel=2
         )
+
+
+def is_recordable(loss: LossFunction) -> bool:
+    """Whether a loss computes the same kernels on whatever it is given, by its own word."""
+    if isinstance(loss, Imported):
+        return getattr(loss.function, "recordable", False)
+    return True
 
 
 def _raise_on_waiting(mode: str | int) -> None:

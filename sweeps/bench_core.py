@@ -39,7 +39,9 @@ MONAI = "MONAI sliding_window_inference"
 
 def core(device: str) -> Iterator[Row]:
     """Raises RuntimeError if peers disagree.  The targets in seconds against peers are a CPU's."""
-    precisions = ("fp32", "bf16") if device == "cpu" else ("fp32", "tf32", "bf16")
+    from lesion_core.precision import PRECISIONS
+
+    precisions = [one for one in PRECISIONS if _has(device, one)]
     matrix = {}
     for precision in precisions:
         with Stage({precision: Rival(matrices, (precision, device))}) as ready:
@@ -62,7 +64,17 @@ def core(device: str) -> Iterator[Row]:
     yield from _epoch_rows(device, precisions)
     if device == "cuda":
         yield from training_rows(device, precisions)
-        yield from packing_rows(device)
+        yield from packing_rows(device, precision=precisions[-1])
+
+
+def _has(device: str, precision: str) -> bool:
+    from lesion_core.precision import check_precision
+
+    try:
+        check_precision(precision, device)
+    except ValueError:
+        return False
+    return True
 
 
 def _network_rows(
@@ -150,7 +162,8 @@ def _epoch_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
             peer=f"DataLoader, MONAI, {PLAIN}",
             peer_value=seconds[PLAIN],
             least_ratio=2.5 if (device, precision) == ("cpu", "fp32") else None,
-            note=f"loss and mean Dice differ by {difference:.0e} at most",
+            note=f"loss and mean Dice differ by {difference:.0e} at most"
+            + ("; the first steps of a trial, none replayed" if device == "cuda" else ""),
         )
 
 
@@ -181,16 +194,20 @@ def _busy_row(precision: str, run: Callable[[], object], seconds: float = 6) -> 
     """While runs follow each other for so long; the first second does not count."""
     run()
     begun = time.monotonic()
-    with watched(_gpu()) as percent:
-        while time.monotonic() < begun + seconds:
-            run()
-    later = percent[5:]
+    later, note = [], "nvidia-smi does not say"
+    try:
+        with watched(_gpu()) as percent:
+            while time.monotonic() < begun + seconds:
+                run()
+        later = percent[5:]
+    except RuntimeError as error:
+        note = str(error)
     return Row(
         what=f"GPU busy in training, {precision}",
         value=statistics.mean(later) if later else float("nan"),
         unit="%",
         least=90,
-        note="" if later else "nvidia-smi does not say",
+        note="" if later else note,
     )
 
 
@@ -201,9 +218,13 @@ def _gpu() -> str:
 
 
 def packing_rows(
-    device: str, numbers: Sequence[int] = (1, 2, 4, 8), epochs: int = 7, width: str = "paper"
+    device: str,
+    numbers: Sequence[int] = (1, 2, 4, 8),
+    epochs: int = 7,
+    width: str = "paper",
+    precision: str = "bf16",
 ) -> Iterator[Row]:
-    """Short trials in bf16 with other seeds, several at a time on one device: how long for each,
+    """Short trials with other seeds, several at a time on one device: how long for each,
     whether each gets the results that it has with fewer beside it, and on a GPU against a trial
     written down plainly."""
     before: dict[str, dict[str, float]] = {}
@@ -213,7 +234,8 @@ def packing_rows(
             plain = paired([PLAIN], ready.run, repeats=1)[PLAIN]
     for number in numbers:
         rivals = {
-            str(seed): Rival(trial, (seed, "bf16", device, epochs, width)) for seed in range(number)
+            str(seed): Rival(trial, (seed, precision, device, epochs, width))
+            for seed in range(number)
         }
         with Stage(rivals) as ready:
             ready.run_together()  # uncounted, and the one whose results can be compared
@@ -222,7 +244,7 @@ def packing_rows(
             growth = max(result["memory_growth_mb"] for result in ready.results.values())
         one = one or seconds
         yield Row(
-            what=f"trial of {epochs} epochs, {number} at a time, bf16",
+            what=f"trial of {epochs} epochs, {number} at a time, {precision}",
             value=seconds,
             peer="one at a time",
             peer_value=one,
@@ -230,7 +252,7 @@ def packing_rows(
         )
         if plain is not None:
             yield Row(
-                what=f"trial of {epochs} epochs, {number} at a time, bf16",
+                what=f"trial of {epochs} epochs, {number} at a time, {precision}",
                 value=seconds,
                 peer=f"straightforward trial, {PLAIN}",
                 peer_value=plain,

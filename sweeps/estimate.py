@@ -73,7 +73,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     from lesion_core.memory import keep_freed_memory
     from lesion_core.patches import Patches, Volumes
     from lesion_core.precision import autocast, convolutions
-    from lesion_core.step import WARM_UP, Step
+    from lesion_core.step import Step
     from lesion_core.train import generator, train_epoch
     from lesion_core.unet import UNet3d, to_device
 
@@ -95,7 +95,9 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     def some(number: int) -> Patches:
         return patches[torch.arange(number, device=device) % len(patches)]
 
-    batch, windows = some(portion), some(at_once)
+    # On a GPU several batches, most of them replayed; the device is waited for after the last.
+    batch = some(portion if device == "cpu" else 8 * portion)
+    windows = some(at_once)
     step = Step(
         network, optimiser, trial.loss, volumes,
         batch_size=settings.batch_size, precision=settings.precision,
@@ -115,8 +117,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     trained = len(patches) * (trial.num_folds - 1) / trial.num_folds
     evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
-    first = 1 if device == "cpu" else WARM_UP + 1  # as are most of a training's: replayed
-    training = trained / portion * _seconds(train, first)
+    training = trained / len(batch) * _seconds(train)
     evaluation = evaluated / at_once * _seconds(predict)
     evaluation += len(images) * _seconds(count)
     return settings.epochs * training + (settings.epochs + 1) * evaluation
@@ -141,10 +142,9 @@ def _portion(trial: Trial, device: str) -> int:
     return trial.settings.batch_size if device != "cpu" else min(4, trial.settings.batch_size)
 
 
-def _seconds(work: Callable[[], None], first: int = 1) -> float:
-    """Of one time after the ``first`` ones, which allocate."""
-    for _ in range(first):
-        work()
+def _seconds(work: Callable[[], None]) -> float:
+    """Of the second time: the first one allocates."""
+    work()
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import gc
 import io
 import json
@@ -26,6 +27,7 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +225,8 @@ class Cluster:
         except KeyboardInterrupt:
             if not broken:
                 raise
+            if not _answers(head):  # letting go of its workers would wait for it
+                raise LedgerError(broken[0]) from None
         except Exception as error:
             # Where Ray does not abort the process, it takes a restarted head for a wrong token.
             if "RPC error" not in "".join(traceback.format_exception(error)):
@@ -401,7 +405,7 @@ def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
         except RayError as error:
             raise attempt.NotTheTrialsFault(f"the images cannot be fetched: {error}") from error
 
-    with contextlib.suppress(LedgerError):  # the driver hears of it from the keeper, and stops
+    def once() -> None:
         attempt.attempt(
             trial,
             cohort,
@@ -412,12 +416,25 @@ def train(config: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
             tracking=shared["tracking"],
             run=shared["run"],
         )
+
+    with contextlib.suppress(LedgerError):  # the driver hears of it from the keeper, and stops
+        if shared["device"] == "cuda":
+            _one_thread().submit(once).result()
+        else:
+            once()
         ledger.settle()
     if shared["device"] == "cuda":  # the next trial here finds the memory free
         import torch
 
         torch.cuda.empty_cache()
     tune.report({"ended": 1})
+
+
+@functools.cache
+def _one_thread() -> ThreadPoolExecutor:
+    """For all trials of this process: Tune makes a thread for each, and cuDNN's choice of
+    algorithms, which takes seconds, is a thread's own."""
+    return ThreadPoolExecutor(max_workers=1)
 
 
 def _forget(controller: Any, over: set[Any]) -> None:
@@ -601,6 +618,14 @@ def _nodes(cpus_per_trial: int, gpus_per_trial: float) -> list[Node]:
                 )
             )
     return nodes
+
+
+def _answers(head: str) -> bool:
+    try:
+        join.touch(head)
+    except OSError:
+        return False
+    return True
 
 
 def _size(cohort: LoadedCohort) -> int:

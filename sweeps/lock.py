@@ -68,8 +68,10 @@ class Lock:
         return self._holder.token
 
     def __enter__(self) -> Lock:
+        folder = self._path.parent
+        self._made = [one for one in (folder, *folder.parents) if not one.exists()]
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
             raise ValueError(
@@ -88,6 +90,9 @@ class Lock:
         self._released.set()
         if owns(self._path.parent, self.token):
             self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # something is in it, as there should be
+                for folder in self._made:
+                    folder.rmdir()
 
     def _acquire(self) -> None:
         while not self._create():

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from lesion_core.step import Step
 
 WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
 """Operations whose outcome the host must know before it goes on."""
@@ -90,11 +93,15 @@ def _written(function, args, kwargs) -> list[torch.Tensor]:
 
 
 class Stream:
+    """Remembers who waited for whom: ``waited`` holds (who, for whom)."""
+
+    waited: ClassVar[list[tuple]] = []
+
     def __init__(self, device=None) -> None:
         pass
 
     def wait_stream(self, other) -> None:
-        pass
+        Stream.waited.append((self, other))
 
 
 def install(monkeypatch) -> None:
@@ -115,12 +122,15 @@ def install(monkeypatch) -> None:
             refuse.pop().__exit__(None, None, None)
 
     monkeypatch.setattr(Tape, "num_replays", 0)
+    monkeypatch.setattr(Step, "can_record", True)
+    monkeypatch.setattr(Stream, "waited", [])
+    default = Stream()
     for name, fake in {
         "CUDAGraph": Tape,
         "graph": record,
         "Stream": Stream,
         "stream": lambda stream: nullcontext(),
-        "current_stream": Stream,
+        "current_stream": lambda device: default,
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": set_mode,
     }.items():

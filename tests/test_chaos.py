@@ -55,7 +55,7 @@ def grid(address: str, folder: str) -> list[str]:
 @pytest.fixture
 def place(tmp_path):
     write_lit_cohort(tmp_path / "data", [1, 2, 3, 4])
-    write_losses(tmp_path, 0.4)
+    write_losses(tmp_path, 0.8)
     return tmp_path
 
 

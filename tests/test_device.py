@@ -125,7 +125,9 @@ def test_evaluation_does_not_wait_between_images():
 def test_more_windows_at_once_are_scored_alike():
     images = toy_cohort(2).images
     gpu, cpu = as_on_a_gpu(images), Volumes.of(images, patch_size=16, stride=8)
-    assert windows_at_once(gpu.device, SETTINGS) == 16 * windows_at_once(cpu.device, SETTINGS)
+    paper, large = TrainSettings(), TrainSettings(patch_size=128, batch_size=2)
+    assert [windows_at_once(gpu.device, one) for one in (paper, large)] == [64, 2]
+    assert [windows_at_once(cpu.device, one) for one in (paper, large)] == [16, 2]
     network = to_device(UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4)), "cpu")
     found, expected = (
         evaluate(network, LOSSES["new"], volumes, images, [1], SETTINGS).cases

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lesion_core.losses import LOSSES
+from lesion_core.losses import LOSSES, loss_named
 from lesion_core.patches import Patches, Volumes
-from lesion_core.step import WARM_UP, Step
+from lesion_core.step import WARM_UP, Step, optimiser_of
 from lesion_core.train import generator, train_epoch
 from lesion_core.unet import UNet3d
-from tests.fake_graph import Tape, install
+from tests.fake_graph import Stream, Tape, install
 from tests.toy import toy_cohort
 
 IMAGES = toy_cohort(2).images
@@ -96,6 +96,7 @@ def test_what_cannot_be_recorded_is_warned_of_and_trains_all_the_same():
 
     with pytest.warns(UserWarning, match="cannot be recorded, .*: out of memory") as seen:
         found = trained("cuda", breaks)
+        trained("cuda", LOSSES["xent"], epochs=1)  # not tried again, nor warned of
     assert len(seen) == 1
     assert Tape.num_replays == 0
     expected = trained("cpu", LOSSES["xent"])
@@ -115,6 +116,39 @@ def test_another_error_of_a_loss_is_its_own():
 
     with pytest.raises(RuntimeError, match="no such thing"):
         trained("cuda", breaks)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("says", [None, False, True])
+def test_a_loss_of_ones_own_is_recorded_if_it_says_that_it_can(says, tmp_path, monkeypatch):
+    """Python that it keeps between calls would be frozen."""
+    code = "from lesion_core.losses import CrossEntropy\n"
+    code += "def mine(logits, target):\n    return CrossEntropy()(logits, target)\n"
+    code += "" if says is None else f"mine.recordable = {says}\n"
+    (tmp_path / f"own_{says}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    trained("cuda", loss_named(f"own_{says}:mine"))
+    assert (Tape.num_replays > 0) == bool(says)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_steps_stream_and_the_one_around_it_wait_for_each_other():
+    cut = volumes("cuda")
+    network = UNet3d(2, (8, 16))
+    optimiser = torch.optim.Adam(network.parameters())
+    step = Step(network, optimiser, LOSSES["new"], cut, batch_size=4, precision="fp32")
+    default = torch.cuda.current_stream("cuda")
+    with pytest.raises(KeyError), step.apart():
+        assert Stream.waited == [(step._stream, default)]
+        raise KeyError
+    assert Stream.waited[1:] == [(default, step._stream)]
+
+
+def test_steps_are_counted_on_a_gpu_only_if_the_network_is_there(monkeypatch):
+    parameters = UNet3d(2, (8, 16))
+    assert not optimiser_of(parameters, 0.1).param_groups[0]["capturable"]
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assert optimiser_of(parameters, 0.1).param_groups[0]["capturable"]
 
 
 @pytest.mark.usefixtures("gpu")
