@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -134,12 +133,12 @@ def findings(
         except GetTimeoutError:
             trouble = f"none within {SECONDS_TO_ANSWER} s"
         except RayError as error:
-            trouble = " ".join(str(error).split())[:300]
+            trouble = str(error)
         else:
             found += judged(machine, answer, expected)
             continue
         if machine.node_id in alive():
-            found.append(Finding(_level(machine), machine.address, "answer", trouble, "one"))
+            found.append(_unanswered(machine, trouble))
     return found
 
 
@@ -164,9 +163,17 @@ class Newcomers:
         for node_id, (machine, answer) in list(self._asked.items()):
             if ray.wait([answer], timeout=0)[0]:
                 del self._asked[node_id]
-                with suppress(RayError):  # it has left again
+                try:
                     found += judged(machine, ray.get(answer), versions())
+                except RayError as error:
+                    if machine in machines:  # not left again
+                        found.append(_unanswered(machine, str(error)))
         return found
+
+
+def _unanswered(machine: Node, trouble: str) -> Finding:
+    said = " ".join(trouble.split())[:300]
+    return Finding(_level(machine), machine.address, "answer", said, "one")
 
 
 def judged(machine: Node, answer: Mapping[str, Any], expected: Mapping[str, str]) -> list[Finding]:

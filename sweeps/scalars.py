@@ -134,8 +134,8 @@ def _means(
     """Numbers of every group of one scope's data frame; ``keys`` begins with epoch and split."""
     import numpy as np
 
-    grouped = rows.groupby(keys, sort=False)
-    group_of = grouped.ngroup().to_numpy()  # groups are numbered in the order of their first rows
+    # Groups are numbered in the order of their first rows.
+    group_of = rows.groupby(keys, sort=False).ngroup().to_numpy()
     groups = [tuple(key) for key in rows[keys].drop_duplicates().itertuples(index=False)]
     found: dict[tuple[Any, ...], dict[str, float]] = {key: {} for key in groups}
 

@@ -74,6 +74,31 @@ def test_gpus_are_counted_in_a_process_that_ray_has_hidden_none_from(monkeypatch
     assert probe.probe(3.0, [])["gpus"] == 3
 
 
+@pytest.mark.parametrize(("there", "told"), [([NODE], 1), ([], 0)])
+def test_a_newcomer_that_cannot_answer_is_told_once_unless_it_has_left(there, told, monkeypatch):
+    import ray
+    from ray.exceptions import RayError
+
+    def get(answer):
+        raise RayError("its environment\ncannot be set up")
+
+    asked = []
+    monkeypatch.setattr(
+        probe, "start", lambda new, modules: {m.node_id: asked.append(m) for m in new}
+    )
+    monkeypatch.setattr(ray, "wait", lambda answers, timeout: (answers if ready else [], []))
+    monkeypatch.setattr(ray, "get", get)
+    newcomers, ready = probe.Newcomers([NO_TRIALS], []), False
+    other = dataclasses.replace(NODE, node_id="m")
+    there = [dataclasses.replace(node, node_id="m") for node in there]
+    assert newcomers.look([NO_TRIALS, other]) == []
+    ready = True
+    expected = Finding("error", "10.0.0.2", "answer", "its environment cannot be set up", "one")
+    assert newcomers.look(there) == [expected] * told
+    assert newcomers.look(there) == []
+    assert asked == [other]
+
+
 def test_images_that_do_not_fit_are_an_error_and_cohorts_that_fit_in_turn_a_warning():
     def found(**cohorts):
         return [(one.level, one.found) for one in probe.room([NODE, NO_TRIALS], cohorts)]
