@@ -69,7 +69,7 @@ def study_findings(study: Study) -> list[str]:
             "the number of reference voxels (TP + FN) is not the same for every loss, "
             f"seed and epoch in {_some(changed)}: the trials did not see the same masks."
         )
-    present = (~np.isnan(reference)).any(3)
+    present = np.any(~np.isnan(reference), axis=3)
     by_fold = (
         np.stack([study.fold_of == f for f in range(len(study.folds))])
         if len(study.cases)

@@ -111,13 +111,17 @@ def gradient(
 
 def lesion_share_of_pull(loss: Mapping[str, Any], patch: Patch) -> float:
     """Share of the summed |dL/df| of a patch that comes from its lesion voxels."""
-    on = gradient(loss, np.array([patch.p_lesion]), True, patch)
-    off = gradient(loss, np.array([patch.p_background]), False, patch)
-    if on is None or off is None:
-        return float("nan")
-    lesion = abs(float(on[0])) * patch.lesion
-    background = abs(float(off[0])) * (patch.voxels - patch.lesion)
+    lesion = abs(_gradient_at(loss, patch.p_lesion, True, patch)) * patch.lesion
+    background = abs(_gradient_at(loss, patch.p_background, False, patch)) * (
+        patch.voxels - patch.lesion
+    )
     return lesion / (lesion + background) if lesion + background > 0 else float("nan")
+
+
+def _gradient_at(loss: Mapping[str, Any], p: float, lesion: bool, patch: Patch) -> float:
+    """`gradient` of one voxel; NaN for a loss whose formula is not known."""
+    found = gradient(loss, np.array([p]), lesion, patch)
+    return float("nan") if found is None else float(found[0])
 
 
 def confident_share(study: Study) -> np.ndarray:
@@ -202,12 +206,9 @@ def _pull(
             continue
         scale = np.abs(lesion).max()
         curves[loss] = (np.abs(lesion) / scale, np.abs(background) / scale)
-        half = [
-            float(gradient(parameters, np.array([0.5]), on, trained)[0]) for on in (True, False)
-        ]
+        half = [_gradient_at(parameters, 0.5, on, trained) for on in (True, False)]
         sure = [
-            float(gradient(parameters, np.array([SURE if on else 1 - SURE]), on, trained)[0])
-            for on in (True, False)
+            _gradient_at(parameters, SURE if on else 1 - SURE, on, trained) for on in (True, False)
         ]
         rows.append(
             {

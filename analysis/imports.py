@@ -87,8 +87,9 @@ def read_tidy(path: Path) -> Sweep:
         if name in rows:
             _check_numbers(path, rows, name, whole=name in ("seed", "fold", "epoch"))
     key = ["cohort", "loss", "seed", "fold", "epoch", "split", "scope", "case"]
-    if rows.duplicated(key).any():
-        first = rows.loc[rows.duplicated(key).idxmax(), key]
+    twice = rows.duplicated(key)
+    if twice.any():
+        first = rows.loc[twice, key].iloc[0]
         raise ValueError(f"{path}: two rows for {', '.join(f'{k} {v}' for k, v in first.items())}")
     if not counts:
         rows[["tp", "fp", "fn"]] = np.nan
@@ -176,7 +177,7 @@ def _check_numbers(path: Path, rows: pd.DataFrame, name: str, whole: bool = Fals
     if whole:
         bad |= values.isna() | (values % 1 != 0)
     if bad.any():
-        first = rows.loc[bad.idxmax(), name]
+        first = rows.loc[bad, name].iloc[0]
         expected = "a whole number" if whole else "a number"
         raise ValueError(
             f"{path}: column {name!r} holds {first!r} in line "

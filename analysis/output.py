@@ -314,10 +314,10 @@ def html_table(table: Table) -> str:
         + "</tr>"
     )
     best = {column.key: table.best_rows(column) for column in table.columns}
-    body = []
+    losses, body = list(table.losses), []
     for number, row in enumerate(table.frame.to_dict("records")):
-        loss = row.get(LOSS)
-        place = list(table.losses).index(loss) if loss in table.losses else None
+        loss: str | None = row.get(LOSS)
+        place = losses.index(loss) if loss in losses else None
         cells = []
         for position, column in enumerate(table.columns):
             value = row[column.key]

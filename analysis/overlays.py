@@ -118,8 +118,8 @@ def choose(dice: np.ndarray, eligible: np.ndarray) -> list[tuple[str, int, int]]
 def examples(sweep: Sweep, study: Study, predicted: pd.DataFrame) -> list[Example]:
     """The chosen cases of a cohort with all that a picture of them needs."""
     shown = sweep.cohort_table(study.cohort, "slices.parquet").drop_duplicates("case")
-    shown = shown.set_index("case")
-    references = {case: mask(row["reference"], row) for case, row in shown.iterrows()}
+    slices = {row["case"]: row for _, row in shown.iterrows()}
+    references = {case: mask(row["reference"], row) for case, row in slices.items()}
     eligible = np.array(
         [case in references and bool(references[case].any()) for case in study.cases], bool
     )
@@ -128,7 +128,7 @@ def examples(sweep: Sweep, study: Study, predicted: pd.DataFrame) -> list[Exampl
     found = []
     for rule, case, seed in choose(dice, eligible):
         name = study.cases[case]
-        row = shown.loc[name]
+        row = slices[name]
         masks, scores = {}, {}
         here = own[
             (

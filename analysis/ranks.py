@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,9 @@ def wilcoxon_matrix(patients: np.ndarray) -> np.ndarray:
             if a != b and (patients[a] != patients[b]).any():
                 with warnings.catch_warnings():  # ties and few patients: the normal approximation
                     warnings.simplefilter("ignore")
-                    p[a, b] = stats.wilcoxon(patients[a], patients[b], alternative="greater").pvalue
+                    result = stats.wilcoxon(patients[a], patients[b], alternative="greater")
+                # scipy makes the class of the result at run time: (statistic, p).
+                _, p[a, b] = cast(tuple[float, float], result)
     return p
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, permutations
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def complete_grid(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> 
     cells = cell_means(own.reshape(-1, own.shape[-1]), fold_of).reshape(
         len(losses), len(seeds), cells.shape[-1]
     )
-    usable = ~np.isnan(own).any((0, 1))
+    usable = ~np.any(np.isnan(own), axis=(0, 1))
     sizes = np.array([usable[fold_of == fold].sum() for fold in np.unique(fold_of)], float)
     return Grid(losses, seeds, cells, sizes / max(sizes.sum(), 1.0), left_out)
 
@@ -95,7 +96,8 @@ def full_lottery(
             worlds = (worlds[:, None] + step[None]).reshape(-1, values.shape[0])
         return worlds
     drawn = rng.integers(len(sets), size=(DRAWS, num_folds))
-    return sum(weights[f] * subset[drawn[:, f], :, f] for f in range(num_folds))
+    chosen = (weights[f] * subset[drawn[:, f], :, f] for f in range(num_folds))
+    return sum(chosen, start=np.zeros((DRAWS, values.shape[0])))
 
 
 def one_paper_lottery(values: np.ndarray) -> np.ndarray:
@@ -176,7 +178,7 @@ def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tupl
 def cherry_picking(values: np.ndarray, weights: np.ndarray, k: int = 1) -> np.ndarray:
     """[L, L] whether some set of k label seeds makes row beat column: what could be published."""
     worlds = paired_lottery(values, weights, k)
-    return (worlds[:, :, None] > worlds[:, None, :]).any(0)
+    return np.any(worlds[:, :, None] > worlds[:, None, :], axis=0)
 
 
 def needed_seeds(
@@ -228,9 +230,8 @@ def _shift(df: float, power: float) -> float:
     """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
     if (df, power) not in _SHIFTS:
         critical = stats.t.ppf(0.975, df)
-        _SHIFTS[df, power] = float(
-            brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
-        )
+        root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
+        _SHIFTS[df, power] = cast(float, root)  # the tuple comes with full_output alone
     return _SHIFTS[df, power]
 
 

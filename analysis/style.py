@@ -276,8 +276,7 @@ def inline_svg(svg: str) -> str:
     """The SVG as it goes into the page: no prologue, and colours that follow the theme."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg).groups()
-    svg = svg.replace(f'width="{width}pt" height="{height}pt" ', "", 1)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
     for index, value in enumerate(PALETTE):
         svg = svg.replace(value, f"var(--c{index})")
     for value, name in (

@@ -42,10 +42,11 @@ def optimism_frame(study: Study) -> pd.DataFrame:
     values = {name: _mean_over_folds(study, name)[0] for name in ("oracle", "last", "lofo")}
     for loss in study.shown:
         row: dict[str, object] = {"cohort": study.cohort, LOSS: study.losses[loss]}
+        optimism = (values["oracle"] - values["last"])[loss, selection.TEST]
         for i, metric in enumerate(METRICS):
             for name, value in values.items():
                 row[f"{metric}_{name}"] = float(value[loss, selection.TEST, i])
-            row[f"{metric}_optimism"] = float(row[f"{metric}_oracle"] - row[f"{metric}_last"])
+            row[f"{metric}_optimism"] = float(optimism[i])
         row["folds"] = int(_mean_over_folds(study, "last")[1][loss])
         row["trials"] = int(study.done[loss].sum())
         rows.append(row)

@@ -70,9 +70,10 @@ def section(studies: list[Study]) -> Section:
 
 def _patient_lines(study: Study, scores: np.ndarray) -> Figure:
     complete = ~np.isnan(scores[study.shown, :, 0]).any(0)
-    spread = np.ptp(scores[np.ix_(study.shown, np.flatnonzero(complete))][..., 0], axis=0)
+    dice = scores[study.shown][:, complete, 0]
+    spread = np.ptp(dice, axis=0)
     middle = f"{np.median(spread):.3f}" if len(spread) else "undefined"
-    best = np.argmax(scores[study.shown][:, complete, 0], axis=0) if complete.any() else []
+    best = np.argmax(dice, axis=0) if complete.any() else []
     wins = [int((np.asarray(best) == place).sum()) for place in range(len(study.shown))]
     words = ", ".join(
         f"{study.losses[loss]} {count}" for loss, count in zip(study.shown, wins, strict=True)

@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -506,7 +507,7 @@ def read_search(path: Path) -> dict | None:
 
 def trial_status(folder: Path) -> dict:
     """How far one trial is, from its marker files alone: status, epochs_done, error, ..."""
-    run: dict[str, object] = dict.fromkeys(
+    run: dict[str, Any] = dict.fromkeys(
         ["epochs_done", "seconds", "host", "device", "precision", "error", "log"]
     )
     if not (folder / "trial.json").exists():
