@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +93,7 @@ class Image:
 
     @property
     def box_shape(self) -> tuple[int, int, int]:
-        return _three(self.brain.shape)
+        return three(self.brain.shape)
 
     @property
     def voxel_mm3(self) -> float:
@@ -209,8 +209,8 @@ def load_case(case: Case) -> Image:
         other_outside_box=other_outside_box,
         brain=in_brain,
         shape=first.shape,
-        origin=_three([side.start for side in box]),
-        spacing_mm=_three(first.spacing_mm.tolist()),
+        origin=three([side.start for side in box]),
+        spacing_mm=three(first.spacing_mm.tolist()),
         affine=first.affine,
         left_right_axis=_axis_and_sign(first.affine, LEFT_RIGHT)[0],
         warnings=tuple(_warnings(case, first, labels > 0, brain)),
@@ -233,7 +233,7 @@ def bounding_box(mask: np.ndarray) -> Box | None:
         if not len(planes):
             return None
         sides.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return _three(sides)
+    return three(sides)
 
 
 # -------------------------------------------------------------------------------- fingerprint
@@ -519,6 +519,7 @@ def _nonzero(case: Case, first: File) -> np.ndarray:
     return filled
 
 
-def _three(items: Sequence[T]) -> tuple[T, T, T]:
+def three(items: Iterable[T]) -> tuple[T, T, T]:
+    """One item per axis, as a tuple that is known to have three."""
     x, y, z = items
     return x, y, z

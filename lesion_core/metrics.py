@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -22,7 +23,8 @@ NSD_TOLERANCE_MM = 1.0
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """26-connected components of a mask, numbered from 1, and how many there are."""
-    labels, number = ndimage.label(mask, structure=TWENTY_SIX)
+    found = ndimage.label(mask, structure=TWENTY_SIX)
+    labels, number = cast(tuple[np.ndarray, int], found)  # an int alone only with ``output``
     return labels, int(number)
 
 
@@ -97,7 +99,8 @@ def surface_distances(
         return {"hd95_mm": float("nan"), "nsd": float("nan") if both_empty else 0.0}
     # MONAI takes seconds to import and only the last epoch needs it.
     import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
 
     found = np.argwhere(reference | prediction)
     low = np.maximum(found.min(axis=0) - 2, 0)
@@ -134,7 +137,8 @@ def wmh_h95_mm(reference: np.ndarray, prediction: np.ndarray, affine: np.ndarray
     in_plane = np.ones((3, 3, 1), dtype=bool)
     points = []
     for mask in (reference, prediction):
-        boundary = mask & ~ndimage.binary_erosion(mask, in_plane, border_value=1)
+        inner = cast(np.ndarray, ndimage.binary_erosion(mask, in_plane, border_value=1))
+        boundary = mask & ~inner
         points.append(np.argwhere(boundary) @ affine[:3, :3].T)
     if not len(points[0]) or not len(points[1]):  # a mask that fills every slice has no boundary
         return float("nan")

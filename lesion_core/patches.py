@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.images import Image
+from lesion_core.images import Image, three
 
 
 def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
@@ -40,13 +40,13 @@ class Grid:
 
     @staticmethod
     def of(shape: Sequence[int], patch_size: int, stride: int) -> Grid:
-        padded = tuple(max(size, patch_size) for size in shape)
+        padded = three(max(size, patch_size) for size in shape)
         before = [(full - size) // 2 for full, size in zip(padded, shape, strict=True)]
         return Grid(
-            starts=tuple(window_starts(size, patch_size, stride) for size in padded),
+            starts=three(window_starts(size, patch_size, stride) for size in padded),
             patch_size=patch_size,
             padded=padded,
-            inside=tuple(slice(b, b + size) for b, size in zip(before, shape, strict=True)),
+            inside=three(slice(b, b + size) for b, size in zip(before, shape, strict=True)),
         )
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Grid:
 
         A padded axis is one window long, so the part is the same in all windows.
         """
-        return tuple(
+        return three(
             part if part.stop - part.start < self.patch_size else slice(None)
             for part in self.inside
         )

@@ -65,7 +65,7 @@ def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.
         network,
         image.voxels,
         patch_size=settings.patch_size,
-        stride=settings.stride or settings.patch_size // 2,
+        stride=settings.window_stride,
         batch_size=settings.batch_size,
         precision=settings.precision,
     )

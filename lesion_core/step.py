@@ -105,7 +105,8 @@ class Step:
                 logits = self.network(inputs)
             value = self._loss(logits.float(), target.float())
             value.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters])
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         self._optimiser.step()
         return torch.stack([value.detach().float(), norm])
 

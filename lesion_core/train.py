@@ -42,15 +42,15 @@ class TrainSettings:
     convolutions, rounded to 10 bits).  Weights and loss stay fp32."""
 
     def __post_init__(self) -> None:
-        if self.stride is None:
-            object.__setattr__(self, "stride", max(1, self.patch_size // 2))
+        stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
+        object.__setattr__(self, "stride", stride)
         object.__setattr__(self, "filters", tuple(int(width) for width in self.filters))
         for name, least in {"epochs": 1, "batch_size": 1, "patch_size": 1, "stride": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more")
-        if self.stride > self.patch_size:
+        if stride > self.patch_size:
             raise ValueError(
-                f"stride {self.stride} exceeds patch_size {self.patch_size}: voxels between "
+                f"stride {stride} exceeds patch_size {self.patch_size}: voxels between "
                 f"windows would never be predicted; expected {self.patch_size} or less"
             )
         multiple = 2 ** (len(self.filters) - 1)
@@ -65,6 +65,12 @@ class TrainSettings:
             raise ValueError(
                 f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
             )
+
+    @property
+    def window_stride(self) -> int:
+        """``stride`` as a number: settings that were made have one."""
+        assert self.stride is not None
+        return self.stride
 
     def to_dict(self) -> dict:
         """Plain JSON values; `from_dict` undoes it."""

@@ -232,7 +232,7 @@ def run(
     held_out = [index for index, image in enumerate(images) if image.case in judged_on]
     training = [index for index, image in enumerate(images) if image.case in trained_on]
     volumes = Volumes.of(
-        images, patch_size=settings.patch_size, stride=settings.stride, device=device
+        images, patch_size=settings.patch_size, stride=settings.window_stride, device=device
     )
     patches = volumes.training_patches(training, settings.flip)
     if not len(patches):

@@ -8,6 +8,7 @@ a 1x1x1 head.  Section 2.2 of the paper gives 2,906,913 parameters, which this h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ class UNet3d(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 bound = module.weight[0].numel() ** -0.5
-                for parameter in (module.weight, module.bias):
+                for parameter in module.parameters():  # weight, bias
                     values = torch.empty(parameter.shape).uniform_(
                         -bound, bound, generator=generator
                     )
@@ -99,7 +100,8 @@ def layout(device: torch.device) -> torch.memory_format:
 
 def to_device(network: UNet3d, device: str) -> UNet3d:
     """The network itself, moved, in the layout that is fast there."""
-    return network.to(device, memory_format=layout(torch.device(device)))
+    form = layout(torch.device(device))
+    return network.to(device, memory_format=form)  # pyright: ignore[reportCallIssue] # not in stubs
 
 
 class Level(nn.Module):
@@ -181,12 +183,12 @@ class GroupNorm(nn.GroupNorm):
     the variance as a difference of squares: errors of 1e-3 where a volume is mostly background.
     """
 
-    def forward(self, volumes: Tensor) -> Tensor:
-        """In the precision of ``volumes``, as convolutions want it; a GPU's autocast gives fp32."""
-        channels_last = volumes.is_contiguous(memory_format=torch.channels_last_3d)
-        if volumes.device.type == "cpu" and volumes.dtype == torch.float32 and channels_last:
-            return _GroupNorm.apply(volumes, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(volumes).to(volumes.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        """In the precision of ``input``, as convolutions want it; a GPU's autocast gives fp32."""
+        channels_last = input.is_contiguous(memory_format=torch.channels_last_3d)
+        if input.device.type == "cpu" and input.dtype == torch.float32 and channels_last:
+            return _GroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(input).to(input.dtype)
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -197,7 +199,9 @@ class _GroupNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, volumes, weight, bias, num_groups, eps):
+    def forward(
+        ctx: Any, volumes: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
+    ) -> Tensor:
         values = _voxels_by_channel(volumes)
         batch, num_voxels, channels = values.shape
         means = values.sum(1) / num_voxels
@@ -216,7 +220,8 @@ class _GroupNorm(torch.autograd.Function):
         return _volumes_by_voxel(out, volumes.shape)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (gradient,) = grad_outputs
         values, weight, mean, inverse_sd = ctx.saved_tensors
         batch, num_voxels, channels = values.shape
         num_groups = mean.shape[1]

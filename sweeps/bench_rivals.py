@@ -220,6 +220,7 @@ def plain_trial(
     def run() -> dict[str, float]:
         net.load_state_dict(weights)
         optimiser = torch.optim.Adam(net.parameters(), lr=ours.settings.learning_rate)
+        found: dict[str, float] = {}
         for number in range(epochs):
             shuffle = generator(seed, 0, number + 1, "order")
             order = torch.randperm(num_patches, generator=shuffle).tolist()
