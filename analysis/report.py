@@ -17,9 +17,13 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 import jinja2
 from markupsafe import Markup
 
-from analysis import (
+from analysis.page import style
+from analysis.page.items import FORMATS, Section, many, prose, render
+from analysis.reading import checks
+from analysis.reading.imports import read_results
+from analysis.reading.scores import Study, studies
+from analysis.sections import (
     bands,
-    checks,
     coverage,
     gradients,
     imbalance,
@@ -32,7 +36,6 @@ from analysis import (
     ranks,
     search,
     seeds,
-    style,
     table2,
     thresholds,
     tradeoff,
@@ -40,9 +43,6 @@ from analysis import (
     verdict,
     violins,
 )
-from analysis.imports import read_results
-from analysis.output import FORMATS, Section, many, prose, render
-from analysis.scores import Study, studies
 from lesion_core.results import Sweep, write_bytes
 
 
@@ -234,7 +234,7 @@ def _page(
     formats: Sequence[str],
     found: search.Found | None,
 ) -> str:
-    here = Path(__file__).parent
+    here = Path(__file__).parent / "page"
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

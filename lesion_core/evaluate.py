@@ -23,10 +23,10 @@ from lesion_core.metrics import (
     wmh_h95_mm,
 )
 from lesion_core.patches import Patches, Volumes
-from lesion_core.precision import autocast, convolutions
 from lesion_core.results import CASES, NUM_BINS
-from lesion_core.step import LossFunction
-from lesion_core.train import TrainSettings, batches
+from lesion_core.training.epoch import TrainSettings, batches
+from lesion_core.training.precision import autocast, convolutions
+from lesion_core.training.step import LossFunction
 
 T = TypeVar("T")
 

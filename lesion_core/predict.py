@@ -22,10 +22,10 @@ from lesion_core.cohorts import cohort_from_dict
 from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
-from lesion_core.memory import keep_freed_memory
-from lesion_core.precision import check_precision
 from lesion_core.results import read_meta, trial_status
-from lesion_core.train import TrainSettings
+from lesion_core.training.epoch import TrainSettings
+from lesion_core.training.memory import keep_freed_memory
+from lesion_core.training.precision import check_precision
 from lesion_core.unet import UNet3d, to_device
 
 

@@ -546,7 +546,7 @@ def damage(folder: Path) -> str | None:
     """What of a trial that says it is done is not as done.json recorded it; None if nothing is.
 
     Weights are compared by size, tables by their bytes.  A trial without a record (not written by
-    `sweeps.ledger`) passes: reading its tables will tell.
+    `sweeps.ledger.ledger`) passes: reading its tables will tell.
     """
     try:
         recorded = json.loads((folder / "done.json").read_text()).get("files", {})

@@ -23,15 +23,15 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 from sweeps import command, options
 from sweeps.options import Data, Machines, Training
 from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
-from sweeps.study import Sampler
-from sweeps.tracking import Logging
+from sweeps.searching.optuna_study import Sampler
+from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
-    from lesion_core.train import TrainSettings
+    from lesion_core.training.epoch import TrainSettings
     from lesion_core.trial import Trial
-    from sweeps.ledger import Ledger
-    from sweeps.search import Cell, Plan, Search
+    from sweeps.ledger.ledger import Ledger
+    from sweeps.searching.search import Cell, Plan, Search
 
 JOURNAL = "search-journal.log"
 """For optuna-dashboard; follows search.json."""
@@ -108,8 +108,8 @@ class AlphaGamma(Training, Machines, Logging):
             ValueError: flags that contradict each other, or a loss that refuses such numbers.
         """
         from lesion_core.losses import loss_named
-        from sweeps.search import Plan, shuffled_cells
-        from sweeps.study import grid_points
+        from sweeps.searching.optuna_study import grid_points
+        from sweeps.searching.search import Plan, shuffled_cells
 
         base = loss_named(self.loss)
         space = search_space_of(base, self.space)
@@ -153,7 +153,7 @@ def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
             refuses.
     """
     from lesion_core.losses import Range, loss_label, search_space, with_values
-    from sweeps.study import grid_points
+    from sweeps.searching.optuna_study import grid_points
 
     space = search_space(base)
     if flags:
@@ -198,7 +198,7 @@ def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, fl
     """The settings that have a name (of focal the paper's two), if only searched fields differ:
     what is found should at least match them, and they are a fair start."""
     from lesion_core.losses import LOSSES, with_values
-    from sweeps.study import can_be_tried
+    from sweeps.searching.optuna_study import can_be_tried
 
     found = []
     for known in LOSSES.values():
@@ -266,8 +266,8 @@ class Searched:
     def search(self, ledger: Ledger, retry_failed: bool) -> Search:
         """Begun, or gone on with where the ledger says it is (`sweep.Sweep.search`)."""
         from lesion_core.results import read_search
-        from sweeps.search import InLedger, Search
-        from sweeps.study import Study
+        from sweeps.searching.optuna_study import Study
+        from sweeps.searching.search import InLedger, Search
 
         stored = read_search(self.results)
         if stored is not None:
@@ -327,7 +327,7 @@ def dry_run(searched: Searched, machines: Machines) -> int:
     """Say what is done, and what is left at most; writes nothing."""
     from lesion_core.results import read_search
     from sweeps import estimate
-    from sweeps.ledger import Ledger
+    from sweeps.ledger.ledger import Ledger
 
     plan = searched.plan
     request = options.request([], [searched.data], searched.settings, searched.folds)

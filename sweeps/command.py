@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from sweeps.ledger import LedgerError
+from sweeps.ledger.ledger import LedgerError
 
 T = TypeVar("T")
 

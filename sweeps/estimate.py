@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.options import Data, Machines
-from sweeps.progress import duration
+from sweeps.trials.progress import duration
 
 if TYPE_CHECKING:
     from lesion_core.images import LoadedCohort
@@ -70,11 +70,11 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     import torch
 
     from lesion_core.evaluate import image_counts, windows_at_once
-    from lesion_core.memory import keep_freed_memory
     from lesion_core.patches import Patches, Volumes
-    from lesion_core.precision import autocast, convolutions
-    from lesion_core.step import Step
-    from lesion_core.train import generator, train_epoch
+    from lesion_core.training.epoch import generator, train_epoch
+    from lesion_core.training.memory import keep_freed_memory
+    from lesion_core.training.precision import autocast, convolutions
+    from lesion_core.training.step import Step
     from lesion_core.unet import UNet3d, to_device
 
     torch.set_num_threads(threads)
@@ -157,7 +157,7 @@ def _slots(machines: Machines) -> tuple[int, str, str]:
     on_gpu = torch.cuda.is_available() and machines.gpus_per_trial != 0
     device = "cuda" if on_gpu else "cpu"
     if machines.address is not None:
-        from sweeps.launch import connected
+        from sweeps.distributed.launch import connected
 
         with connected(machines) as cluster:
             return cluster.slots, cluster.where, device

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import LoadedCohort
-    from lesion_core.train import TrainSettings
+    from lesion_core.training.epoch import TrainSettings
     from lesion_core.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ class Training:
 
     def settings(self) -> TrainSettings:
         """Raises ValueError when they contradict each other."""
-        from lesion_core.train import TrainSettings
+        from lesion_core.training.epoch import TrainSettings
         from lesion_core.unet import UNet3d
 
         settings = TrainSettings(

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
 from sweeps import command
 from sweeps.options import Data, Machines, Training
-from sweeps.tracking import Logging
+from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort

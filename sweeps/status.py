@@ -21,9 +21,9 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sweeps import command
-from sweeps.ledger import PROGRESS
-from sweeps.lock import Holder, holder
-from sweeps.progress import live_lines
+from sweeps.ledger.ledger import PROGRESS
+from sweeps.ledger.lock import Holder, holder
+from sweeps.trials.progress import live_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps import options
-from sweeps.ledger import Ledger
-from sweeps.lock import Lock
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.lock import Lock
 from sweeps.options import ROOT, Data, Machines
-from sweeps.tracking import Logging, Tracking
+from sweeps.tracking.policy import Logging, Tracking
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
-    from lesion_core.train import TrainSettings
+    from lesion_core.training.epoch import TrainSettings
     from lesion_core.trial import Trial
-    from sweeps.launch import Supply
+    from sweeps.distributed.launch import Supply
 
 FAILURES_SHOWN = 20
 
@@ -78,7 +78,7 @@ class Fixed:
         return {self._trials[name].cohort for name in self._left}
 
     def supply(self, slots: int) -> Supply:
-        from sweeps.launch import Listed
+        from sweeps.distributed.launch import Listed
 
         return Listed([options.described(self._trials[name]) for name in self._left])
 
@@ -174,8 +174,8 @@ class Sweep:
     ) -> None:
         from lesion_core.images import describe
         from lesion_core.losses import loss_to_dict
-        from lesion_core.precision import check_precision
-        from sweeps.launch import connected
+        from lesion_core.training.precision import check_precision
+        from sweeps.distributed.launch import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in source.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
@@ -230,7 +230,7 @@ def _track_sweep(results: Path, tracking: Tracking) -> None:
     """The sweep's own run at W&B."""
     if tracking.mode == "disabled":
         return
-    from sweeps import upload
+    from sweeps.tracking import upload
 
     print("writing the sweep's W&B run ...", flush=True)
     if problem := upload.keep_sweep(results, tracking):

@@ -18,11 +18,11 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sweeps import command, options
-from sweeps.attempt import attempt
-from sweeps.ledger import Ledger
-from sweeps.lock import Lock
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.lock import Lock
 from sweeps.options import Data, Training
-from sweeps.tracking import Logging, Mode
+from sweeps.tracking.policy import Logging, Mode
+from sweeps.trials.attempt import attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import describe
     from lesion_core.losses import loss_named
-    from lesion_core.precision import check_precision
+    from lesion_core.training.precision import check_precision
     from lesion_core.trial import Trial
 
     check_precision(settings.precision, device)

@@ -8,7 +8,8 @@ import pytest
 LOAD_ALL = """
 import importlib, pkgutil, sys, {0} as package
 for module in pkgutil.walk_packages(package.__path__, "{0}."):
-    importlib.import_module(module.name)
+    if module.name != "sweeps.bench.plain":  # the peers, which are networks
+        importlib.import_module(module.name)
 print(*sys.modules)
 """
 
@@ -45,9 +46,9 @@ def test_training_loads_neither_monai_nor_matplotlib():
     loaded = loaded_by("""
 import sys
 from lesion_core.losses import LOSSES
-from lesion_core.train import TrainSettings
+from lesion_core.training.epoch import TrainSettings
 from lesion_core.trial import Trial, run
-from tests.toy import toy_cohort
+from tests.support.toy import toy_cohort
 
 class Enough(Exception): pass
 
@@ -70,12 +71,12 @@ except Enough:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", {f"sweeps/{name}.py" for name in ("launch", "join", "keeper", "probe")}),
-        ("wandb", {"sweeps/tracked_run.py"}),
-        ("optuna", {"sweeps/study.py"}),
+        ("ray", "sweeps/distributed/"),
+        ("wandb", "sweeps/tracking/"),
+        ("optuna", "sweeps/searching/"),
     ],
 )
-def test_one_file_knows_the_library(library, home, pytestconfig):
+def test_one_room_knows_the_library(library, home, pytestconfig):
     root = pytestconfig.rootpath
     users = {
         path.relative_to(root).as_posix()
@@ -87,4 +88,4 @@ def test_one_file_knows_the_library(library, home, pytestconfig):
             for line in path.read_text().splitlines()
         )
     }
-    assert users <= home
+    assert users and all(user.startswith(home) for user in users)

@@ -25,26 +25,28 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from analysis import output, report, search
+from analysis import report
+from analysis.page import items
+from analysis.sections import search
 from lesion_core import cache
 from lesion_core.cohorts import COHORTS, Bids, Folder, NnUnet, Simulated, cohort_to_dict
 from lesion_core.images import describe
 from lesion_core.losses import LOSSES, PAPER_LOSSES, loss_named, loss_to_dict
 from lesion_core.patches import Volumes
-from lesion_core.step import Step, optimiser_of
-from lesion_core.train import TrainSettings, batches, generator
+from lesion_core.training.epoch import TrainSettings, batches, generator
+from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
 from sweeps import options
-from sweeps.attempt import attempt
-from sweeps.ledger import Ledger
+from sweeps.ledger.ledger import Ledger
 from sweeps.options import Data
-from sweeps.tracking import Tracking
-from tests.fake_sweep import FakeSweep
-from tests.test_search import Surface, a_plan, a_search, drive
-from tests.test_search_section import found
-from tests.tiny import write_case
-from tests.toy import toy_cohort
+from sweeps.tracking.policy import Tracking
+from sweeps.trials.attempt import attempt
+from tests.analysis.test_search_section import found
+from tests.support.fake_sweep import FakeSweep
+from tests.support.tiny import write_case
+from tests.support.toy import toy_cohort
+from tests.sweeps.test_search import Surface, a_plan, a_search, drive
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {"steps": 1e-5}
@@ -183,7 +185,7 @@ def page(folder: Path) -> dict[str, Any]:
     text = built.read_text()
     section = r'<section id="([^"]+)".*?</section>'
     made = search.section(found(objectives=("sensitivity", "precision")), [])
-    rendered = [output.render(item, folder / "search", ("svg",)) for item in made.items]
+    rendered = [items.render(item, folder / "search", ("svg",)) for item in made.items]
     return {
         "versions": versions(),
         "report.html": sha256(text),

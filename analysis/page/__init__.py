@@ -1,0 +1,1 @@
+"""What a report's page is made of, and how it looks."""

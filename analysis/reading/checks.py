@@ -1,0 +1,103 @@
+"""Is the ledger consistent: what must hold for every trial, and what is said where it does not.
+
+Nothing here stops a report: every finding becomes a sentence in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.reading.scores import COUNTS, Study, asked_for
+from lesion_core.results import Sweep
+
+
+def trial_rows(sweep: Sweep, file: str) -> tuple[pd.DataFrame, list[str]]:
+    """One kind of table of all complete trials that were asked for, and the trials whose file
+    cannot be read (`read_sweep` opens three of the five)."""
+    runs = asked_for(sweep)
+    runs = runs[(runs["status"] == "done").to_numpy()]
+    try:
+        return dataclasses.replace(sweep, runs=runs).trial_table(file), []
+    except (OSError, pa.ArrowInvalid, KeyError):
+        pass
+    frames, unreadable = [], []
+    for position, trial in enumerate(runs["trial"]):
+        try:
+            one = dataclasses.replace(sweep, runs=runs.iloc[position : position + 1])
+            frames.append(one.trial_table(file))
+        except (OSError, pa.ArrowInvalid, KeyError):
+            unreadable.append(trial)
+    empty = dataclasses.replace(sweep, runs=runs.iloc[:0]).trial_table(file)
+    return pd.concat([empty, *frames], ignore_index=True) if frames else empty, unreadable
+
+
+def findings(sweep: Sweep, studies: list[Study]) -> list[str]:
+    """Sentences about everything that a reader should know before trusting a number."""
+    found = []
+    stray = sweep.runs.loc[~sweep.runs["expected"].astype(bool), "trial"]
+    if len(stray):
+        found.append(
+            f"{len(stray)} trial folders are not listed in sweep.json and were left out: "
+            f"{_some(stray)}."
+        )
+    for study in studies:
+        found += [f"{study.title}: {sentence}" for sentence in study_findings(study)]
+    return found
+
+
+def study_findings(study: Study) -> list[str]:
+    """Checks within one cohort."""
+    if not study.shown:
+        return [f"none of {study.expected} trials is complete, so there is nothing to show yet."]
+    if not study.has_counts:
+        return [
+            "no voxel counts, only rates: panels about lesions, thresholds, confident errors "
+            "and choices of computation are left out."
+        ]
+    found = []
+    reference = study.counts[..., COUNTS.index("tp")] + study.counts[..., COUNTS.index("fn")]
+    number = (~np.isnan(reference)).sum((0, 1, 3))
+    low = np.where(np.isnan(reference), np.inf, reference).min((0, 1, 3), initial=np.inf)
+    high = np.where(np.isnan(reference), -np.inf, reference).max((0, 1, 3), initial=-np.inf)
+    changed = [study.cases[i] for i in np.flatnonzero((number > 0) & (low != high))]
+    if changed:
+        found.append(
+            "the number of reference voxels (TP + FN) is not the same for every loss, "
+            f"seed and epoch in {_some(changed)}: the trials did not see the same masks."
+        )
+    present = np.any(~np.isnan(reference), axis=3)
+    by_fold = (
+        np.stack([study.fold_of == f for f in range(len(study.folds))])
+        if len(study.cases)
+        else np.zeros((len(study.folds), 0), bool)
+    )
+    for loss, seed, fold in np.argwhere(study.done):
+        lost = np.flatnonzero(by_fold[fold] & ~present[loss, seed])
+        if len(lost):
+            found.append(
+                f"{study.losses[loss]} s{study.seeds[seed]} f{study.folds[fold]} lacks "
+                f"the test cases {_some([study.cases[i] for i in lost])}."
+            )
+    if len(set(study.cases)) < len(study.cases):
+        twice = sorted({case for case in study.cases if study.cases.count(case) > 1})
+        found.append(f"tested in more than one fold: {_some(twice)}.")
+    lengths = sorted(set(study.last_epoch[study.done].tolist()))
+    if len(lengths) > 1:
+        found.append(f"complete trials end at different epochs ({', '.join(map(str, lengths))}).")
+    empty = [study.cases[i] for i in np.flatnonzero((number > 0) & (high == 0))]
+    if empty:
+        found.append(
+            f"no reference lesion in {_some(empty)}: sensitivity is undefined there, and "
+            "DSC is 0 as soon as one voxel is predicted."
+        )
+    return found
+
+
+def _some(names: object, most: int = 5) -> str:
+    listed = [str(name) for name in names]  # type: ignore[attr-defined]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

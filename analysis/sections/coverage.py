@@ -1,0 +1,209 @@
+"""Which trials are there: the expected grid against what is complete, and why the rest is not."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import Rectangle
+
+from analysis.page import style
+from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
+from analysis.reading.scores import Study
+from lesion_core.results import STATUSES, Sweep
+
+
+def section(sweep: Sweep, studies: list[Study]) -> Section:
+    """The coverage map of every cohort, counts, and the reason of every trial that is absent."""
+    items: list[Figure | Table | Note | Heading] = []
+    for study in studies:
+        if len(studies) > 1:
+            items.append(Heading(text=study.title))
+        items.append(
+            Figure(
+                key=f"coverage-{study.cohort}",
+                title=f"Coverage, {study.title}",
+                draw=partial(draw, study),
+                data=tiles(study),
+                caption="One tile per trial: loss by seed and fold. " + study.presence + ".",
+                alt=f"Coverage map of {study.title}: {study.presence}.",
+            )
+        )
+    items.append(counts_table(studies))
+    absent = absent_trials(sweep)
+    if len(absent):
+        items.append(
+            Table(
+                key="absent-trials",
+                title="Trials that enter no average",
+                frame=absent,
+                columns=[
+                    Column(key="trial", header="Trial"),
+                    Column(key="status", header="Status"),
+                    Column(key="epochs_done", header="Epochs"),
+                    Column(key="reason", header="Reason", wrap=True),
+                    Column(key="log", header="Log", wrap=True),
+                ],
+                caption=f"{len(absent)} of {len(sweep.runs)} trials. `sweeps/status.py` "
+                "names what to "
+                "run again.",
+            )
+        )
+    else:
+        items.append(Note(body=prose("Every trial that was asked for is complete.")))
+    return Section(
+        key="coverage",
+        title="What was run?",
+        items=items,
+        lead="Only complete trials enter an average. A trial that diverged or failed is absent "
+        "from every figure below, which flatters its loss: read the gaps first.",
+    )
+
+
+def tiles(study: Study) -> pd.DataFrame:
+    """Status of every trial asked for, one row each."""
+    loss, seed, fold = np.nonzero(study.status != "")
+    return pd.DataFrame(
+        {
+            "cohort": study.cohort,
+            LOSS: [study.losses[i] for i in loss],
+            "seed": [study.seeds[i] for i in seed],
+            "fold": [study.folds[i] for i in fold],
+            "status": study.status[loss, seed, fold],
+            "last_epoch": study.last_epoch[loss, seed, fold],
+        }
+    )
+
+
+def counts_table(studies: list[Study]) -> Table:
+    """Number of trials by cohort, loss and status."""
+    rows = []
+    for study in studies:
+        for index, loss in enumerate(study.losses):
+            own = study.status[index]
+            if (own != "").any():
+                rows.append(
+                    {
+                        "cohort": study.title,
+                        LOSS: loss,
+                        "asked": int((own != "").sum()),
+                        **{status: int((own == status).sum()) for status in STATUSES},
+                    }
+                )
+    frame = pd.DataFrame(rows, columns=["cohort", LOSS, "asked", *STATUSES])
+    seen = [status for status in STATUSES if status == "done" or frame[status].sum() > 0]
+    return Table(
+        key="coverage-counts",
+        title="Trials by loss and status",
+        frame=frame,
+        columns=[
+            Column(key="cohort", header="Cohort"),
+            Column(key=LOSS, header="Loss"),
+            Column(key="asked", header="Asked for"),
+            *(Column(key=status, header=status.capitalize()) for status in seen),
+        ],
+        losses=studies[0].losses if studies else (),
+        caption=f"{int(frame['done'].sum())} of {int(frame['asked'].sum())} trials are complete.",
+    )
+
+
+def absent_trials(sweep: Sweep) -> pd.DataFrame:
+    """Trials that are not complete, or that sweep.json does not ask for, with the reason."""
+    runs = sweep.runs
+    stray = ~runs["expected"].astype(bool)
+    absent = runs[(runs["status"] != "done") | stray]
+    reasons = {"missing": "never begun", "partial": "begun, not complete (running or interrupted)"}
+    reason = [
+        error if isinstance(error, str) and error else reasons.get(status, "")
+        for error, status in zip(absent["error"], absent["status"], strict=True)
+    ]
+    frame = pd.DataFrame(
+        {
+            "trial": absent["trial"].to_numpy(),
+            "status": absent["status"].to_numpy(),
+            "epochs_done": pd.to_numeric(absent["epochs_done"]).to_numpy(float),
+            "reason": reason,
+            "log": [log if isinstance(log, str) else "" for log in absent["log"]],
+        }
+    )
+    for row in np.flatnonzero(stray[absent.index].to_numpy()):
+        frame.loc[row, "reason"] = "not asked for by sweep.json: left out of every average"
+    return frame
+
+
+def draw(study: Study) -> Drawing:
+    """The tiles: colour and sign both carry the status."""
+    rows = [index for index in range(len(study.losses)) if (study.status[index] != "").any()]
+    columns = len(study.seeds) * len(study.folds)
+    height = 0.72 + 0.2 * len(rows)
+    longest = max(len(study.losses[index]) for index in rows)
+    figure, axes = style.panels(
+        1, 1, height=height, top=0.4, bottom=0.32, left=min(2.4, 0.2 + 0.07 * longest)
+    )
+    axis = axes[0, 0]
+    for y, loss in enumerate(rows):
+        for x in range(columns):
+            status = study.status[loss, x // len(study.folds), x % len(study.folds)]
+            if status == "":
+                continue
+            axis.add_patch(
+                Rectangle(
+                    (x + 0.05, y + 0.06),
+                    0.9,
+                    0.88,
+                    linewidth=0,
+                    facecolor=style.STATUS_COLOURS[status],
+                    gid=f"L{loss}",
+                )
+            )
+            if status != "done":
+                dark = status in ("failed", "diverged", "corrupt")
+                axis.text(
+                    x + 0.5,
+                    y + 0.52,
+                    style.STATUS_SIGNS[status],
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    gid=f"L{loss}",
+                    color="#ffffff" if dark else "#16191e",
+                )
+    for number, seed in enumerate(study.seeds):
+        x = number * len(study.folds)
+        if number:
+            axis.axvline(x, color=style.MUTED, linewidth=0.6)
+        axis.text(
+            x + len(study.folds) / 2, -0.75, f"seed {seed}", ha="center", va="bottom", fontsize=7
+        )
+    many = columns > 60
+    ticks = [] if many else [x + 0.5 for x in range(columns)]
+    axis.set_xticks(ticks, [str(study.folds[x % len(study.folds)]) for x in range(len(ticks))])
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_yticks([y + 0.5 for y in range(len(rows))], [study.losses[i] for i in rows])
+    axis.set_xlim(0, columns)
+    axis.set_ylim(len(rows), 0)
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    width = figure.get_figwidth()
+    x = 0.12
+    for status in STATUSES:
+        if status != "done" and not (study.status == status).any():
+            continue
+        figure.patches.append(
+            Rectangle(
+                (x / width, 0.06 / height),
+                0.13 / width,
+                0.13 / height,
+                linewidth=0,
+                facecolor=style.STATUS_COLOURS[status],
+                transform=figure.transFigure,
+            )
+        )
+        sign = "" if status == "done" else f" {style.STATUS_SIGNS[status]}"
+        figure.text((x + 0.18) / width, 0.12 / height, f"{status}{sign}", va="center", fontsize=7)
+        x += 0.42 + 0.07 * len(status)
+    return figure

@@ -1,0 +1,171 @@
+"""How was this computed, from what, and how should it be read: methods, provenance, glossary."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.page.items import Column, Heading, Note, Section, Table, prose
+from analysis.reading.scores import Study
+from analysis.sections import ranks, seeds
+from analysis.sections.pairs import ROPE, compare
+from analysis.statistics.ladder import RUNG_NAMES
+from lesion_core.results import SCHEMA_VERSION, Sweep
+
+TRAPS = (
+    "**A band is a range.** It widens with every seed and fold added; whether two bands overlap "
+    "says nothing about a difference, because all losses share seeds, folds and patients.",
+    "**Folds share most of their training data**, so no unbiased estimate of the variance of "
+    "cross-validation exists (Bengio & Grandvalet 2004). The truth lies between the rung for new "
+    "training sets and the cautious one (Nadeau & Bengio 2003): both are shown.",
+    "**Patients of one fold share their networks.** A test that treats patients (or patients "
+    "times seeds) as independent calls equal losses different in 10 to 50 % of sweeps instead of "
+    "5 %; resampling seeds alone does so in 20 to 45 %, because it knows nothing about patients.",
+    "**The best epoch on test is not a result.** Among equal losses, the one that scatters most "
+    "wins under that rule. The column *optimism* shows how much it adds.",
+    "**Comparing trained networks is not comparing losses.** Permuting predictions compares two "
+    "trained instances; only new trainings compare training methods.",
+    "**Many comparisons.** The primary question is declared: test DSC at the last epoch against "
+    "one reference, Holm-adjusted. Other metrics get intervals, not verdicts.",
+    "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
+    "about one sweep of six; then *not separated* is a fact about the design, not about the "
+    "losses.",
+    "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
+    "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
+)
+
+GLOSSARY = {
+    "DSC": "Dice similarity coefficient, 2 TP / (2 TP + FP + FN)",
+    "sensitivity (TPf)": "TP / (TP + FN)",
+    "precision (P)": "TP / (TP + FP); 0 if nothing is predicted although there is a lesion",
+    "seed": "initialisation and order of training; the same seed starts all losses of a fold "
+    "alike, and is another one in every fold",
+    "cell": "one (seed, fold): the unit that losses are paired in",
+    "last epoch": "the network after the last epoch, as a user who has no test labels would get it",
+    "other folds (lofo)": "the epoch that the other folds would choose",
+    "new seeds (L1)": "same patients, same splits, other seeds",
+    "new patients (L2)": "other patients from the same population as well",
+    "new training sets (L3)": "networks trained on other patients as well",
+    "cautious (L3c)": "L3, widened because training sets of folds overlap",
+    "rope": "region of practical equivalence: differences that nobody would act on",
+    "HD95, NSD": "95th percentile of surface distances; share of surface within a tolerance",
+}
+
+
+def section(sweep: Sweep, studies: list[Study], reference: str, rope: float = ROPE) -> Section:
+    """Text to paste, what to beware of, where the numbers come from, and what words mean."""
+    body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
+    terms = "".join(
+        f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in GLOSSARY.items()
+    )
+    return Section(
+        key="methods",
+        title="How was this computed?",
+        lead="Methods text with this sweep's own numbers, what to beware of when reading, and "
+        "where every number comes from.",
+        items=[
+            Heading(text="Methods"),
+            *(
+                Note(body=prose(methods_text(study, reference, rope, precision(sweep, study))))
+                for study in studies
+            ),
+            Heading(text="How to read this report"),
+            Note(body=Markup(f"<ul>{body}</ul>")),
+            Heading(text="Provenance"),
+            provenance_table(sweep, studies),
+            Heading(text="Glossary"),
+            Note(body=Markup(f"<dl>{terms}</dl>")),
+        ],
+    )
+
+
+def precision(sweep: Sweep, study: Study) -> str:
+    """What the networks of complete trials computed in, as their workers recorded it."""
+    runs = sweep.runs
+    done = runs[((runs["status"] == "done") & (runs["cohort"] == study.cohort)).to_numpy()]
+    return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
+
+
+def methods_text(study: Study, reference: str, rope: float, precision: str) -> str:
+    """One paragraph with the n, df and repetitions that were used."""
+    scores = study.last_by_case(study.test)[..., 0]
+    base = study.losses.index(reference) if reference in study.losses else study.shown[0]
+    base = base if base in study.shown else study.shown[0]
+    text = (
+        f"{study.title}: {len(study.shown)} losses were trained with {len(study.seeds)} seeds "
+        f"in {len(study.folds)}-fold cross-validation for {study.num_epochs} epochs in {precision} "
+        f"({study.presence}). "
+    )
+    others = [loss for loss in study.shown if loss != base]
+    if others:
+        fit = compare(scores, study.fold_of, others[-1], base).fit
+        dfs = ", ".join(
+            f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
+            for rung in ("L1", "L2", "L3")
+            if fit.df[rung] > 0
+        )
+        text += (
+            f"Test DSC at the last epoch was compared with {study.losses[base]} on "
+            f"{fit.num_cells} paired (seed, fold) cells and {fit.num_cases} cases by "
+            f"Student's t intervals for three targets of inference (degrees of freedom of "
+            f"{study.losses[others[-1]]} − {study.losses[base]}: {dfs or 'none'}), "
+            f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
+            "count as practically none. "
+        )
+    return text + (
+        f"Ranks were resampled {ranks.DRAWS} times over patients and seeds within folds. Seed "
+        f"lotteries with up to {seeds.EXACT_UP_TO} outcomes were enumerated, larger ones drawn "
+        f"{seeds.DRAWS} times. Means are over cases; a rate that a case does not define is left "
+        "out and counted."
+    )
+
+
+def provenance_table(sweep: Sweep, studies: list[Study]) -> Table:
+    """Commands, commits, versions, hosts, fingerprints."""
+    meta = sweep.meta
+    rows: list[tuple[str, object]] = [
+        ("results folder", sweep.path.resolve().name),
+        ("asked with", meta.get("command", "–")),
+        ("git commit", meta.get("git_commit", "–")),
+        ("created", meta.get("created", "–")),
+        ("last change", meta.get("updated", "–")),
+        ("ledger schema", SCHEMA_VERSION),
+    ]
+    rows += [(f"training: {name}", value) for name, value in (meta.get("settings") or {}).items()]
+    rows += [
+        (f"trained with {name}", value) for name, value in (meta.get("versions") or {}).items()
+    ]
+    done = sweep.runs[(sweep.runs["status"] == "done").to_numpy()]
+    for column in ("device", "precision", "host"):
+        values = sorted({str(value) for value in done[column] if isinstance(value, str)})
+        if values:
+            rows.append((column, ", ".join(values[:8]) + (" …" if len(values) > 8 else "")))
+    spent = pd.to_numeric(done["seconds"], errors="coerce").dropna()
+    if len(spent):
+        rows.append(("training time, all complete trials", f"{spent.sum() / 3600:.1f} h"))
+    for name, cohort in (meta.get("cohorts") or {}).items():
+        rows.append((f"data fingerprint of {name}", str(cohort.get("fingerprint", "–"))))
+    rows += [
+        (
+            "report made with",
+            f"Python {platform.python_version()}, "
+            + ", ".join(
+                f"{name} {importlib.metadata.version(name)}"
+                for name in ("numpy", "scipy", "pandas", "matplotlib", "jinja2")
+            ),
+        ),
+        ("make it again", f"python analysis/report.py {sweep.path.resolve().name}"),
+    ]
+    frame = pd.DataFrame(rows, columns=["what", "value"]).astype(str)
+    done_count = sum(int(study.done.sum()) for study in studies)
+    return Table(
+        key="provenance",
+        title="Where the numbers come from",
+        frame=frame,
+        columns=[Column(key="what", header="What"), Column(key="value", header="Value", wrap=True)],
+        caption=f"From sweep.json and the done.json of {done_count} of "
+        f"{sum(study.expected for study in studies)} trials.",
+    )

@@ -1,0 +1,222 @@
+"""What came out, in three sentences per cohort: computed words, no stars."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from analysis.page.items import prose, written
+from analysis.reading.scores import Study
+from analysis.sections.pairs import (
+    LEVEL,
+    ROPE,
+    Pair,
+    adjusted,
+    against,
+    compare,
+    decimals_for,
+    judge,
+)
+from analysis.sections.seeds import complete_grid, counted, fresh_flip, full_lottery, winner_shares
+from analysis.statistics.ladder import RUNG_NAMES, Ladder, ladder
+
+HEADLINES = {
+    "separated": "separated",
+    "suggestive": "suggestive",
+    "practically equal": "equal",
+    "not separated": "open",
+    "cannot tell": "open",
+}
+"""Verdict -> CSS class of its dot."""
+
+HOLDS = {
+    "": "not even for new seeds on the same patients",
+    "L1": "for new seeds on the same patients",
+    "L2": "for new seeds and new patients",
+    "L3": "for new seeds, new patients and new training sets",
+    "L3c": "for new seeds, new patients and new training sets, even by the cautious count",
+}
+NEXT = {"L1": ("L2", "new patients"), "L2": ("L3", "new training sets")}
+"""Highest rung reached -> the one that was not, and its name."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline word and the sentences of one cohort."""
+
+    cohort: str
+    word: str
+    headline: str
+    sentences: list[str]
+
+    def html(self) -> Markup:
+        """A box of the page."""
+        lines = "".join(f"<p>{prose(sentence)}</p>" for sentence in self.sentences)
+        return Markup(
+            f'<div class="verdict"><h3>{html.escape(self.cohort)}</h3>'
+            f'<p class="word {HEADLINES[self.word]}">{html.escape(self.headline)}</p>{lines}</div>'
+        )
+
+
+def verdict(study: Study, reference: str, rope: float = ROPE) -> Verdict:
+    """Primary question, declared beforehand: test DSC at the last epoch, every loss against the
+    reference, Holm-adjusted.  Then the best against the second, and what one seed would say."""
+    scores = study.last_by_case(study.test)[..., 0]
+    base = study.losses.index(reference) if reference in study.losses else -1
+    if base not in study.shown:
+        base = study.shown[0]
+    if len(study.shown) < 2:
+        name = study.losses[study.shown[0]]
+        return Verdict(
+            study.title,
+            "cannot tell",
+            "One loss, nothing to compare",
+            [f"Only {name} has complete trials. {study.presence}."],
+        )
+    pairs = against(scores, study.fold_of, study.shown, base)
+    words = dict(zip((pair.a for pair in pairs), judge(pairs, rope), strict=True))
+    order = best_first(scores, study)
+    best, second = order[0], order[1]
+    runner_up = compare(scores, study.fold_of, best, second)
+    challenger = best if best != base else second
+    pair = next(pair for pair in pairs if pair.a == challenger)
+    word = words[challenger]
+    name, against_name = study.losses[challenger], study.losses[base]
+    sentences = [_best_sentence(study, scores, best, second)]
+    sentences.append(_difference_sentence(study, pair, word, rope, pairs))
+    sentences.append(_seed_sentence(study, scores, runner_up))
+    others = [
+        f"{study.losses[other.a]} {words[other.a]}" for other in pairs if other.a != challenger
+    ]
+    if others:
+        sentences.append(f"Against {against_name}, the others: {', '.join(others)}.")
+    headline = {
+        "separated": f"{name} and {against_name} are separated",
+        "suggestive": f"{name} against {against_name}: suggestive",
+        "practically equal": f"{name} and {against_name} are practically equal",
+        "not separated": f"{name} and {against_name} are not separated",
+        "cannot tell": "This design cannot tell",
+    }[word]
+    return Verdict(study.title, word, headline, sentences)
+
+
+def best_first(scores: np.ndarray, study: Study) -> list[int]:
+    """Shown losses by mean over what all of them have (`_shared`); undefined last."""
+    fits = _shared(scores, study)
+    means = [fits[loss].estimate for loss in study.shown]
+    order = np.argsort([-value if value == value else np.inf for value in means], kind="stable")
+    return [study.shown[i] for i in order]
+
+
+def _shared(scores: np.ndarray, study: Study) -> dict[int, Ladder]:
+    """Shown loss -> its mean over the (seed, fold) cells and cases that all of them have, with
+    cells and folds weighed as in a difference.  A loss without any value does not count; if
+    nothing is shared, every loss is over what it has itself."""
+    own = scores[study.shown]
+    known = ~np.isnan(own).all((1, 2))
+    absent = np.isnan(own[known]).any(0)
+    if not absent.all():
+        own = np.where(absent, np.nan, own)
+    return {loss: ladder(part, study.fold_of) for loss, part in zip(study.shown, own, strict=True)}
+
+
+def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> str:
+    fits = _shared(scores, study)
+    if np.isnan(fits[best].estimate):
+        return "DSC is undefined for every test image: nothing was predicted, nothing was there."
+    present = ~np.isnan(scores[study.shown])
+    present = present[present.any((1, 2))]
+    warning = ""
+    if not (present == present[0]).all():
+        sizes = [(fit.num_cells, fit.num_cases) for fit in fits.values() if fit.num_cells]
+        warning = (
+            " Some losses lack trials or cases; these means are over what all have, "
+            f"{_cells(study, *sizes[0])}."
+            if present.all(0).any()
+            else " These means are not over the same patients: the losses have no trial in common."
+        )
+    return (
+        f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
+        f"{written(fits[best].estimate, '.3f')}; {study.losses[second]} is next with "
+        f"{written(fits[second].estimate, '.3f')}.{warning}"
+    )
+
+
+def _difference_sentence(
+    study: Study, pair: Pair, word: str, rope: float, family: list[Pair]
+) -> str:
+    fit = pair.fit
+    if not fit.num_cells:
+        return (
+            f"{study.losses[pair.a]} and {study.losses[pair.b]} have no trial in common, so "
+            "they cannot be compared."
+        )
+    form = f"+.{decimals_for([fit.se['L3'], fit.se['L2']])}f"
+    low, high = fit.interval("L3")
+    between = f"{study.losses[pair.a]} minus {study.losses[pair.b]}"
+    text = f"{between}: **{written(fit.estimate, form)}**"
+    if low == low:
+        text += f" (95 % for new training sets {written(low, form)} to {written(high, form)})"
+    known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
+    if not known:
+        return (
+            f"{text}. One seed and one fold give no measure of chance at all. "
+            f"{_cells(study, fit.num_cells, fit.num_cases)}."
+        )
+    reached = fit.reached()
+    if "L1" in known:
+        text += f". It holds {HOLDS[reached]}"
+        beyond, name = NEXT.get(reached, ("", ""))
+        if beyond in known:
+            text += f", but not for {name}"
+    else:
+        text += ". No fold has a second seed in common"
+    if reached in ("L3", "L3c") and len(family) > 1:
+        if max(adjusted(family)[family.index(pair)]) < 1 - LEVEL:
+            text += ", also after adjusting for the other comparisons"
+        else:
+            text += f", before adjusting for {len(family)} comparisons (Holm), but not after"
+    if word == "practically equal":
+        text += f"; whatever the difference is, it is smaller than {rope:g}"
+    unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L1", "L2", "L3") if rung not in known]
+    if unknown:
+        text += f"; about {' and '.join(unknown)} this design can say nothing"
+    return f"{text}. {_cells(study, fit.num_cells, fit.num_cases)}."
+
+
+def _cells(study: Study, cells: int, cases: int) -> str:
+    return (
+        f"{cells} of {len(study.seeds) * len(study.folds)} (seed, fold) cells, {cases} of "
+        f"{study.num_cases} cases"
+    )
+
+
+def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
+    fit = pair.fit
+    a, b = (pair.b, pair.a) if fit.estimate < 0 else (pair.a, pair.b)
+    best, second = study.losses[a], study.losses[b]
+    if len(study.seeds) < 2:
+        return "With one seed per fold, nobody can tell how much of this is luck."
+    grid = complete_grid(scores, study.fold_of, study.shown)
+    flip = fresh_flip(fit, fit.num_cells / max(fit.num_folds, 1), 1)
+    if flip != flip or len(grid.losses) < 2 or len(grid.seeds) < 2:
+        return (
+            "Too few losses have two complete seeds in common to tell how much of this is luck: "
+            f"{counted(study, grid)}"
+        )
+    worlds = full_lottery(grid.values, grid.weights, 1, np.random.default_rng([1]))
+    shares = winner_shares(worlds)
+    share = float(shares[grid.losses.index(a)]) if a in grid.losses else float("nan")
+    text = (
+        f"A sweep with a single fresh seed would put {second} above {best} in about "
+        f"**{flip:.0%}** of repeats"
+    )
+    if share == share:
+        text += (
+            f"; with one of our seeds per fold, {best} wins among all losses in {share:.0%} "
+            f"of {len(worlds)} draws"
+        )
+    return f"{text}. {counted(study, grid)}"

@@ -1,0 +1,104 @@
+"""What is in a data folder: ``python -m lesion_core.cohorts {check,folds} DATA``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lesion_core import folds, results, table1
+from lesion_core.cohorts import Cohort, cohort_named, cohorts_found
+from lesion_core.cohorts.check import check
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 2 and a line for each thing that cannot be used."""
+    flags = _parser().parse_args(arguments)
+    try:
+        chosen = [
+            cohort_named(name, flags.channels, flags.data)
+            for name in dict.fromkeys(flags.cohorts or cohorts_found(flags.data))
+        ]
+        if not chosen:
+            raise ValueError(
+                f"{flags.data}: no cohort found (looked for wmh2017 and lit); name yours with "
+                "--cohorts, such as nnunet:FOLDER, bids:FOLDER, or a folder with --channels"
+            )
+        if flags.command == "check":
+            _check(chosen, flags.data, flags.out)
+        else:
+            _folds(chosen, flags)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe (head, less) has left
+        sys.stderr.close()
+        return 141
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check(chosen: Sequence[Cohort], data: Path, out: Path | None) -> None:
+    table = [row for cohort in chosen for row in check(cohort, data, out)]
+    if out is None:
+        return
+    for name, text in (
+        ("table1.txt", table1.as_text(table) + "\n"),
+        ("table1.csv", table1.as_frame(table).to_csv(index=False)),
+        ("table1.tex", table1.as_latex(table)),
+    ):
+        results.write_bytes(out / name, text.encode())
+    print(f"written: {out}/table1.{{txt,csv,tex}} and {out}/cohorts")
+
+
+def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
+    if flags.write is not None and len(chosen) > 1:
+        raise ValueError(f"--write {flags.write}: name one cohort with --cohorts")
+    for cohort in chosen:
+        cases = cohort.cases(flags.data)
+        split = folds.folds_by(flags.fold_rule, cases, flags.folds)
+        print(f"{cohort.name}: {len(cases)} cases, fold rule {flags.fold_rule}")
+        print(folds.fold_table(split, cases))
+        if flags.write is not None:
+            folds.write_splits(flags.write, split)
+            print(f"written: {flags.write}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lesion_core.cohorts", description="Look at the cohorts in a data folder."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    checking = commands.add_parser("check", help="every case checked, and Table 1")
+    dealing = commands.add_parser("folds", help="who is tested with whom")
+    for command in (checking, dealing):
+        command.add_argument("data", type=Path, metavar="DATA", help="holds the cohorts' folders")
+        command.add_argument(
+            "--cohorts",
+            nargs="+",
+            default=(),
+            metavar="NAME",
+            help="wmh2017, lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it if the images are "
+            "skull-stripped), or a folder with --channels; default: wmh2017 and lit",
+        )
+        command.add_argument(
+            "--channels", nargs="+", default=(), help="of a cohort that is just a folder: t1 flair"
+        )
+    checking.add_argument(
+        "--out", type=Path, metavar="DIR", help="write Table 1 (text, CSV, LaTeX) and slices"
+    )
+    dealing.add_argument("--folds", type=int, default=5)
+    dealing.add_argument(
+        "--fold-rule", default="strided", help="strided, site, or a .json file (splits_final.json)"
+    )
+    dealing.add_argument(
+        "--write", type=Path, metavar="FILE", help="write nnU-Net's splits_final.json"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What is in a data folder, and can it be trained on: ``python -m lesion_core.cohorts check DATA``.
+
+Reads every case as a sweep would, so that a sweep after it starts from the cache.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from lesion_core import cache, cohorts, results, table1
+from lesion_core.cohorts import Case, Cohort
+from lesion_core.images import Image, LoadedCohort, describe, load_case, load_cohort
+
+
+def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:
+    """Print every case of a cohort and its Table 1; write tables and slices if told where.
+
+    Raises:
+        ValueError: the cohort cannot be used; one line for each case that cannot.
+    """
+    cases = cohort.cases(data)
+    print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
+    methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
+    print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
+    print(_memory(cases), flush=True)
+    loaded = _load(cohort, data)
+    print(f"\n{case_table(loaded)}\n")
+    for image in loaded.images:
+        for warning in image.warnings:
+            print(f"warning: {image.case}: {warning}")
+    case_rows, slice_rows = describe(loaded)
+    frame = pd.DataFrame(case_rows)
+    table = table1.rows(frame)
+    print(f"\n{table1.as_text(table)}\n")
+    print(f"fingerprint {loaded.fingerprint}")
+    if out is not None:
+        folder = out / "cohorts" / cohort.name
+        results.write_table(folder / "cases.parquet", case_rows, results.COHORT_CASES)
+        results.write_table(folder / "slices.parquet", slice_rows, results.COHORT_SLICES)
+    return table
+
+
+def case_table(cohort: LoadedCohort) -> str:
+    """One line per case: shape, voxel size, brain and lesion volume, number of lesions.
+
+    The mean size of a lesion is in voxels.
+    """
+    other = any(image.other is not None for image in cohort.images)
+    seconds = ["other ml"] if other else []
+    header = [
+        "case",
+        "site",
+        "shape",
+        "spacing mm",
+        "brain ml",
+        "lesion ml",
+        *seconds,
+        "% of brain",
+    ]
+    lines = [[*header, "lesions", "mean size", "warnings"]]
+    for image in cohort.images:
+        brain, lesion, second = volumes_ml(image)
+        lines.append(
+            [
+                image.case,
+                image.site or "-",
+                "x".join(str(size) for size in image.shape),
+                "x".join(f"{step:.3g}" for step in image.spacing_mm),
+                f"{brain:.0f}",
+                f"{lesion:.2f}",
+                *([f"{second:.2f}"] if other else []),
+                f"{100 * lesion / brain:.2f}",
+                str(image.num_lesions),
+                f"{image.lesion_voxels / image.num_lesions:.0f}" if image.num_lesions else "-",
+                str(len(image.warnings) or "-"),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i > 3 else cell.ljust(w) for i, (cell, w) in enumerate(zip(
+            line, widths, strict=True))).rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def volumes_ml(image: Image) -> tuple[float, float, float]:
+    """Of the brain, the lesions, and other pathology."""
+    other = 0 if image.other is None else np.count_nonzero(image.other)
+    voxels = (np.count_nonzero(image.brain), image.lesion_voxels, other + image.other_outside_box)
+    brain, lesion, second = (float(number * image.voxel_mm3 / 1000) for number in voxels)
+    return brain, lesion, second
+
+
+def _load(cohort: Cohort, data: Path) -> LoadedCohort:
+    def progress(number: int, of: int, case: str) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if number == of else ""
+            print(f"\rreading {number} of {of}: {case:<30}", end=end, file=sys.stderr, flush=True)
+
+    try:
+        return load_cohort(cohort, data, progress)
+    except ValueError as first:
+        complaints = list(_complaints(cohort, data))
+        raise ValueError("\nerror: ".join(complaints or [str(first)])) from None
+
+
+def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
+    """Of every case that cannot be used, not of the first alone."""
+    for case in cohort.cases(data):
+        try:
+            load_case(case)
+        except ValueError as error:
+            yield str(error)
+
+
+# ----------------------------------------------------------------------------------------- memory
+def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
+    """At most needed: while reading a case, by the cohort, and by the data of one trial.
+
+    From the headers alone, as if every brain filled its image.  A sweep holds the cohort once per
+    machine (on the first reading, as pages that can be given back) and a copy in each trial that
+    runs at the time; the network needs what it needs beside that.
+    """
+    reading = cohort = trial = 0
+    for case in cases:
+        voxels, channels = _voxels(next(iter(case.channels.values()))), len(case.channels)
+        # The file, one channel, the box's channels, masks, int32 labels and a boolean or two.
+        reading = max(reading, voxels * (8 + 4 + 4 * channels + 12))
+        cohort += voxels * (4 * channels + 2 + 1 + case.has_other)
+        trial += voxels * (4 * channels + 1)
+    return reading, cohort, trial
+
+
+def _memory(cases: Sequence[Case]) -> str:
+    reading, cohort, trial = map(_size, memory_bytes(cases))
+    kept = cache.folder()
+    return (
+        f"memory, at most: {reading} per case that is being read, {cohort} for the cohort on each "
+        f"machine, {trial} of data in each trial running at a time; "
+        + (f"cached in {kept}" if kept else "not cached")
+    )
+
+
+def _size(number: int) -> str:
+    """
+    >>> _size(1_260_000_000), _size(81_000_000)
+    ('1.3 GB', '81 MB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"
+
+
+def _voxels(path: Path) -> int:
+    """By the header alone, 0 where it cannot be read: reading the whole file will say why."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(540)
+    except (OSError, EOFError, zlib.error):
+        return 0
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(start[: kind.sizeof_hdr]):
+            header = kind(start[: kind.sizeof_hdr], check=False)
+            return math.prod(max(int(size), 0) for size in header["dim"][1:4])
+    return 0

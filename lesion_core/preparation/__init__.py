@@ -1,0 +1,1 @@
+"""From downloads to cohorts: alignment, brain masks, bias."""

@@ -1,0 +1,1 @@
+"""How a network is trained: one step, one epoch, its precision and its memory."""

@@ -1,0 +1,163 @@
+"""One step of training; on a GPU recorded once, and then replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lesion_core.losses import Imported
+from lesion_core.patches import Patches, Volumes
+from lesion_core.training.precision import autocast, convolutions
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+WARM_UP = 3
+"""Full batches before one is recorded: by then what is set up on first use, such as the choice of
+algorithms, has been."""
+
+
+class Step:
+    """Cuts a batch of patches, updates the network by it, and says what loss and gradient it had.
+
+    A step is some hundred kernels, which a large GPU runs faster than Python launches them.  So
+    there the step of a full batch is recorded as a CUDA graph and replayed for the batches after
+    it: the same kernels on the same memory, in one launch.  That asks of ``loss`` to be a
+    function of its arguments alone, and never to wait for the device (``.item()``, ``if`` on a
+    tensor).  The losses of `losses` are so; one of the user's own is recorded if it has an
+    attribute ``recordable`` that is true.  Where a step cannot be recorded, a warning says why, and
+    steps are launched kernel by kernel.
+
+    To be called inside `apart`, and with one optimiser and one set of volumes for its whole life.
+    """
+
+    can_record = True
+    """Not after it failed in this process: memory of the attempt may stay taken."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        loss: LossFunction,
+        volumes: Volumes,
+        *,
+        batch_size: int,
+        precision: str,
+    ) -> None:
+        """``optimiser`` must keep all its state on the device: `optimiser_of` makes one."""
+        self.network = network
+        self.batch_size = batch_size
+        self.device = volumes.device
+        self._optimiser = optimiser
+        self._loss = loss
+        self._volumes = volumes
+        self._precision = precision
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self._stream = torch.cuda.Stream(self.device) if self._on_gpu else None
+        self._num_full = 0
+        self._records = self._on_gpu and Step.can_record and is_recordable(loss)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, patches: Patches) -> Tensor:
+        """Loss and gradient norm ``[2]``, on the device, of the network before its update."""
+        if not self._records or len(patches) < self.batch_size:
+            return self._once(patches)
+        self._num_full += 1
+        if self._num_full < WARM_UP:
+            return self._once(patches)
+        if self._num_full == WARM_UP:
+            return self._without_waiting(patches)
+        if self._graph is None:
+            self._record(patches)
+        if self._graph is None:
+            return self._once(patches)
+        for fixed, new in zip(self._fixed.tensors, patches.tensors, strict=True):
+            fixed.copy_(new)
+        self._graph.replay()
+        return self._found.clone()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """On a stream of its own, as steps must be to be recorded: backward runs where it did."""
+        if self._stream is None:
+            yield
+            return
+        around = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(around)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            around.wait_stream(self._stream)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _once(self, patches: Patches, search: bool = True) -> Tensor:
+        inputs, target = self._volumes.gather(patches)
+        self._optimiser.zero_grad(set_to_none=True)
+        with convolutions(self._precision, search=search):
+            with autocast(self.device, self._precision):
+                logits = self.network(inputs)
+            value = self._loss(logits.float(), target.float())
+            value.backward()
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._optimiser.step()
+        return torch.stack([value.detach().float(), norm])
+
+    def _without_waiting(self, patches: Patches) -> Tensor:
+        """As `_once`, and finds out whether the step can be recorded."""
+        before = torch.cuda.get_sync_debug_mode()
+        try:
+            _raise_on_waiting("error")
+            return self._once(patches)
+        except RuntimeError as error:
+            if "synchronizing CUDA operation" not in str(error):
+                raise
+            self._stay_unrecorded(f"{self._loss} waits for the GPU ({error})")
+        finally:
+            _raise_on_waiting(before)
+        return self._once(patches)  # nothing was updated yet: the loss comes before
+
+    def _record(self, patches: Patches) -> None:
+        """Runs nothing.  What the step allocates, gradients too, is the graph's own."""
+        self._fixed = Patches(*(tensor.clone() for tensor in patches.tensors))
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._found = self._once(self._fixed, search=False)  # a search would wait
+        except RuntimeError as error:  # too little memory, too
+            Step.can_record = False
+            self._stay_unrecorded(str(error.__context__ or error))
+        else:
+            self._graph = graph
+
+    def _stay_unrecorded(self, why: str) -> None:
+        self._records = False
+        warnings.warn(
+            f"steps cannot be recorded, and take longer, kernel by kernel: {why}", stacklevel=2
+        )
+
+
+def is_recordable(loss: LossFunction) -> bool:
+    """Whether a loss computes the same kernels on whatever it is given, by its own word."""
+    if isinstance(loss, Imported):
+        return getattr(loss.function, "recordable", False)
+    return True
+
+
+def _raise_on_waiting(mode: str | int) -> None:
+    with warnings.catch_warnings():  # it is called a prototype
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def optimiser_of(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    """Adam, which on a GPU counts its steps there, as a recording must."""
+    on_gpu = next(network.parameters()).is_cuda
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, capturable=on_gpu)

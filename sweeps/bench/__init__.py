@@ -1,0 +1,1 @@
+"""Speed, measured against what users have without this project."""

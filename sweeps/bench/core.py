@@ -1,0 +1,275 @@
+"""How fast a trial computes: network, whole images, one epoch; against peers and the machine.
+
+The peers are the same network written plainly, MONAI's and TorchIO's ways to predict whole images
+with it, a straightforward epoch, and MONAI's networks of nearest size for orientation.
+
+Tried and left out (2026-11-25, two cores of an AMD EPYC, torch 2.13.0, forward + backward):
+``torch.compile`` of the network is slower than the network as written, 0.93 x in fp32 and 0.90 x in
+bf16, after 85 s of compiling.  Several seeds of one (loss, fold) as one network of grouped
+convolutions: 0.93 x for 2 seeds of the paper's network; narrow ones 0.96 x and 1.09 x for 2 and 4
+at batch 16, 1.22 x and 1.13 x at batch 2.  Huge pages: no change.  None was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from sweeps.bench.gpu_busy import watched
+from sweeps.bench.rivals import (
+    copy,
+    epoch,
+    matrices,
+    network,
+    plain_trial,
+    training,
+    trial,
+    whole_image,
+)
+from sweeps.bench.roofline import least_seconds
+from sweeps.bench.timing import Rival, Row, Stage, paired
+
+PLAIN = "plain PyTorch fp32"
+KEPT = f"{PLAIN}, freed memory kept too"
+MONAI = "MONAI sliding_window_inference"
+
+
+def core(device: str) -> Iterator[Row]:
+    """Raises RuntimeError if peers disagree.  The targets in seconds against peers are a CPU's."""
+    from lesion_core.training.precision import PRECISIONS
+
+    precisions = [one for one in PRECISIONS if _has(device, one)]
+    matrix = {}
+    for precision in precisions:
+        with Stage({precision: Rival(matrices, (precision, device))}) as ready:
+            seconds = paired([precision], ready.run)[precision]
+            matrix[precision] = ready.results[precision] / seconds
+        yield Row(
+            what=f"large matrix product, {precision}",
+            value=matrix[precision] / 1e9,
+            unit="GFLOP/s",
+        )
+    bytes_per_s = None
+    if device == "cuda":  # on a CPU much stays in caches, and this rate bounds nothing
+        with Stage({"copy": Rival(copy, (device,))}) as ready:
+            seconds = paired(["copy"], ready.run)["copy"]
+            bytes_per_s = ready.results["copy"] / seconds
+        yield Row(what="copy of memory", value=bytes_per_s / 1e9, unit="GB/s")
+    for backward in (False, True):
+        yield from _network_rows(device, precisions, matrix, bytes_per_s, backward)
+    yield from _image_rows(device, precisions)
+    yield from _epoch_rows(device, precisions)
+    if device == "cuda":
+        yield from training_rows(device, precisions)
+        yield from packing_rows(device, precision=precisions[-1])
+
+
+def _has(device: str, precision: str) -> bool:
+    from lesion_core.training.precision import check_precision
+
+    try:
+        check_precision(precision, device)
+    except ValueError:
+        return False
+    return True
+
+
+def _network_rows(
+    device: str,
+    precisions: Sequence[str],
+    matrix: dict[str, float],
+    bytes_per_s: float | None,
+    backward: bool,
+) -> Iterator[Row]:
+    what = "forward + backward" if backward else "forward"
+    targets = {"fp32": 2.0, "bf16": 3.0} if backward and device == "cpu" else {}
+    kinds = {PLAIN: "plain", "MONAI BasicUNet": "BasicUNet", "MONAI UNet": "UNet"}
+    if device == "cpu":
+        kinds[KEPT] = "plain, memory kept"
+    rivals = {name: Rival(network, ("ours", name, backward, device)) for name in precisions}
+    rivals |= {
+        name: Rival(network, (kind, "fp32", backward, device)) for name, kind in kinds.items()
+    }
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run)
+        results = ready.results
+    for precision in precisions:
+        rate = results[precision]["operations"] / seconds[precision]
+        note = f"{rate / 1e9:.0f} GFLOP/s, {rate / matrix[precision]:.0%} of the matrix rate"
+        if bytes_per_s is not None:
+            kernels = results[precision]["kernels"]
+            least = least_seconds(kernels, matrix[precision], bytes_per_s)
+            note += f"; {sum(moved for _, moved in kernels) / 1e9:.2g} GB moved by "
+            note += f"{len(kernels)} kernels, {least / seconds[precision]:.0%} of the roofline"
+        yield Row(
+            what=f"{what} of 16 x 2 x 32³, {precision}",
+            value=seconds[precision],
+            peer=PLAIN,
+            peer_value=seconds[PLAIN],
+            least_ratio=targets.get(precision),
+            note=note,
+        )
+    for name in list(kinds)[1:]:
+        yield Row(
+            what=f"{what} of 16 x 2 x 32³, fp32",
+            value=seconds["fp32"],
+            peer=name,
+            peer_value=seconds[name],
+            note=f"{results[name]['parameters']:,} parameters, "
+            f"{results[name]['operations'] / results['fp32']['operations']:.2g} x the operations",
+        )
+
+
+def _image_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
+    peers = {MONAI: "monai", "TorchIO GridSampler": "torchio"}
+    rivals = {name: Rival(whole_image, (kind, "fp32", device)) for name, kind in peers.items()}
+    rivals |= {name: Rival(whole_image, ("ours", name, device)) for name in precisions}
+    targets = {"fp32": 2.0, "bf16": 3.5} if device == "cpu" else {}
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        found = ready.results
+    for precision in precisions:
+        for name in peers if precision == "fp32" else (MONAI,):
+            difference = float(abs(found[precision] - found[name]).max())
+            if precision == "fp32" and not difference <= 1e-4:  # NaN, too
+                raise RuntimeError(f"{name} disagrees with ours by {difference:g}")
+            yield Row(
+                what=f"whole image of 280 windows, {precision}",
+                value=seconds[precision],
+                peer=f"{name}, {PLAIN}",
+                peer_value=seconds[name],
+                least_ratio=targets.get(precision) if name == MONAI else None,
+                note=f"probabilities differ by {difference:.0e} at most",
+            )
+
+
+def _epoch_rows(device: str, precisions: Sequence[str]) -> Iterator[Row]:
+    rivals = {PLAIN: Rival(epoch, ("plain", "fp32", device))}
+    rivals |= {name: Rival(epoch, ("ours", name, device)) for name in precisions}
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        found = ready.results
+    for precision in precisions:
+        difference = _difference(found[precision], found[PLAIN])
+        if precision == "fp32" and not difference <= 1e-3:
+            raise RuntimeError(f"a straightforward epoch disagrees with ours by {difference:g}")
+        yield Row(
+            what=f"epoch of 48 patches and its three evaluations, {precision}",
+            value=seconds[precision],
+            peer=f"DataLoader, MONAI, {PLAIN}",
+            peer_value=seconds[PLAIN],
+            least_ratio=2.5 if (device, precision) == ("cpu", "fp32") else None,
+            note=f"loss and mean Dice differ by {difference:.0e} at most"
+            + ("; the first steps of a trial, none replayed" if device == "cuda" else ""),
+        )
+
+
+def training_rows(
+    device: str, precisions: Sequence[str], num_batches: int = 100, width: str = "paper"
+) -> Iterator[Row]:
+    """Training alone: what recording its steps wins, and how busy it keeps a GPU."""
+    made = {f"recorded {precision}": ("recorded", precision) for precision in precisions}
+    made |= {f"launched {precision}": ("launched", precision) for precision in precisions}
+    made[PLAIN] = ("plain", "fp32")
+    rivals = {
+        name: Rival(training, (*which, device, num_batches, width)) for name, which in made.items()
+    }
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+        for precision in precisions:
+            name = f"recorded {precision}"
+            what = f"training on {num_batches} batches, {precision}"
+            peers = {"launched kernel by kernel": f"launched {precision}"}
+            peers |= {f"{PLAIN}, batches cut before": PLAIN}
+            for peer, theirs in peers.items():
+                yield Row(what=what, value=seconds[name], peer=peer, peer_value=seconds[theirs])
+            if device == "cuda":
+                yield _busy_row(precision, lambda name=name: ready.run(name))
+
+
+def _busy_row(precision: str, run: Callable[[], object], seconds: float = 6) -> Row:
+    """While runs follow each other for so long; the first second does not count."""
+    run()
+    begun = time.monotonic()
+    later, note = [], "nvidia-smi does not say"
+    try:
+        with watched(_gpu()) as percent:
+            while time.monotonic() < begun + seconds:
+                run()
+        later = percent[5:]
+    except RuntimeError as error:
+        note = str(error)
+    return Row(
+        what=f"GPU busy in training, {precision}",
+        value=statistics.mean(later) if later else float("nan"),
+        unit="%",
+        least=90,
+        note="" if later else note,
+    )
+
+
+def _gpu() -> str:
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+
+
+def packing_rows(
+    device: str,
+    numbers: Sequence[int] = (1, 2, 4, 8),
+    epochs: int = 7,
+    width: str = "paper",
+    precision: str = "bf16",
+) -> Iterator[Row]:
+    """Short trials with other seeds, several at a time on one device: how long for each,
+    whether each gets the results that it has with fewer beside it, and on a GPU against a trial
+    written down plainly."""
+    before: dict[str, dict[str, float]] = {}
+    one = plain = None
+    if device == "cuda":
+        with Stage({PLAIN: Rival(plain_trial, (0, device, epochs, width))}) as ready:
+            plain = paired([PLAIN], ready.run, repeats=1)[PLAIN]
+    for number in numbers:
+        rivals = {
+            str(seed): Rival(trial, (seed, precision, device, epochs, width))
+            for seed in range(number)
+        }
+        with Stage(rivals) as ready:
+            ready.run_together()  # uncounted, and the one whose results can be compared
+            now = {seed: result["numbers"] for seed, result in ready.results.items()}
+            seconds = statistics.median(ready.run_together() for _ in range(3)) / number
+            growth = max(result["memory_growth_mb"] for result in ready.results.values())
+        one = one or seconds
+        yield Row(
+            what=f"trial of {epochs} epochs, {number} at a time, {precision}",
+            value=seconds,
+            peer="one at a time",
+            peer_value=one,
+            note=f"{3600 / seconds:.0f} per hour; memory grew by {growth:.0f} MB over its epochs",
+        )
+        if plain is not None:
+            yield Row(
+                what=f"trial of {epochs} epochs, {number} at a time, {precision}",
+                value=seconds,
+                peer=f"straightforward trial, {PLAIN}",
+                peer_value=plain,
+                least_ratio=5.0 if number == max(numbers) else None,
+                note="theirs is not evaluated before training",
+            )
+        if before:
+            yield Row(
+                what=f"loss and Dice with {number} at a time against fewer, at most",
+                value=max(_difference(numbers, now[seed]) for seed, numbers in before.items()),
+                unit="apart",
+                most=0,
+                note="deterministic algorithms",
+            )
+        before = now
+
+
+def _difference(some: dict[str, float], others: dict[str, float]) -> float:
+    """The largest, and NaN if there is one."""
+    return float(np.max([abs(value - others[name]) for name, value in some.items()]))

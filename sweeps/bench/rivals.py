@@ -1,0 +1,373 @@
+"""What the core's benchmark times: each function prepares one rival, and returns what is timed.
+
+In a process of its own, set up as its users would have it; what is timed returns what shows that
+rivals did the same.  ``kind`` is ours, or names the peer; the peers are in `tests/plain.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lesion_core.images import LoadedCohort
+    from lesion_core.trial import EpochReport, Trial
+
+BATCH = (16, 2, 32, 32, 32)
+"""The paper's: patches, channels, voxels."""
+
+IMAGE = (2, 128, 144, 96)
+"""Channels and voxels of a brain as in WMH and MS cases: 280 windows."""
+
+SHAPE = (64, 80, 48)
+"""Of each image of the epoch's cohort: 24 windows, 8 of them with lesion."""
+
+FILTERS = {"paper": (32, 64, 128, 256), "narrow": (8, 16, 32, 64)}
+
+
+def matrices(precision: str, device: str) -> Callable[[], float]:
+    """On a CPU products of 4096 x 1024 with 1024 x 1024, by the library that convolves; on a GPU
+    of 8192 x 8192 with as many: operations."""
+    import torch
+    import torch.nn.functional as F
+
+    from lesion_core.training.precision import convolutions
+
+    _prepare(device, keep_memory=True)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if device == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        left, right = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
+
+        def multiply() -> float:
+            for _ in range(20):
+                torch.mm(left, right)
+            _wait(device)
+            return 20 * 2.0 * 8192**3
+
+        return multiply
+    volumes = torch.randn(1, 1024, 16, 16, 16, device=device, dtype=dtype)
+    volumes = volumes.contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(1024, 1024, 1, 1, 1, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def run() -> float:
+        with convolutions(precision):
+            for _ in range(20):
+                F.conv3d(volumes, weight)
+            _wait(device)
+        return 20 * 2.0 * 4096 * 1024 * 1024
+
+    return run
+
+
+def copy(device: str) -> Callable[[], int]:
+    """Of memory, far more than any cache holds: bytes read and written."""
+    import torch
+
+    _prepare(device, keep_memory=True)
+    source = torch.ones(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def run() -> int:
+        for _ in range(10):
+            target.copy_(source)
+        _wait(device)
+        return 10 * 2 * source.nbytes
+
+    return run
+
+
+def network(kind: str, precision: str, backward: bool, device: str) -> Callable[[], dict[str, Any]]:
+    """One pass over a batch: number of parameters, and of operations and bytes per kernel."""
+    import torch
+
+    from lesion_core.losses import LOSSES
+    from lesion_core.training.precision import autocast, convolutions
+    from sweeps.bench.roofline import kernels
+
+    _prepare(device, keep_memory=kind in ("ours", "plain, memory kept"))
+    inputs = torch.randn(BATCH, device=device)
+    target = (torch.rand(BATCH[0], 1, *BATCH[2:], device=device) < 0.01).float()
+    net = _network(kind, device)
+    if kind == "ours":  # as patches are cut, on any device
+        inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
+
+    def once() -> None:
+        with torch.set_grad_enabled(backward), convolutions(precision):
+            with autocast(inputs.device, precision):
+                logits = net(inputs)
+            if backward:
+                net.zero_grad()
+                LOSSES["xent"](logits.float(), target).backward()
+        _wait(device)
+
+    work = kernels(once)
+    counts = {
+        "kernels": work,
+        "operations": sum(operations for operations, _ in work),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+    }
+
+    def run() -> dict[str, int]:
+        once()
+        return counts
+
+    return run
+
+
+def whole_image(kind: str, precision: str, device: str) -> Callable[[], Any]:
+    """Probabilities of every voxel of an image."""
+    import torch
+
+    from lesion_core.evaluate import predict_volume
+    from sweeps.bench import plain
+
+    _prepare(device, keep_memory=kind == "ours")
+    image = torch.randn(IMAGE, generator=torch.Generator().manual_seed(0))
+    net = _network("ours" if kind == "ours" else "plain", device)
+    if kind == "ours":
+        return lambda: predict_volume(net, image, precision=precision)
+    predict = {"monai": plain.predict_with_monai, "torchio": plain.predict_with_torchio}[kind]
+    return lambda: predict(net, image.to(device)).cpu().numpy()
+
+
+def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, float]]:
+    """An epoch: mean loss, and mean Dice of test images, training images and training patches."""
+    from sweeps.bench import plain
+
+    _prepare(device, keep_memory=kind == "ours")
+    if kind == "plain":
+        return plain_trial(0, device, epochs=1)
+    cohort = _cohort()
+    mine = _trial(cohort, 0, precision, epochs=2, filters=FILTERS["paper"])
+    untrained = _report(mine, cohort, device, None)
+    return lambda: plain.numbers_of(_report(mine, cohort, device, untrained.checkpoint))
+
+
+def training(
+    kind: str, precision: str, device: str, num_batches: int = 100, width: str = "paper"
+) -> Callable[[], dict[str, Any]]:
+    """An epoch of full batches, cut from images, without its evaluations: what it says.
+
+    ``kind`` is recorded (as trials train on a GPU), launched (kernel by kernel) or plain (that and
+    the plain network, of batches that are already cut).
+    """
+    import torch
+
+    from lesion_core.patches import Volumes
+    from lesion_core.training import step
+    from lesion_core.training.epoch import generator, train_epoch
+
+    _prepare(device, keep_memory=kind != "plain")
+    cohort = _cohort()
+    mine = _trial(cohort, 0, precision, epochs=1, filters=FILTERS[width])
+    settings = mine.settings
+    volumes = Volumes.of(cohort.images, patch_size=32, stride=16, device=device)
+    patches = volumes.training_patches(range(len(cohort.images)), flip=True)
+    number = settings.batch_size * num_batches
+    patches = patches[torch.arange(number, device=device) % len(patches)]
+    net = _network("plain" if kind == "plain" else "ours", device, filters=FILTERS[width])
+    if kind == "plain":
+        inputs, target = volumes.gather(patches[: settings.batch_size])
+        inputs, target = inputs.contiguous(), target.float()
+        optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+
+        def run() -> dict[str, Any]:
+            for _ in range(num_batches):
+                optimiser.zero_grad()
+                mine.loss(net(inputs), target).backward()
+                optimiser.step()
+            _wait(device)
+            return {}
+
+        return run
+    if kind == "launched":
+        step.WARM_UP = sys.maxsize
+    one = step.Step(
+        net, step.optimiser_of(net, settings.learning_rate), mine.loss, volumes,
+        batch_size=settings.batch_size, precision=precision,
+    )  # fmt: skip
+    return lambda: train_epoch(one, patches, epoch=1, shuffle=generator(0, 0, 1, "order"))
+
+
+def plain_trial(
+    seed: int, device: str, epochs: int, width: str = "paper"
+) -> Callable[[], dict[str, float]]:
+    """A trial as one would write it down, with the numbers of its last epoch."""
+    import torch
+
+    from lesion_core.training.epoch import generator
+    from sweeps.bench import plain
+
+    _prepare(device, keep_memory=False)
+    cohort = _cohort()
+    ours = _trial(cohort, seed, "fp32", epochs, FILTERS[width])
+    tested = ours.tested([image.case for image in cohort.images])
+    test = [image for image in cohort.images if image.case in tested]
+    training = [image for image in cohort.images if image.case not in tested]
+    num_patches = len(plain.PatchDataset(training))
+    net = _network("plain", device, seed, FILTERS[width])
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def run() -> dict[str, float]:
+        net.load_state_dict(weights)
+        optimiser = torch.optim.Adam(net.parameters(), lr=ours.settings.learning_rate)
+        found: dict[str, float] = {}
+        for number in range(epochs):
+            shuffle = generator(seed, 0, number + 1, "order")
+            order = torch.randperm(num_patches, generator=shuffle).tolist()
+            found = plain.epoch(net, optimiser, ours.loss, training, test, order=order)
+        return found
+
+    return run
+
+
+def trial(
+    seed: int, precision: str, device: str, epochs: int = 7, width: str = "paper"
+) -> Callable[[], dict[str, Any]]:
+    """A short trial: its numbers after the last epoch, and how much memory on a GPU it had then
+    over what it had after its second.
+
+    The first time by algorithms that give the same bits in every process, later by the fastest.
+    """
+    import torch
+
+    from lesion_core.trial import run as run_trial
+    from sweeps.bench import plain
+
+    _prepare(device, keep_memory=True)
+    cohort = _cohort()
+    mine = _trial(cohort, seed, precision, epochs, FILTERS[width])
+
+    turns = itertools.count()
+
+    def run() -> dict[str, Any]:
+        # Warnings only: max pooling's backward is not listed as such, but here windows are apart.
+        torch.use_deterministic_algorithms(next(turns) == 0, warn_only=True)
+        numbers, held = {}, []
+
+        def on_epoch(report: EpochReport) -> None:
+            held.append(torch.cuda.memory_reserved() if device == "cuda" else 0)
+            if report.final is not None:
+                numbers.update(plain.numbers_of(report))
+
+        run_trial(mine, cohort, device=device, threads=torch.get_num_threads(), on_epoch=on_epoch)
+        # A step is recorded in the second epoch at the latest, which takes memory for all others.
+        growth = held[-1] - held[min(2, len(held) - 1)]
+        return {"numbers": numbers, "memory_growth_mb": growth / 1e6}
+
+    return run
+
+
+def _prepare(device: str, *, keep_memory: bool) -> None:
+    import torch
+
+    from lesion_core.training.memory import keep_freed_memory
+
+    # On a GPU ours is given one core, as a trial is; its peers all there are.
+    one_core = device == "cuda" and keep_memory
+    torch.set_num_threads(1 if one_core else len(os.sched_getaffinity(0)))
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = "ieee"  # peers called fp32 compute in fp32; unasked it is tf32
+    if keep_memory:
+        keep_freed_memory()
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _network(
+    kind: str, device: str, seed: int = 0, filters: tuple[int, ...] = FILTERS["paper"]
+) -> nn.Module:
+    from lesion_core.training.epoch import generator
+    from lesion_core.unet import UNet3d, to_device
+
+    if kind == "BasicUNet":
+        from monai.networks.nets.basic_unet import BasicUNet
+
+        return BasicUNet(3, 2, 1, features=(24, 24, 48, 96, 176, 24)).to(device)
+    if kind == "UNet":
+        from monai.networks.nets.unet import UNet
+
+        return UNet(3, 2, 1, channels=(40, 80, 160, 288), strides=(2, 2, 2)).to(device)
+    ours = UNet3d(2, filters).initialise(generator(seed, 0, 0, "weights"))
+    if kind == "ours":
+        return to_device(ours, device)
+    from sweeps.bench.plain import plain_twin
+
+    return plain_twin(ours, filters=filters).to(device)
+
+
+def _cohort() -> LoadedCohort:
+    """Four images; a third of their windows hold lesion, as in real cases."""
+    from dataclasses import replace
+
+    from lesion_core.metrics import components
+    from tests.support.toy import toy_cohort, toy_image
+
+    images = []
+    for case in range(4):
+        image = toy_image(str(case), case, SHAPE)
+        lesion = image.lesion.copy()
+        lesion[16:] = False
+        labels, number = components(lesion)
+        images.append(replace(image, labels=labels.astype(np.uint16), num_lesions=number))
+    return replace(toy_cohort(0), images=images)
+
+
+def _trial(
+    cohort: LoadedCohort, seed: int, precision: str, epochs: int, filters: tuple[int, ...]
+) -> Trial:
+    from lesion_core.losses import LOSSES
+    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.trial import Trial
+
+    return Trial(
+        cohort=cohort.name,
+        fingerprint=cohort.fingerprint,
+        loss=LOSSES["new"],
+        seed=seed,
+        fold=0,
+        num_folds=4,
+        settings=TrainSettings(epochs=epochs, precision=precision, filters=filters),
+    )
+
+
+class _Enough(Exception):
+    """An epoch is complete."""
+
+
+def _report(
+    mine: Trial, cohort: LoadedCohort, device: str, checkpoint: bytes | None
+) -> EpochReport:
+    """Of the next epoch alone."""
+    import torch
+
+    from lesion_core.trial import run
+
+    reports = []
+
+    def on_epoch(report: EpochReport) -> None:
+        reports.append(report)
+        raise _Enough
+
+    try:
+        run(
+            mine, cohort, checkpoint=checkpoint, device=device, threads=torch.get_num_threads(),
+            on_epoch=on_epoch,
+        )  # fmt: skip
+    except _Enough:
+        return reports[0]
+    raise AssertionError("a trial that reports no epoch")

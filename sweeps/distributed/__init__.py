@@ -1,0 +1,1 @@
+"""Trials on machines; Ray is known here and nowhere else."""

@@ -1,0 +1,205 @@
+"""How this process gets into a Ray: one of this machine, or a cluster that is there.
+
+Our code travels to a cluster's machines by Ray's ``runtime_env``, with the user's own modules and
+the environment variables that matter there; what is installed (PyTorch and so on) must be on every
+machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lesion_core.training.memory import ENVIRONMENT as MEMORY
+from sweeps.options import ROOT
+
+FORWARDED = (
+    "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "TORCH_", "PYTORCH_", "NCCL_", "MALLOC_",
+)  # fmt: skip
+"""Beginnings of the driver's environment variables that a cluster's workers get; by itself Ray
+passes none.  Keys to W&B are not among them: Ray lists these variables to every user."""
+
+SECONDS_TO_CONNECT = 5
+
+
+def import_ray(address: str | None) -> Any:
+    """Ray, with the settings that it reads when it is imported or starts its processes."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours stops at once; the ledger has it all
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"  # nothing is ever restored from it
+    os.environ["TUNE_STATE_REFRESH_PERIOD"] = "86400"  # its question freezes us if the head is gone
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be silenced
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # workers find the user's modules in their folder
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # under `ray job submit`: ours joins the job's
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Seconds to wait for a head that refuses.
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
+    if address is not None and "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray 2.60 uses it unasked for "auto" alone
+    import ray
+
+    # Tune prints the traceback of every lost worker; ours are in the ledger.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    return ray
+
+
+def _has_token() -> bool:
+    """Where Ray looks for one."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return True
+    try:
+        return (Path.home() / ".ray" / "auth_token").exists()
+    except (OSError, RuntimeError):  # no home
+        return False
+
+
+def start(ray: Any) -> None:
+    """A Ray of this machine alone.  Its workers inherit this process's environment."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
+    ours["PYTHONPATH"] = os.pathsep.join(paths)
+    before = {name: os.environ[name] for name in ours if name in os.environ}
+    os.environ.update(ours)
+    try:
+        ray.init(
+            address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+    except OSError as error:  # for instance no place for Ray's session or its token
+        raise ValueError(
+            f"Ray cannot start on this machine: {error.filename or ''} {error.strerror or error}; "
+            "check that the temporary folder and the home folder can be written"
+        ) from None
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise ValueError(
+            "Ray has not started within its 30 s: this machine is too busy; try again"
+        ) from None
+    finally:
+        for name in ours.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def join(ray: Any, address: str, staged: Path) -> None:
+    if address != "auto":
+        knock(address)
+    forwarded = _forwarded()
+    try:
+        with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"working_dir": str(staged), "env_vars": MEMORY | forwarded},
+            )
+    except (ConnectionError, RuntimeError) as error:  # AuthenticationError is a RuntimeError
+        if "Version mismatch" in str(error):
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"--address {address}: {said}; use the cluster's versions here, or ours there"
+            ) from None
+        if "Auth" in "".join(traceback.format_exception(error)):  # Ray buries the reason
+            raise ValueError(
+                f"--address {address}: this Ray cluster lets nobody in without its token: set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of the head's "
+                "~/.ray/auth_token (`ray get-auth-token` prints it there); on a machine of the "
+                "cluster, --address auto finds both by itself"
+            ) from None
+        raise ValueError(
+            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); start "
+            "one with `ray start --head`, or leave --address out to use this machine alone"
+        ) from None
+
+
+def _forwarded() -> dict[str, str]:
+    """The driver's variables for the workers, less those that hold a secret."""
+    chosen = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    chosen.pop("WANDB_API_KEY", None)
+    secret = [name for name, value in chosen.items() if re.search(r"://[^/]*:[^/]*@", value)]
+    for name in secret:
+        print(
+            f"warning: {name} holds a password, and Ray shows what workers are sent; they go "
+            "without it, so set it where you start Ray",
+            file=sys.stderr,
+        )
+    return {name: value for name, value in chosen.items() if name not in secret}
+
+
+@contextmanager
+def _silent_descriptor(descriptor: int) -> Iterator[None]:
+    kept = os.dup(descriptor)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def knock(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--address {address}: expected auto or host:port, such as 10.0.0.1:6379")
+    try:
+        touch(address)
+    except OSError as error:
+        raise ValueError(
+            f"--address {address}: nothing answers there ({error.strerror or error}); is that the "
+            "address that `ray start --head` printed?"
+        ) from None
+
+
+def touch(address: str) -> None:
+    """Raises OSError if nothing answers at host:port."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
+
+
+def stage(modules: Sequence[str]) -> Path:
+    """A folder with our packages and the user's modules, which Ray copies to every machine."""
+    import importlib.util
+
+    staged = Path(tempfile.mkdtemp(prefix="lesion-code-"))
+    # Ray names a package by its content, and deletes it with the job that brought it: also under
+    # the workers of the next one, if that brought the same.
+    (staged / ".driver").write_text(secrets.token_hex(8))
+    for package in ("lesion_core", "sweeps"):
+        shutil.copytree(ROOT / package, staged / package, ignore=_NO_CACHES)
+    for top in dict.fromkeys(module.partition(".")[0] for module in modules):
+        spec = importlib.util.find_spec(top)
+        origin = Path(spec.origin) if spec is not None and spec.origin else None
+        if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
+            continue  # installed: every machine must have it, as it has torch
+        if origin.name == "__init__.py":
+            shutil.copytree(origin.parent, staged / top, ignore=_ONLY_PYTHON, dirs_exist_ok=True)
+        else:  # with its neighbours, which it may import
+            for file in origin.parent.glob("*.py"):
+                shutil.copy(file, staged / file.name)
+    return staged
+
+
+_NO_CACHES = shutil.ignore_patterns("__pycache__")
+
+
+def _ONLY_PYTHON(folder: str, names: list[str]) -> list[str]:
+    return [
+        name
+        for name in names
+        if name == "__pycache__" or not (name.endswith(".py") or Path(folder, name).is_dir())
+    ]

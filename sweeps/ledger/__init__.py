@@ -1,0 +1,1 @@
+"""The results folder: the only truth about what is done, and who may write it."""

@@ -1,0 +1,1 @@
+"""Which configuration next; Optuna is known here and nowhere else."""

@@ -1,0 +1,1 @@
+"""What Weights & Biases hears; wandb is known here and nowhere else."""

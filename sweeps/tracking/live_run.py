@@ -1,0 +1,304 @@
+"""A W&B run, opened, written and closed; the only code that imports wandb.
+
+A trial's run is written by a thread of its own, so the trial never waits for W&B but once, briefly,
+at its end.  Whatever W&B does - down, slow, full, broken - the trial goes on: trouble is one line
+in its log and a note in the results folder, and `sweeps/tracking.py sync` sends what was missed.
+
+Online, a restarted trial goes on in its run: what the server lacks of earlier epochs is sent again
+from the ledger's rows.  Offline, it writes all of its epochs into a new folder, which replaces the
+earlier one in the results folder, so there is one complete folder per trial.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from sweeps.tracking.policy import Tracking
+from sweeps.tracking.record import Ending, Heading, Record, heading
+
+SECONDS_TO_CONNECT = 30
+MOST_STEPS_WAITING = 256
+"""Steps that W&B is behind; a trial that gets further ahead goes on without it."""
+SHARE_OF_TRIAL, LEAST_SECONDS, MOST_SECONDS = 0.05, 20.0, 60.0
+"""How long a trial waits at its end for its run to be complete: a share of its own duration, within
+these limits."""
+SECONDS_OF_PAUSE = 600.0
+"""After trouble, this process's next trials go without W&B for so long."""
+
+
+class Run:
+    """One trial's run.  Nothing in here raises, and only `finish` waits.
+
+    ``earlier``: the numbers of the epochs before this attempt.
+    """
+
+    paused_until: ClassVar[float] = 0.0
+    """Of the monotonic clock; see SECONDS_OF_PAUSE."""
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        trial: Mapping[str, Any],
+        earlier: Mapping[int, Mapping[str, float]] | None = None,
+    ) -> None:
+        self._tracking = tracking
+        self._heading = heading(trial, tracking)
+        self._earlier = dict(earlier or {})
+        self._begun = time.monotonic()
+        self._waiting: queue.Queue[_Item] = queue.Queue(MOST_STEPS_WAITING)
+        self._trouble: str | None = None
+        self._abandoned = threading.Event()
+        self._folder: Path | None = None
+        self._thread: threading.Thread | None = None
+        self._exit_code = 1
+        if tracking.mode == "disabled":
+            return
+        if time.monotonic() < Run.paused_until:
+            self._give_up("there was trouble with an earlier trial here", pause=False)
+            return
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
+            thread = threading.Thread(target=self._write, name="wandb", daemon=True)
+            thread.start()
+            self._thread = thread
+        except (OSError, RuntimeError) as error:  # no room, no more threads
+            self._give_up(str(error))
+            self._clean_up()
+
+    def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
+        self._put((epoch, numbers))
+
+    def finish(self, ending: Callable[[], Ending], *, failed: bool) -> dict[str, bytes]:
+        """Close the run; what to keep of it, by path in the results folder: an offline run's
+        files, or a note that W&B did not get everything.
+
+        ``ending`` is called by the thread that writes.
+        """
+        self._exit_code = int(failed)
+        self._put(ending)
+        files: dict[str, bytes] = {}
+        if self._thread is not None:
+            self._thread.join(self._patience)
+            if self._thread.is_alive():
+                self._give_up(f"not finished after {self._patience:.0f} s")
+            elif self._trouble is None and self._tracking.mode == "offline":
+                try:
+                    files = offline_files(self._folder or Path())
+                except OSError as error:
+                    self._give_up(str(error))
+            self._abandoned.set()
+            if not self._thread.is_alive():
+                self._clean_up()
+        if self._trouble is not None:
+            files[f"wandb/unsent-{self._heading.id}/why.txt"] = f"{self._trouble}\n".encode()
+        return files
+
+    def leave(self) -> None:
+        """Close the run without an ending: another attempt, perhaps here, goes on with it."""
+        self._abandoned.set()
+        self._put(Ending)
+        if self._thread is not None and not self._thread.is_alive():
+            self._clean_up()
+
+    @property
+    def replaces(self) -> str | None:
+        """Pattern of the folders in RESULTS that earlier attempts left; None if not tracked."""
+        return None if self._tracking.mode == "disabled" else f"wandb/*-{self._heading.id}"
+
+    @property
+    def _patience(self) -> float:
+        share = SHARE_OF_TRIAL * (time.monotonic() - self._begun)
+        return min(max(share, LEAST_SECONDS), MOST_SECONDS)
+
+    def _put(self, item: _Item) -> None:
+        if self._thread is None or self._trouble is not None:
+            return
+        try:
+            self._waiting.put_nowait(item)
+        except queue.Full:
+            self._give_up(f"{MOST_STEPS_WAITING} steps behind")
+
+    def _write(self) -> None:
+        """The thread's work."""
+        try:
+            assert self._folder is not None
+            run = open_run(self._tracking, self._heading, self._folder)
+            for epoch, numbers in self._earlier.items():
+                if epoch >= run.starting_step:  # what the server has stays as it is
+                    run.log(dict(numbers), step=epoch)
+            last = max(self._earlier, default=0)
+            while isinstance(item := self._next(), tuple):
+                last, numbers = item
+                if last >= run.starting_step:
+                    run.log(dict(numbers), step=last)
+            write_ending(run, item(), last)
+            run.finish(exit_code=self._exit_code)
+            if not self._abandoned.is_set():
+                # An offline file is written out only when the process that writes it ends (0.31:
+                # 1 of 30 files stayed empty on a busy machine without this).
+                close_service()
+        except Exception as error:  # tracking must never cost a trial
+            self._give_up(traceback.format_exception_only(error)[-1].strip().splitlines()[0])
+        finally:
+            if self._abandoned.is_set():
+                self._clean_up()
+
+    def _next(self) -> _Item:
+        while True:
+            try:
+                return self._waiting.get(timeout=1)
+            except queue.Empty:
+                if self._abandoned.is_set():  # nothing will come any more
+                    return Ending
+
+    def _clean_up(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _give_up(self, reason: str, *, pause: bool = True) -> None:
+        if self._trouble is not None or self._abandoned.is_set():
+            return
+        self._trouble = reason
+        if pause:
+            Run.paused_until = time.monotonic() + SECONDS_OF_PAUSE
+        print(f"W&B: {reason}; the trial goes on without it", file=sys.stderr)
+
+
+_Item = tuple[int, Mapping[str, float]] | Callable[[], Ending]
+"""An epoch and its numbers, or the ending."""
+
+
+def write(tracking: Tracking, record: Record, folder: Path) -> None:
+    """A whole run at once, in this thread; an offline run's folder appears below ``folder``.
+
+    Raises:
+        Exception: whatever wandb raises.
+    """
+    run = open_run(tracking, record.heading, folder)
+    for step, numbers in record.steps.items():
+        if step >= run.starting_step:
+            run.log(dict(numbers), step=step)
+    write_ending(run, record.ending, max(record.steps, default=0))
+    run.finish(exit_code=int(record.failed))
+    close_service()
+
+
+def offline_files(folder: Path) -> dict[str, bytes]:
+    """An offline run's files, by their path in a results folder."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.glob("wandb/offline-run-*/**/*")
+        if file.is_file() and file.suffix != ".log"
+    }
+
+
+def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
+    """A `wandb.Run` that goes on where the server's, if there is one, stopped.
+
+    Quiet and light: no console capture, no threads that watch the machine, nothing about the
+    machine, its user, its packages or the code; and bounded, so that a server that fails is given
+    up after a few tries.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own telemetry
+    # What artifacts leave behind goes with the folder, not into somebody's home.
+    os.environ["WANDB_DATA_DIR"] = str(folder / "data")
+    os.environ["WANDB_CACHE_DIR"] = str(folder / "cache")
+    import wandb
+
+    mine: dict[str, Any] = {}
+    if tracking.url is not None:
+        mine["base_url"] = tracking.url
+    if tracking.key is not None:  # not in the environment, which child processes get
+        mine["api_key"] = tracking.key
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        program="lesion-seed-sweep",
+        host="not-told",
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        reinit="create_new",  # never wait for the run of an earlier trial
+        init_timeout=SECONDS_TO_CONNECT,
+        **_FEW_TRIES,
+        **mine,
+    )
+    wandb.setup(settings=wandb.Settings(silent=True))  # quiet from the first moment
+    mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
+    return wandb.init(
+        project=tracking.project,
+        entity=tracking.entity,
+        id=heading.id,
+        name=heading.name,
+        resume="allow",
+        mode=mode,
+        dir=str(folder),
+        group=tracking.group,
+        job_type=heading.job_type,
+        tags=list(heading.tags),
+        config=dict(heading.config),
+        settings=settings,
+    )
+
+
+_FEW_TRIES = {
+    f"x_{channel}_{name}": value
+    for channel, timeout_seconds in (("graphql", 10), ("file_stream", 10), ("file_transfer", 30))
+    for name, value in (
+        ("timeout_seconds", timeout_seconds),
+        ("retry_max", 2),
+        ("retry_wait_min_seconds", 1),
+        ("retry_wait_max_seconds", 4),
+    )
+}
+"""Settings of each of wandb's ways to the server."""
+
+
+def write_ending(run: Any, ending: Ending, step: int) -> None:
+    """Tables, pictures, pages, the model and the summary of an open `wandb.Run`."""
+    import wandb
+
+    items: dict[str, Any] = {
+        name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        for name, (columns, rows) in ending.tables.items()
+    }
+    items |= {name: wandb.Html(page(), inject=False) for name, page in ending.pages.items()}
+    if ending.pictures:
+        items["overlays"] = [
+            wandb.Image(picture.pixels, caption=picture.case) for picture in ending.pictures
+        ]
+    if items:  # with the last numbers; after them where the server has those already
+        run.log(items, step=max(step, run.starting_step))
+    if ending.model is not None:
+        artifact = wandb.Artifact(f"model-{run.id}", type="model")
+        with artifact.new_file("model.pt", mode="wb") as file:
+            file.write(ending.model)
+        run.log_artifact(artifact)
+    run.summary.update(dict(ending.summary))
+
+
+def default_url() -> str:
+    """Of the server that wandb logs to if it is told none."""
+    import wandb
+
+    return wandb.Settings().base_url
+
+
+def close_service() -> None:
+    """Wait until everything is written out: the end of the process that writes it."""
+    import wandb
+
+    wandb.teardown()

@@ -1,0 +1,241 @@
+"""Weights & Biases: whether and how trials are tracked, and what may leave the site.
+
+The ledger stays the only truth; W&B is a window on it.  What is said there is decided here, once,
+by the driver; `sweeps.tracking.live_run` says it, and is the only code that imports wandb.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import hmac
+import json
+import netrc
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+PROJECT = "lesion-seed-sweep"
+HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+"""Of the public server, the newer name first."""
+PLACE = ("project", "entity", "url")
+FILE = "wandb/tracking.json"
+"""In a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What Weights & Biases hears."""
+
+    wandb: Mode = "auto"
+    """Weights & Biases; auto: online if a key is configured, else offline."""
+    wandb_media: bool = False
+    """Send pictures too: a slice of every test image with its segmentation, and the report's."""
+    wandb_artifacts: bool = False
+    """Send every trial's trained network too."""
+    pseudonymise: bool = False
+    """In what W&B hears, replace the names of cases and sites by hashes salted for this sweep."""
+
+    def tracking(self, results: Path) -> Tracking:
+        """Raises ValueError as `Tracking.decide` does, or where a flag has no effect."""
+        flags = {
+            "--wandb-media": self.wandb_media,
+            "--wandb-artifacts": self.wandb_artifacts,
+            "--pseudonymise": self.pseudonymise,
+        }
+        idle = [flag for flag, given in flags.items() if given]
+        if self.wandb == "disabled" and idle:
+            raise ValueError(
+                f"{idle[0]} has no effect with --wandb disabled; leave it out, or use "
+                "--wandb offline"
+            )
+        return Tracking.decide(
+            self.wandb,
+            results,
+            media=self.wandb_media,
+            artifacts=self.wandb_artifacts,
+            pseudonymise=self.pseudonymise,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """How a sweep is tracked; decided once, by the driver."""
+
+    mode: Literal["online", "offline", "disabled"]
+    group: str
+    """Name of the sweep."""
+    tags: tuple[str, ...] = ()
+    """Of every run, beside its own."""
+    project: str = PROJECT
+    entity: str | None = None
+    """W&B's user or team; None: the key's own."""
+    url: str | None = None
+    """The server's; None: wandb's own default."""
+    key: str | None = field(default=None, repr=False)
+    """The driver's key, for workers that have none."""
+    media: bool = False
+    """Pictures of patients' images may leave the site."""
+    artifacts: bool = False
+    """Trained networks may leave the site."""
+    salt: str | None = field(default=None, repr=False)
+    """Of the pseudonyms; None: cases and sites go by their names."""
+
+    @staticmethod
+    def decide(
+        mode: Mode,
+        results: Path,
+        *,
+        media: bool = False,
+        artifacts: bool = False,
+        pseudonymise: bool = False,
+    ) -> Tracking:
+        """What these flags mean here, for a folder that may have been tracked before.
+
+        Raises:
+            ValueError: W&B is asked for online but there is no key; or the folder's cases went by
+                their names so far and shall not now, or the other way round.
+        """
+        found = os.environ.get("WANDB_MODE", "") if mode == "auto" else ""
+        asked = found if found in ("online", "offline", "disabled") else mode
+        before = None if asked == "disabled" else remembered(results)
+        place = _place(before, results)
+        key = configured_key(place["url"])
+        if asked == "online" and key is None:
+            raise ValueError(
+                "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
+                "--wandb offline and `python sweeps/tracking.py sync` later"
+            )
+        if asked == "auto":
+            asked = "offline" if key is None else "online"
+        if asked == "disabled":
+            return Tracking(mode="disabled", group=results.name)
+        if before is not None and pseudonymise != (before["salt"] is not None):
+            raise ValueError(
+                f"{results} was tracked {'with' if before['salt'] else 'without'} --pseudonymise "
+                f"so far; do the same, or, if nothing was sent yet, delete {results / 'wandb'} and "
+                "backfill"
+            )
+        salt = (before["salt"] if before else secrets.token_hex(16)) if pseudonymise else None
+        return Tracking(
+            mode=asked,
+            group=results.resolve().name,
+            **place,
+            key=key if asked == "online" else None,
+            media=media,
+            artifacts=artifacts,
+            salt=salt,
+        )
+
+    def case_name(self, case: str) -> str:
+        """As W&B hears it."""
+        return case if self.salt is None else f"case-{self._hash('case', case)}"
+
+    def site_name(self, site: str) -> str:
+        """As W&B hears it; hospitals are few, so they would narrow down who a case is."""
+        return site if self.salt is None or not site else f"site-{self._hash('site', site)}"
+
+    def _hash(self, kind: str, name: str) -> str:
+        salt = bytes.fromhex(self.salt or "")
+        return hmac.new(salt, f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:10]
+
+    def to_remember(self) -> dict[str, bytes]:
+        """For `Ledger.keep`: what `remembered` reads.  Never the key."""
+        content: dict[str, Any] = {
+            key: getattr(self, key) for key in (*PLACE, "media", "artifacts")
+        }
+        text = json.dumps(content | {"salt": self.salt}, indent=1)
+        return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
+
+    def notice(self) -> str | None:
+        """One line before anything is sent; None if nothing will be."""
+        if self.mode != "online":
+            return None
+        names = "their names" if self.salt is None else "pseudonyms"
+        where = self.url or "its own server"
+        return f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
+
+    def hint(self, results: Path) -> str | None:
+        """How to upload what was written offline, or what W&B missed; None if there is nothing."""
+        send = f"python sweeps/tracking.py sync {results}"
+        if self.mode == "offline":
+            return f"W&B is offline; to upload: {send}"
+        unsent = len(list(results.glob("wandb/unsent-*"))) if self.mode == "online" else 0
+        return f"W&B did not get all of {unsent} trials; to send them: {send}" if unsent else None
+
+
+def remembered(results: Path) -> dict[str, Any] | None:
+    """What was decided for a results folder before; None: it was never tracked.
+
+    Raises:
+        ValueError: the file is damaged: nobody knows how its cases may be called.
+    """
+    file = results / FILE
+    try:
+        content = json.loads(file.read_text())
+        return {key: content[key] for key in (*PLACE, "media", "artifacts", "salt")}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: cannot be read ({type(error).__name__}: {error}); restore it, or delete "
+            f"{results / 'wandb'} if nothing was sent yet"
+        ) from None
+
+
+def _place(before: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
+    """Where a sweep's runs go: where they went before; else as the environment says.
+
+    Raises:
+        ValueError: the environment says another place than before.
+    """
+    now = {
+        "project": os.environ.get("WANDB_PROJECT"),
+        "entity": os.environ.get("WANDB_ENTITY"),
+        "url": server_url(),
+    }
+    for key, value in now.items():
+        known = before[key] if before is not None else None
+        if known and value and known != value:
+            raise ValueError(
+                f"{results} was tracked with {key} {known} so far, now {value} is set; a sweep's "
+                f"runs stay together: unset it, or delete {results / 'wandb'} and backfill"
+            )
+        now[key] = value or known or None
+    return now | {"project": now["project"] or PROJECT}
+
+
+def configured_key(url: str | None = None) -> str | None:
+    """From WANDB_API_KEY, or the netrc file that ``wandb login`` writes, for the server at
+    ``url``, or that of `server_url`."""
+    if os.environ.get("WANDB_API_KEY"):
+        return os.environ["WANDB_API_KEY"]
+    host = urlsplit(url or server_url() or "").netloc
+    hosts = HOSTS if not host or host in HOSTS else (host,)
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        with suppress(OSError, netrc.NetrcParseError, RuntimeError):
+            entries = netrc.netrc(str(Path(file).expanduser())) if file else None
+            for name in hosts if entries else ():
+                login = entries.hosts.get(name) if entries else None
+                if login and login[2]:
+                    return login[2]
+    return None
+
+
+def server_url() -> str | None:
+    """From WANDB_BASE_URL, or the settings file that ``wandb login --host`` writes; None: wandb's
+    default."""
+    if os.environ.get("WANDB_BASE_URL"):
+        return os.environ["WANDB_BASE_URL"].rstrip("/")
+    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
+    settings = configparser.ConfigParser()
+    with suppress(OSError, configparser.Error, RuntimeError, UnicodeError):
+        settings.read(Path(folder).expanduser() / "settings")
+        return settings.get("default", "base_url").rstrip("/")
+    return None

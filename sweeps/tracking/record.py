@@ -1,0 +1,210 @@
+"""What W&B is told of one trial, as plain values: its heading, its steps, its ending.
+
+The same whether the trial is followed live or rebuilt from the ledger.  Names of cases and sites
+pass through `Tracking.case_name` and `Tracking.site_name` here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.tracking import scalars
+from sweeps.tracking.overlay import Overlay, overlays
+from sweeps.tracking.policy import Tracking
+
+if TYPE_CHECKING:
+    from lesion_core.images import LoadedCohort
+
+CASE_LISTS = {"test_cases", "validation_cases"}
+"""Fields of a trial's configuration that name cases."""
+NOT_CONFIG = ("config", "loss_params", "schema_version")
+"""What trial.json says of a trial beside its configuration, or twice."""
+MOST_TAG_CHARACTERS = 64
+"""W&B refuses longer tags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What a run is; W&B gets it first."""
+
+    id: str
+    name: str
+    job_type: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What a run gets once, at its last step."""
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(
+        default_factory=dict
+    )
+    """Columns and rows by name."""
+    pictures: Sequence[Overlay] = ()
+    pages: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    """HTML by name, made when it is needed."""
+    model: bytes | None = None
+    """Content of the trial's model.pt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All of a run."""
+
+    heading: Heading
+    steps: Mapping[int, Mapping[str, float]]
+    ending: Ending
+    failed: bool = False
+
+
+# ------------------------------------------------------------------------------------- of a trial
+def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
+    """Of what trial.json says."""
+    whole = dict(trial["config"])
+    config = {key: value for key, value in trial.items() if key not in NOT_CONFIG}
+    config |= whole.pop("settings", {})
+    config["loss_fields"] = whole.pop("loss", None)
+    config |= {key: value for key, value in whole.items() if key not in config}
+    config |= {
+        key: [tracking.case_name(c) for c in config[key]] for key in CASE_LISTS & config.keys()
+    }
+    tags = (trial["cohort"], trial["loss"], f"seed-{trial['seed']}", f"fold-{trial['fold']}")
+    tags += tracking.tags
+    return Heading(
+        id=trial["hash"],
+        name=trial["name"],
+        job_type="train",
+        tags=tuple(tag[:MOST_TAG_CHARACTERS] for tag in tags),
+        config=config,
+    )
+
+
+def done_ending(
+    trial: Mapping[str, Any],
+    tracking: Tracking,
+    *,
+    cases: Sequence[Mapping[str, Any]],
+    epochs: Sequence[Mapping[str, Any]],
+    predicted: Sequence[Mapping[str, Any]],
+    shown: Callable[[], Sequence[Mapping[str, Any]]],
+    model: Callable[[], bytes],
+    facts: Mapping[str, Any],
+) -> Ending:
+    """Of a trial that is complete.
+
+    ``cases`` of the last epoch, all ``epochs``, ``predicted`` slices; ``shown``: the cohort's; and
+    what done.json says.  Pictures and the model only where `Tracking` lets them leave.
+    """
+    pictures = overlays(predicted, shown()) if tracking.media else []
+    return Ending(
+        summary={
+            "status": "done",
+            "epochs_done": len(epochs) - 1,
+            "seconds": _seconds(epochs),
+            **{key: facts[key] for key in ("device", "precision", "threads") if key in facts},
+            **{f"versions/{name}": value for name, value in facts.get("versions", {}).items()},
+        },
+        tables={
+            "cases": (
+                scalars.TABLE_COLUMNS,
+                scalars.case_table(cases, tracking.case_name, tracking.site_name),
+            )
+        },
+        pictures=[Overlay(tracking.case_name(each.case), each.pixels) for each in pictures],
+        # Offline it would be a copy that nobody sends: `sync` takes it from the ledger.
+        model=model() if tracking.artifacts and tracking.mode == "online" else None,
+    )
+
+
+def failed_ending(
+    tracking: Tracking, failure: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]
+) -> Ending:
+    """Of a trial that failed, given what failed.json says.  The reason may name a case or a path,
+    so under pseudonyms only its kind is told."""
+    kind = failure.get("kind", "error")
+    summary = {
+        "status": "diverged" if kind == "diverged" else "failed",
+        "epochs_done": max(0, len(epochs) - 1),
+        "seconds": _seconds(epochs),
+        "error": failure.get("error", "") if tracking.salt is None else kind,
+    }
+    return Ending(summary=summary)
+
+
+def slices_of(cohort: LoadedCohort, cases: Sequence[str]) -> list[dict]:
+    """`results.COHORT_SLICES` rows of some cases of a loaded cohort."""
+    import dataclasses
+
+    from lesion_core.images import describe
+
+    some = [image for image in cohort.images if image.case in set(cases)]
+    return describe(dataclasses.replace(cohort, images=some))[1]
+
+
+def _seconds(epochs: Sequence[Mapping[str, Any]]) -> float:
+    return float(sum(row["seconds_train"] + row["seconds_evaluate"] for row in epochs))
+
+
+# ------------------------------------------------------------------------------------- the ledger
+def of_ledger(results: Path, name: str, tracking: Tracking) -> Record | None:
+    """A trial as its files tell; None if it is neither done nor failed.
+
+    Raises:
+        ValueError: a file is damaged, so nothing is told.
+    """
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lesion_core import results as tables
+
+    folder = results / "trials" / name
+    state = tables.trial_status(folder)
+    if state["status"] in ("partial", "missing"):
+        return None
+    damage = state.get("error") if state["status"] == "corrupt" else None
+    if state["status"] == "done":
+        damage = tables.damage(folder)
+    if damage:
+        raise ValueError(f"{name}: {damage}")
+
+    def rows(file: str) -> list[dict]:
+        place = folder / file
+        return pq.read_table(place).to_pylist() if place.exists() else []
+
+    try:
+        trial = json.loads((folder / "trial.json").read_text())
+        cases, epochs = rows("cases.parquet"), rows("epochs.parquet")
+        steps = scalars.by_epoch(cases, epochs, trial["epochs"], tracking.site_name)
+        if state["status"] == "done":
+            ending = done_ending(
+                trial,
+                tracking,
+                cases=cases,
+                epochs=epochs,
+                predicted=rows("slices.parquet"),
+                shown=lambda: pq.read_table(
+                    results / "cohorts" / trial["cohort"] / "slices.parquet",
+                    schema=tables.COHORT_SLICES,
+                ).to_pylist(),
+                model=(folder / tables.MODEL).read_bytes,
+                facts=json.loads((folder / "done.json").read_text()),
+            )
+        else:
+            failure = json.loads((folder / "failed.json").read_text())
+            ending = failed_ending(tracking, failure, epochs)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{name}: its files cannot be read ({error})") from None
+    return Record(
+        heading=heading(trial, tracking),
+        steps=steps,
+        ending=ending,
+        failed=state["status"] != "done",
+    )

@@ -1,0 +1,108 @@
+"""A copy of a results folder with only what W&B may hear of it, to build a report from.
+
+No hosts, no folders of this machine, no tracebacks; no pictures unless `Tracking.media`; under
+pseudonyms, every name of a case or site replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeps.tracking.policy import Tracking
+from sweeps.tracking.record import CASE_LISTS
+
+PICTURES = "slices.parquet"
+TRIAL_FILES = ("trial.json", "done.json", "failed.json")
+
+
+def copy(results: Path, target: Path, tracking: Tracking) -> Path:
+    """Write the copy to ``target``, a new folder; returns it.  Files that may be read as they are
+    become links."""
+    from lesion_core import results as ledger
+
+    target.mkdir(parents=True)
+    meta = json.loads((results / "sweep.json").read_text())
+    if tracking.salt is not None:
+        meta["folds"] = {
+            cohort: [[tracking.case_name(case) for case in fold] for fold in folds]
+            for cohort, folds in meta["folds"].items()
+        }
+        if meta.get("validation"):
+            meta["validation"] = "not told"
+    meta["command"] = _without_folders(meta.get("command") or "")  # they may name people
+    ledger.write_json(target / "sweep.json", meta)
+    if (results / "search.json").exists():
+        (target / "search.json").symlink_to((results / "search.json").resolve())
+    for folder in sorted(results.glob("cohorts/*")):
+        _table(folder / "cases.parquet", target, results, ledger.COHORT_CASES, tracking)
+        if tracking.media:
+            _table(folder / PICTURES, target, results, ledger.COHORT_SLICES, tracking)
+    for folder in sorted(results.glob("trials/*")):
+        for file in TRIAL_FILES:
+            if (folder / file).exists():
+                place = target / folder.relative_to(results) / file
+                ledger.write_json(place, _told(file, _json(folder / file), tracking))
+        for file, schema in ledger.TABLES.items():
+            if file != PICTURES or tracking.media:
+                _table(folder / file, target, results, schema, tracking)
+            elif (folder / file).exists():  # a trial without this file counts as damaged
+                ledger.write_table(target / folder.relative_to(results) / file, [], schema)
+    return target
+
+
+def _told(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str, Any]:
+    """Without the record of other files' bytes, which are others here."""
+    content.pop("files", None)
+    if file != "trial.json":
+        content |= {"host": None} | ({"traceback": None} if file == "failed.json" else {})
+    if tracking.salt is None:
+        return content
+    if file == "failed.json":  # a reason may name a case, or a path
+        return content | {"error": content.get("kind", "error")}
+    if file == "done.json":
+        return content
+    config = dict(content.get("config", {}))
+    for key in CASE_LISTS & config.keys():
+        config[key] = [tracking.case_name(case) for case in config[key]]
+    return content | {"config": config}
+
+
+def _without_folders(command: str) -> str:
+    """
+    >>> _without_folders("paper_grid.py --data /home/anna/data --epochs 3")
+    'paper_grid.py --data data --epochs 3'
+    """
+    return " ".join(Path(word).name if "/" in word else word for word in command.split())
+
+
+def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Tracking) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lesion_core import results as ledger
+
+    if not file.exists():
+        return
+    place = target / file.relative_to(results)
+    if tracking.salt is None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(file.resolve())
+        return
+    try:
+        rows = pq.read_table(file, schema=schema).to_pylist()
+    except (OSError, pa.ArrowException):  # the report says that the trial is damaged
+        return
+    for row in rows:
+        for column, name in (("case", tracking.case_name), ("site", tracking.site_name)):
+            if row.get(column) is not None:
+                row[column] = name(row[column])
+        if row.get("warnings"):
+            row["warnings"] = ["not told"] * len(row["warnings"])
+    ledger.write_table(place, rows, schema)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())

@@ -1,0 +1,197 @@
+"""A whole sweep as one W&B run: bands over epochs per loss, what came out, and the report.
+
+A run of its own for every state of the sweep (its id is the hash of what is done), so a sweep that
+grows leaves one after another, and the same state is told once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.options import ROOT
+from sweeps.tracking import redacted, scalars
+from sweeps.tracking.policy import Tracking
+from sweeps.tracking.record import Ending, Heading, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIEWS = ("train/patch", "train/image", "test/image", "validation/image")
+METRICS = scalars.VOXEL_METRICS
+TRIAL_COLUMNS = (
+    "trial", "cohort", "loss", "seed", "fold", "status", "epochs_done", "seconds",
+    *(f"{view}/{metric}" for view in VIEWS for metric in METRICS),
+)  # fmt: skip
+LOSS_COLUMNS = (
+    "cohort", "loss", "judged_on", "trials_done", "trials_asked", "epoch",
+    *(f"{metric}_{part}" for metric in METRICS for part in ("mean", "lowest", "highest")),
+)  # fmt: skip
+
+
+def record(results: Path, tracking: Tracking) -> Record | None:
+    """The sweep as its ledger tells; None if no trial is done yet.
+
+    Raises:
+        ValueError: not a results folder, or one that cannot be read.
+    """
+    from lesion_core.results import read_meta, trial_status
+
+    meta = read_meta(results)
+    states = {
+        trial["name"]: dict(trial) | trial_status(results / "trials" / trial["name"])
+        for trial in meta["trials"]
+    }
+    done = [name for name, state in states.items() if state["status"] == "done"]
+    if not done:
+        return None
+    curves = {name: _curve(results, states[name], tracking) for name in done}
+    said = f"{meta['created']} {tracking.media} {sorted(done)}"
+    return Record(
+        heading=Heading(
+            id=f"sweep-{hashlib.sha256(said.encode()).hexdigest()[:8]}",
+            name=f"{tracking.group}: {len(done)} of {len(states)} trials",
+            job_type="sweep",
+            tags=tuple(meta["cohorts"]),
+            config={
+                **meta["settings"],
+                "losses": meta["losses"],
+                "num_folds": meta["num_folds"],
+                "versions": meta["versions"],
+                "git_commit": meta["git_commit"],
+            },
+        ),
+        steps=bands(states, curves),
+        ending=Ending(
+            summary={"status": "done", "trials_done": len(done), "trials_asked": len(states)},
+            tables={
+                "trials": (TRIAL_COLUMNS, trial_rows(states, curves)),
+                "losses": (LOSS_COLUMNS, loss_rows(states, curves)),
+            },
+            pages={"report": lambda: _report(results, tracking)},
+        ),
+    )
+
+
+def bands(
+    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+) -> dict[int, dict[str, float]]:
+    """By epoch, ``bands/{cohort}/{loss}/{view}/{metric}/{mean,lowest,highest}`` over the complete
+    trials, and ``.../trials``: over how many the metric is defined.  Not of a search's
+    configurations, which would be hundreds; they are in the tables."""
+    import pandas as pd
+
+    found: dict[int, dict[str, float]] = {}
+    shown = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
+    for (cohort, loss, split), names in _groups(states, curves).items():
+        if split != "test":
+            continue
+        all_trials: Any = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
+        table = all_trials.agg(["mean", "min", "max", "count"])
+        place = f"bands/{cohort}/{_plain(loss)}"
+        for epoch, row in table.iterrows():
+            numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})
+            for column in shown:
+                number = int(row[column, "count"])
+                numbers[f"{place}/{column}/trials"] = number
+                for part, name in (("mean", "mean"), ("min", "lowest"), ("max", "highest")):
+                    if number:
+                        numbers[f"{place}/{column}/{name}"] = float(row[column, part])
+    return dict(sorted(found.items()))
+
+
+def trial_rows(
+    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+) -> list[list[Any]]:
+    """A row of `TRIAL_COLUMNS` per trial asked for; no numbers of trials that are not complete."""
+    rows = []
+    for name, state in states.items():
+        last = curves[name].iloc[-1].to_dict() if name in curves else {}
+        whole = {**state, **last, "trial": name}
+        rows.append([_value(whole.get(column)) for column in TRIAL_COLUMNS])
+    return rows
+
+
+def loss_rows(
+    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+) -> list[list[Any]]:
+    """A row of `LOSS_COLUMNS` per loss, the best first: held-out images at the last epoch, mean,
+    lowest and highest over complete trials.  Ranks say nothing about evidence; the report does."""
+    import pandas as pd
+
+    rows = []
+    for (cohort, loss, split), names in _groups(states, curves).items():
+        asked = [state for state in states.values() if _group(state) == (cohort, loss, split)]
+        last = pd.DataFrame([curves[name].iloc[-1] for name in names])
+        row: list[Any] = [cohort, loss, split, len(names), len(asked), int(max(last.index))]
+        for metric in METRICS:
+            values = last[f"{split}/image/{metric}"]
+            row += [_value(values.mean()), _value(values.min()), _value(values.max())]
+        rows.append(row)
+    best = LOSS_COLUMNS.index("dice_mean")
+    return sorted(
+        rows, key=lambda row: (row[0], row[2], -(-1.0 if row[best] is None else row[best]))
+    )
+
+
+def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.DataFrame:
+    """Index epoch, a column per view and metric; NaN where none is defined, or not evaluated."""
+    import pandas as pd
+    import pyarrow as pa
+
+    file = results / "trials" / trial["name"] / "cases.parquet"
+    try:
+        cases = pd.read_parquet(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    numbers = scalars.by_epoch(cases, [], trial["epochs"], tracking.site_name)
+    columns = [f"{view}/{metric}" for view in VIEWS for metric in METRICS]
+    return pd.DataFrame.from_dict(numbers, orient="index").reindex(columns=columns).sort_index()
+
+
+def _groups(
+    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+) -> dict[tuple[str, str, str], list[str]]:
+    """Complete trials by cohort, loss, and the part of the fold that they are judged on."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for name in curves:
+        groups.setdefault(_group(states[name]), []).append(name)
+    return groups
+
+
+def _group(trial: Mapping[str, Any]) -> tuple[str, str, str]:
+    return trial["cohort"], trial["loss"], trial.get("split", "test")
+
+
+def _plain(loss: str) -> str:
+    """For the name of a number."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")
+
+
+def _value(value: Any) -> Any:
+    """None for what is not there."""
+    return None if value is None or value != value else value
+
+
+def _report(results: Path, tracking: Tracking) -> str:
+    """The report with nothing in it that may not leave: built from a copy without pictures, and
+    under pseudonyms; a sentence where it cannot be built."""
+    with tempfile.TemporaryDirectory(prefix="lesion-report-") as scratch:
+        source = redacted.copy(results, Path(scratch) / tracking.group, tracking)
+        out = Path(scratch) / "out"
+        command: Sequence[str] = [
+            sys.executable, str(ROOT / "analysis" / "report.py"), str(source),
+            "--out", str(out), "--formats",
+        ]  # fmt: skip
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode:
+            reason = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
+            return f"<p>The report could not be built: {html.escape(reason)}</p>"
+        return (out / "report.html").read_text()

@@ -1,0 +1,291 @@
+"""Send to W&B what it does not have of a sweep: `sweeps/tracking.py sync` and `backfill`.
+
+The server is asked what it has of every run, so nothing is sent twice: a complete run is left
+alone, one that stopped is continued at its next step, and one that is not there yet is sent whole.
+So both commands can be stopped and given again at any time.
+
+What is sent comes from the ledger, also where there is an offline run of it: ``wandb sync`` 0.31
+appends or shifts the steps of a run that the server knows, and an offline run's tables and models
+lie in the home folder of the machine that wrote it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.ledger.ledger import Ledger, LedgerError
+from sweeps.tracking import live_run, record, sweep_run
+from sweeps.tracking.policy import Logging, Tracking, remembered
+from sweeps.tracking.record import Record
+
+SECONDS_TO_ANSWER = 15
+SECONDS_TO_SETTLE = (0, 1, 2, 4, 8)
+"""Between asking whether what was sent is there."""
+
+QUERY = """query Run($project: String!, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) {
+    bucket(name: $name, missingOk: true) { historyLineCount summaryMetrics }
+  }
+}"""
+
+
+class NoAnswer(RuntimeError):
+    """W&B cannot be reached, or does not let us in."""
+
+
+@dataclass(frozen=True)
+class There:
+    """What the server has of a run."""
+
+    steps: int
+    status: str | None
+    """As the run's summary says; None: the run has not ended there."""
+
+    def has(self, whole: Record) -> bool:
+        return self.steps >= len(whole.steps) and self.status == whole.ending.summary["status"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The W&B server that this process would log to."""
+
+    project: str
+    entity: str | None
+    key: str
+    url: str
+
+    @staticmethod
+    def of(tracking: Tracking) -> Server:
+        url = tracking.url or live_run.default_url()
+        return Server(
+            project=tracking.project, entity=tracking.entity, key=tracking.key or "", url=url
+        )
+
+    def there(self, run_id: str) -> There:
+        """Raises NoAnswer."""
+        variables = {
+            "project": self.project,
+            "entity": self.entity,
+            "name": run_id,
+        }
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            data=json.dumps({"query": QUERY, "variables": variables}).encode(),
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": f"Basic {base64.b64encode(f'api:{self.key}'.encode()).decode()}",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER) as answer:
+                data = json.load(answer)["data"]
+            bucket = (data.get("model") or {}).get("bucket") or {}
+            summary = json.loads(bucket.get("summaryMetrics") or "{}")
+            return There(int(bucket.get("historyLineCount") or 0), summary.get("status"))
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                raise NoAnswer(
+                    f"{self.url} refuses this key ({error.code}); set WANDB_API_KEY or run "
+                    "`wandb login`"
+                ) from None
+            raise NoAnswer(f"{self.url} answers with error {error.code}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = getattr(error, "reason", error) or type(error).__name__
+            raise NoAnswer(f"{self.url} does not answer ({reason})") from None
+
+
+def sync(results: Path) -> int:
+    """Send what W&B lacks, as the sweep was tracked; returns the exit status.
+
+    Raises:
+        ValueError: not a results folder, it was never tracked, or there is no key.
+    """
+    from lesion_core.results import read_meta
+
+    read_meta(results)
+    before = remembered(results)
+    if before is None:
+        raise ValueError(
+            f"{results} was never tracked; `python sweeps/tracking.py backfill {results}` makes "
+            "its runs from the ledger"
+        )
+    tracking = Tracking.decide(
+        "online",
+        results,
+        media=before["media"],
+        artifacts=before["artifacts"],
+        pseudonymise=before["salt"] is not None,
+    )
+    return _send(results, tracking)
+
+
+def backfill(results: Path, logging: Logging) -> int:
+    """Make every run from the ledger; returns the exit status.
+
+    Raises:
+        ValueError: not a results folder, or as `Tracking.decide`.
+    """
+    from lesion_core.results import read_meta
+
+    read_meta(results)
+    tracking = logging.tracking(results)
+    if tracking.mode == "disabled":
+        raise ValueError("backfill with --wandb disabled does nothing; say online or offline")
+    Ledger(results).keep(tracking.to_remember())
+    if tracking.mode == "online":
+        return _send(results, tracking)
+    return _write_offline(results, tracking)
+
+
+def keep_sweep(results: Path, tracking: Tracking) -> str | None:
+    """At the end of a sweep, its own run: sent, or written offline; returns what went wrong.
+
+    Whatever W&B does, a sweep goes on.
+    """
+    try:
+        whole = sweep_run.record(results, tracking)
+        if whole is None:
+            return None
+        if tracking.mode == "offline":
+            _keep_offline(results, tracking, whole)
+            return None
+        server = Server.of(tracking)
+        if not server.there(whole.heading.id).has(whole):
+            problem = _write(tracking, whole)
+            if not _arrived(server, whole):
+                return problem or "it did not take all of it"
+        return None
+    except LedgerError:
+        raise
+    except Exception as error:  # wandb raises all sorts of things
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+# --------------------------------------------------------------------------------------- sending
+def _send(results: Path, tracking: Tracking) -> int:
+    server = Server.of(tracking)
+    ledger = Ledger(results)
+    count = {"there already": 0, "sent": 0, "damaged": 0, "not complete there": 0}
+    unfinished = 0
+    try:
+        for name, read in _all_of(results, tracking):
+            try:
+                whole = read()
+            except ValueError as error:
+                count["damaged"] += 1
+                print(f"damaged  {error}", flush=True)
+                continue
+            if whole is None:
+                unfinished += name != ""
+                continue
+            there = server.there(whole.heading.id)
+            if there.has(whole):
+                count["there already"] += 1
+                _forget(results, whole)
+                continue
+            problem = _write(tracking, whole)
+            if _arrived(server, whole):
+                count["sent"] += 1
+                _forget(results, whole)
+                after = f", {there.steps} of them there already" if there.steps else ""
+                print(
+                    f"sent     {whole.heading.name} ({len(whole.steps)} steps{after})", flush=True
+                )
+            else:
+                count["not complete there"] += 1
+                reason = problem or "W&B did not take all of it"
+                print(f"FAILED   {whole.heading.name}: {reason}", flush=True)
+    except NoAnswer as error:
+        print(f"W&B: {error}; {_counted(count)}; the same command goes on", file=sys.stderr)
+        return 1
+    finally:
+        ledger.keep(tracking.to_remember())
+    left = f"; {unfinished} are not finished and were left out" if unfinished else ""
+    print(f"{results}: {_counted(count)}{left}")
+    return 1 if count["damaged"] or count["not complete there"] else 0
+
+
+def _arrived(server: Server, whole: Record) -> bool:
+    """Whether the server has all of it; asked a few times, for it counts a moment later."""
+    for seconds in SECONDS_TO_SETTLE:
+        time.sleep(seconds)
+        if server.there(whole.heading.id).has(whole):
+            return True
+    return False
+
+
+def _all_of(results: Path, tracking: Tracking) -> Iterator[tuple[str, Callable[[], Record | None]]]:
+    """Every trial in the sweep's order, then the sweep itself (without a name)."""
+    from lesion_core.results import read_meta
+
+    for trial in read_meta(results)["trials"]:
+        name = trial["name"]
+        yield name, lambda name=name: record.of_ledger(results, name, tracking)
+    yield "", lambda: sweep_run.record(results, tracking)
+
+
+def _write(tracking: Tracking, whole: Record) -> str | None:
+    """A run from the ledger, here and now; returns what wandb had to complain of."""
+    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
+        try:
+            live_run.write(tracking, whole, Path(folder))
+        except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
+            return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+# --------------------------------------------------------------------------------- offline folders
+def _offline_folder(results: Path, whole: Record) -> Path | None:
+    """The newest of a run."""
+    found = sorted(results.glob(f"wandb/offline-run-*-{whole.heading.id}"))
+    return found[-1] if found else None
+
+
+def _write_offline(results: Path, tracking: Tracking) -> int:
+    made = there = damaged = unfinished = 0
+    for name, read in _all_of(results, tracking):
+        try:
+            whole = read()
+        except ValueError as error:
+            damaged += 1
+            print(f"damaged  {error}", flush=True)
+            continue
+        if whole is None:
+            unfinished += name != ""
+        elif _offline_folder(results, whole) is not None:
+            there += 1
+        else:
+            _keep_offline(results, tracking, whole)
+            made += 1
+            print(f"written  {whole.heading.name} ({len(whole.steps)} steps)", flush=True)
+    left = f"; {unfinished} are not finished and were left out" if unfinished else ""
+    print(f"{results}: {made} written, {there} there already, {damaged} damaged{left}")
+    print(tracking.hint(results))
+    return 1 if damaged else 0
+
+
+def _keep_offline(results: Path, tracking: Tracking, whole: Record) -> None:
+    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
+        live_run.write(tracking, whole, Path(folder))
+        files = live_run.offline_files(Path(folder))
+    Ledger(results).keep(files, f"wandb/*-{whole.heading.id}")
+
+
+def _forget(results: Path, whole: Record) -> None:
+    """The note that W&B missed something of this run."""
+    Ledger(results).keep({}, f"wandb/unsent-{whole.heading.id}")
+
+
+def _counted(count: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{number} {word}" for word, number in count.items() if number or word in ("sent",)
+    )

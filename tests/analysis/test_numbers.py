@@ -1,0 +1,417 @@
+"""The report's numbers against brute force, closed forms and independent libraries."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.page import style
+from analysis.reading.scores import COUNTS, METRICS, VIEWS, Study, studies
+from analysis.sections import (
+    bands,
+    gradients,
+    lesions,
+    policies,
+    profiles,
+    ranks,
+    table2,
+    thresholds,
+    variance,
+)
+from analysis.statistics import selection
+from lesion_core import results
+from tests.support.fake_sweep import PARAMETERS, FakeSweep
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> results.Sweep:
+    fake = FakeSweep(
+        num_cases=11,
+        epochs=4,
+        losses=("xent", "dsc", "new"),
+        seeds=(1, 2, 3),
+        num_folds=3,
+        empty_cases=1,
+        status={("wmh2017", "new", 2, 1): "diverged"},
+    )
+    return results.read_sweep(fake.write(tmp_path_factory.mktemp("numbers")))
+
+
+@pytest.fixture(scope="module")
+def study(sweep: results.Sweep) -> Study:
+    return studies(sweep)[0]
+
+
+# ------------------------------------------------------------------------------------- scores
+def test_epoch_means_are_the_plain_group_means(sweep: results.Sweep, study: Study) -> None:
+    rows = sweep.cases.join(results.rates(sweep.cases))
+    rows = rows[(rows["scope"] == "image") & (rows["split"] == "test")]
+    expected = rows.groupby(["loss", "seed", "fold", "epoch"])["dice"].agg(["mean", "count"])
+    for (loss, seed, fold, epoch), (mean, count) in expected.iterrows():
+        at = (
+            study.losses.index(loss),
+            study.seeds.index(seed),
+            study.folds.index(fold),
+            epoch,
+            2,
+            0,
+        )
+        assert study.curves[at] == pytest.approx(mean)
+        assert study.defined[at] == count
+
+
+def test_patch_means_are_over_patches(sweep: results.Sweep, study: Study) -> None:
+    rows = sweep.cases[sweep.cases["scope"] == "patch"]
+    sums = rows.groupby(["loss", "seed", "fold", "epoch"])[
+        ["patch_sensitivity_sum", "patch_sensitivity_n"]
+    ].sum()
+    for (loss, seed, fold, epoch), (total, number) in sums.iterrows():
+        at = (
+            study.losses.index(loss),
+            study.seeds.index(seed),
+            study.folds.index(fold),
+            epoch,
+            0,
+            1,
+        )
+        assert study.curves[at] == pytest.approx(total / number)
+
+
+def test_absent_trial_is_nan_everywhere_and_named(study: Study) -> None:
+    gap = (study.losses.index("new"), study.seeds.index(2), study.folds.index(1))
+    assert np.isnan(study.curves[gap]).all()
+    assert np.isnan(study.test[gap[0], gap[1], study.fold_of == gap[2]]).all()
+    assert study.presence == "26 of 27 trials; without new s2 f1 (diverged)"
+
+
+def test_undefined_case_is_left_out_and_counted(study: Study) -> None:
+    empty = study.cases.index("case01")
+    final = study.last_by_case(study.test)
+    assert np.isnan(final[0, 0, empty, 1]) and final[0, 0, empty, 0] == 0
+    fold = study.fold_of[empty]
+    assert study.defined[0, 0, fold, 4, 2, 1] == study.asked[0, 0, fold, 4, 2] - 1
+
+
+# ---------------------------------------------------------------------------------- selection
+def random_curves(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    curves = np.random.default_rng(seed).random((2, 3, 4, 6, 3, 3))
+    return curves, np.full((2, 3, 4), 5)
+
+
+def test_oracle_is_the_authors_rule() -> None:
+    curves, last = random_curves()
+    found = selection.by_fold(curves, last, "oracle")
+    for loss, fold, view, metric in np.ndindex(2, 4, 3, 3):
+        assert found[loss, fold, view, metric] == curves[loss, :, fold, 1:, view, metric].max()
+
+
+def test_untrained_network_is_never_selected() -> None:
+    curves, last = random_curves()
+    curves[:, :, :, 0] = 2.0
+    for name in selection.SELECTORS:
+        assert selection.by_fold(curves, last, name).max() <= 1
+
+
+def test_joint_oracle_takes_all_metrics_from_one_network() -> None:
+    curves, last = random_curves()
+    found = selection.by_fold(curves, last, "oracle_joint")
+    dice = curves[..., selection.TEST, selection.DICE]
+    for loss, fold in np.ndindex(2, 4):
+        seed, epoch = np.unravel_index(dice[loss, :, fold, 1:].argmax(), (3, 5))
+        assert (found[loss, fold] == curves[loss, seed, fold, epoch + 1]).all()
+
+
+def test_fold_has_no_say_in_its_own_epoch() -> None:
+    curves, last = random_curves()
+    before = selection.epochs(curves, last, "lofo")
+    curves[:, :, 2] = np.random.default_rng(9).random(curves[:, :, 2].shape)
+    assert (selection.epochs(curves, last, "lofo")[:, :, 2] == before[:, :, 2]).all()
+
+
+def test_optimism_is_never_negative_on_average_and_grows_with_noise() -> None:
+    rng = np.random.default_rng(1)
+    last = np.full((2, 5, 5), 25)
+    noise = np.array([0.01, 0.05])[:, None, None, None, None, None]
+    curves = 0.7 + noise * rng.normal(size=(2, 5, 5, 26, 3, 3))
+    gain = (selection.by_fold(curves, last, "oracle") - selection.by_fold(curves, last, "last"))[
+        ..., 2, 0
+    ].mean(1)
+    assert 0 < gain[0] < gain[1]
+
+
+def test_one_network_on_one_set_of_cases_is_always_coherent() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        counts = pd.DataFrame(rng.integers(0, 50, (12, 3)), columns=["tp", "fp", "fn"])
+        counts["tp"] += 1
+        mean = results.rates(counts).mean()
+        assert (
+            table2.coherence_excess(mean["dice"], mean["sensitivity"], mean["precision"]) <= 1e-12
+        )
+
+
+def test_papers_own_lit_table_is_not_coherent() -> None:
+    assert table2.coherence_excess(0.56, 0.90, 0.23) > 0.15  # Table 2, LIT, new, test
+
+
+# -------------------------------------------------------------------------------------- bands
+def test_band_is_lowest_mean_highest_of_what_is_there() -> None:
+    curves = np.random.default_rng(3).random((2, 4, 3, 5))
+    curves[1, 2, 1] = np.nan
+    low, mean, high, count = bands.band(curves, (1, 2))
+    own = curves[1].reshape(12, 5)
+    own = own[~np.isnan(own).any(1)]
+    assert (low[1] == own.min(0)).all() and (high[1] == own.max(0)).all()
+    assert mean[1] == pytest.approx(own.mean(0)) and (count[1] == 11).all()
+
+
+# -------------------------------------------------------------------------------------- ranks
+def test_kendall_equals_scipy() -> None:
+    rng = np.random.default_rng(4)
+    reference, others = rng.random(7), rng.integers(0, 5, (30, 7)).astype(float)
+    found = ranks.order_agreement(reference, others)
+    for tau, other in zip(found, others, strict=True):
+        assert tau == pytest.approx(stats.kendalltau(reference, other).statistic, nan_ok=True)
+
+
+def test_rank_frequencies_are_shares_of_places() -> None:
+    resampled = np.random.default_rng(5).random((200, 4, 6))
+    found = ranks.rank_frequencies(resampled)
+    assert found.sum(0) == pytest.approx(np.ones(4)) and found.sum(1) == pytest.approx(np.ones(4))
+
+
+def test_resampling_keeps_losses_paired_and_centred() -> None:
+    rng = np.random.default_rng(6)
+    base = rng.random((1, 5, 8))
+    blocks = [np.concatenate([base, base + 0.1]), np.concatenate([base, base + 0.1])]
+    found = ranks.resampled_patients(blocks, np.random.default_rng(0), 500).mean(2)
+    assert found[:, 1] - found[:, 0] == pytest.approx(np.full(500, 0.1))
+    assert found[:, 0].mean() == pytest.approx(base.mean(), abs=0.01)
+
+
+def test_losses_without_common_cells_are_given_up_by_name() -> None:
+    scores = np.random.default_rng(7).random((3, 2, 6))
+    scores[1] = np.nan
+    scores[1, 0, :3] = 0.5
+    shared = ranks.common(scores, np.repeat([0, 1], 3), [0, 1, 2])
+    assert shared.left_out == [1] and shared.num_cells == 4 and shared.num_cases == 6
+
+
+def test_wilcoxon_matrix_equals_scikit_posthocs() -> None:
+    posthocs = pytest.importorskip("scikit_posthocs")
+    patients = np.random.default_rng(8).random((4, 20))
+    frame = posthocs.posthoc_wilcoxon(patients.tolist())
+    p = ranks.wilcoxon_matrix(patients)
+    for a in range(4):
+        for b in range(a):
+            two_sided = min(1.0, 2 * min(p[a, b], p[b, a]))
+            assert two_sided == pytest.approx(frame.to_numpy()[a, b], abs=1e-9)
+
+
+def test_schemes_agree_when_one_loss_is_better_for_every_patient() -> None:
+    patients = np.linspace(0.2, 0.8, 15) + np.array([[0.2], [0.1], [0.0]])
+    for scheme in ranks.SCHEMES:
+        assert ranks.rank_by(patients, scheme).tolist() == [1, 2, 3], scheme
+
+
+def test_profile_falls_from_all_to_none() -> None:
+    found = profiles.profile(np.random.default_rng(9).uniform(0.1, 0.9, (3, 40)))
+    assert (np.diff(found) <= 0).all() and (found[:, 0] == 1).all() and (found[:, -1] == 0).all()
+
+
+# ----------------------------------------------------------------------------------- variance
+def test_variance_components_are_recovered_on_average() -> None:
+    truth = {"patient": 0.1, "loss_patient": 0.05, "loss_fold": 0.03, "run": 0.04, "rest": 0.06}
+    rng = np.random.default_rng(10)
+    fold_of = np.repeat(np.arange(5), 12)
+    found = []
+    for _ in range(150):
+        y = (
+            rng.normal(0, truth["patient"], (1, 1, 60))
+            + rng.normal(0, truth["loss_patient"], (4, 1, 60))
+            + rng.normal(0, truth["loss_fold"], (4, 1, 5))[:, :, fold_of]
+            + rng.normal(0, truth["run"], (4, 5, 5))[:, :, fold_of]
+            + rng.normal(0, truth["rest"], (4, 5, 60))
+        )
+        found.append(variance.components(y, fold_of))
+    for name, deviation in truth.items():
+        mean = np.mean([one[name] for one in found])
+        assert mean == pytest.approx(deviation**2, rel=0.1), name
+
+
+# --------------------------------------------------------------------------------- thresholds
+def test_half_of_the_histogram_is_what_was_counted(sweep: results.Sweep, study: Study) -> None:
+    lesion, background = thresholds.histograms(
+        sweep, study, sweep.trial_table("histograms.parquet")
+    )
+    rates = thresholds.rates_at_thresholds(study, lesion, background)
+    np.testing.assert_allclose(rates[..., thresholds.HALF, :], study.last_by_case(study.test))
+
+
+def test_counts_at_any_threshold_equal_a_direct_count() -> None:
+    rng = np.random.default_rng(11)
+    p, y = rng.random(4000), rng.random(4000) < 0.1
+    bins = np.minimum((p * 100).astype(int), 99)
+    lesion, background = (np.bincount(bins[y == on], minlength=100) for on in (True, False))
+    tp, fp, fn = thresholds.counts_at_thresholds(lesion, background, np.array(y.sum()))
+    for k in (10, 50, 73):
+        assert tp[k - 1] == (y & (bins >= k)).sum() and fp[k - 1] == (~y & (bins >= k)).sum()
+        assert fn[k - 1] == (y & (bins < k)).sum()
+
+
+def test_threshold_is_chosen_without_the_fold_it_is_used_on() -> None:
+    curves = np.random.default_rng(12).random((2, 4, 99))
+    before = thresholds.own_thresholds(curves)
+    curves[:, 1] = 0
+    assert (thresholds.own_thresholds(curves)[:, 1] == before[:, 1]).all()
+
+
+# ------------------------------------------------------------------------------------ lesions
+def test_clustered_interval_covers_the_share() -> None:
+    rng = np.random.default_rng(13)
+    covered = 0
+    for _ in range(600):
+        total = rng.integers(1, 30, 40)
+        hits = rng.binomial(total, rng.beta(6, 4, 40))  # patients differ: mean 0.6
+        share, half = lesions.clustered_share(hits.astype(float), total.astype(float))
+        covered += abs(share - 0.6) <= half
+    assert 0.92 <= covered / 600 <= 0.975
+
+
+def test_strata_add_up_to_all_reference_lesions(sweep: results.Sweep, study: Study) -> None:
+    frame = lesions.strata_frame(sweep, study)
+    per_loss = frame.groupby("loss")["reference_lesions"].sum()
+    cases = sweep.cohort_table("wmh2017", "cases.parquet")
+    assert per_loss.tolist() == pytest.approx([cases["n_lesions"].sum()] * 3)
+
+
+def test_volume_error_is_undefined_without_reference() -> None:
+    final = pd.DataFrame(
+        {
+            "tp": [0, 5],
+            "fp": [3, 5],
+            "fn": [0, 5],
+            "n_ref": [0, 2],
+            "n_pred": [1, 2],
+            "n_ref_hit": [0, 1],
+            "n_pred_hit": [0, 1],
+        }
+    )
+    found = lesions.lesion_rates(final)
+    assert np.isnan(found.loc[0, "volume_error"]) and found.loc[1, "volume_error"] == 0
+    assert np.isnan(found.loc[0, "lesion_recall"]) and found.loc[1, "lesion_f1"] == 0.5
+
+
+# ---------------------------------------------------------------------------------- gradients
+@pytest.mark.parametrize(
+    "name", [*PARAMETERS, "xent_w", "focal_adaptive", "gdsc_inverse", "tversky"]
+)
+def test_closed_form_is_the_gradient_of_the_trained_loss(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    losses = importlib.import_module("lesion_core.losses")
+    loss = losses.LOSSES[name]
+    target = torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64)
+    target.view(-1)[:20] = 1
+    patch = gradients.Patch(voxels=512, lesion=20, p_lesion=0.7, p_background=0.2)
+    p = torch.where(target > 0, 0.7, 0.2)
+    for voxel, lesion in ((0, True), (511, False)):
+        logits = torch.logit(p).requires_grad_()
+        loss(logits, target).backward()
+        at = np.array([0.7 if lesion else 0.2])
+        found = gradients.gradient(losses.loss_to_dict(loss), at, lesion, patch)
+        assert found is not None
+        assert found[0] == pytest.approx(float(logits.grad.view(-1)[voxel]), rel=1e-3, abs=1e-12)
+
+
+def test_unknown_loss_has_no_closed_form_and_says_so() -> None:
+    assert (
+        gradients.gradient({"import": "mine:Loss"}, np.array([0.5]), True, gradients.Patch())
+        is None
+    )
+
+
+def test_dice_lets_go_of_confident_errors_and_cross_entropy_does_not() -> None:
+    patch = gradients.Patch(p_lesion=0.7, p_background=0.01)
+    for kind, holds in (("dsc", False), ("gdsc", False), ("xent", True), ("new", True)):
+        sure, half = (
+            abs(gradients.gradient(PARAMETERS[kind], np.array([p]), True, patch)[0])
+            for p in (0.01, 0.5)
+        )
+        assert (sure > half) == holds, kind
+
+
+# ----------------------------------------------------------------------------------- policies
+def test_headline_world_is_the_last_epoch_of_the_bands(study: Study) -> None:
+    tp, fp, fn = (study.counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
+    values = policies.fold_values(tp, fp, fn, study.fold_of, 3, "mean", "drop")
+    np.testing.assert_allclose(
+        values, study.curves[..., VIEWS.index("test"), METRICS.index("dice")]
+    )
+
+
+def test_pooled_world_weighs_voxels_not_cases() -> None:
+    tp, fp, fn = (np.array(v, float).reshape(1, 1, 2, 1) for v in ([1, 98], [0, 0], [1, 0]))
+    fold_of = np.zeros(2, int)
+    mean = policies.fold_values(tp, fp, fn, fold_of, 1, "mean", "drop")[0, 0, 0, 0]
+    pooled = policies.fold_values(tp, fp, fn, fold_of, 1, "pooled", "drop")[0, 0, 0, 0]
+    assert mean == pytest.approx((2 / 3 + 1) / 2) and pooled == pytest.approx(198 / 199)
+
+
+# ------------------------------------------------------------------------------------ colours
+@pytest.mark.parametrize(
+    "palette", [style.PALETTE[:7], style.PALETTE_DARK[:7], tuple(style.OVERLAY.values())]
+)
+@pytest.mark.parametrize("vision", [None, "deuteranomaly", "protanomaly", "tritanomaly"])
+def test_any_two_colours_can_be_told_apart(palette: tuple[str, ...], vision: str | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        colour = pytest.importorskip("colorspacious")
+    rgb = np.array([[int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)] for value in palette])
+    if vision:
+        space = {"name": "sRGB1+CVD", "cvd_type": vision, "severity": 100}
+        rgb = np.clip(colour.cspace_convert(rgb, space, "sRGB1"), 0, 1)
+    for a in range(len(rgb)):
+        for b in range(a):
+            assert colour.deltaE(rgb[a], rgb[b], input_space="sRGB1") >= 10, (
+                palette[a],
+                palette[b],
+            )
+
+
+def test_numbers_that_a_reader_sees_are_not_rounded_with_the_coordinates() -> None:
+    with style.context():
+        figure, axes = style.panels(1, 1, height=2)
+        axes[0, 0].plot([0.12345678, 0.7654321], [0, 1])
+        axes[0, 0].set_xticks([0.025, 0.075], ["0.025", "0.075"])
+        svg = style.svg_text(figure, "test")
+    assert ">0.025<" in svg and ">0.075<" in svg
+    coordinates = re.findall(r' d="([^"]+)"', svg)
+    assert coordinates and not re.search(r"\d\.\d{3,}", " ".join(coordinates))
+
+
+def test_table2_counts_the_undefined_cases_behind_its_numbers(study: Study) -> None:
+    last = study.last_by_fold(study.asked)[..., 2]
+    lost = int(np.nansum(last - study.last_by_fold(study.defined)[..., 2, 1]))
+    assert lost > 0
+    words = f"Sensitivity {lost} of {int(np.nansum(last))} test images"
+    assert words in table2.nine_columns(study, "last").caption
+    assert words in table2.optimism_table(study).caption
+    assert "Undefined and left out" in table2.nine_columns(study, "oracle").caption
+
+
+def test_patch_sum_that_is_no_number_is_undefined_not_zero(sweep: results.Sweep) -> None:
+    cases = sweep.cases.copy()
+    rows = np.flatnonzero((cases["scope"] == "patch") & (cases["patch_dice_n"] > 0))
+    cases.iloc[rows[0], cases.columns.get_loc("patch_dice_sum")] = np.nan
+    before, after = (studies(s)[0] for s in (sweep, replace(sweep, cases=cases)))
+    at = np.argwhere(np.isnan(after.curves) & ~np.isnan(before.curves))
+    assert len(at) == 1 and after.defined[tuple(at[0])] == 0
+    others = ~np.isnan(after.curves)
+    np.testing.assert_array_equal(after.curves[others], before.curves[others])

@@ -1,0 +1,178 @@
+"""Sweeps that are incomplete, tiny or broken: never a crash, never a silent change of n."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis import report
+from analysis.page import style
+from analysis.reading import checks
+from analysis.reading.scores import studies
+from analysis.sections import profiles, ranks
+from lesion_core import results
+from tests.support.fake_sweep import FakeSweep
+
+TINY = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is computed and drawn, but not turned into SVG, and resampled less often."""
+    nothing = '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+    monkeypatch.setattr(style, "svg_text", lambda drawing, salt: nothing)
+    monkeypatch.setattr(ranks, "DRAWS", 50)
+    monkeypatch.setattr(profiles, "DRAWS", 50)
+
+
+def page_of(sweep: FakeSweep, folder: Path) -> str:
+    return report.build(sweep.write(folder / "sweep"), formats=()).read_text()
+
+
+ODD = [
+    {"seeds": (1,), "num_folds": 1},
+    {"losses": ("new",)},
+    {"collapsed": ("xent", "new")},
+    {"empty_cases": 4, "collapsed": ("xent", "new")},
+    {"losses": ("my_loss", "focal(alpha=0.3,gamma=1.5)", "a<b & 'c'")},
+    {"cohorts": ("wmh2017", "lit"), "status": {("lit", "xent", 1, 0): "diverged"}},
+    {
+        "status": {
+            ("wmh2017", "new", 1, 0): "missing",
+            ("wmh2017", "xent", 2, 0): "missing",
+            ("wmh2017", "new", 2, 1): "failed",
+            ("wmh2017", "xent", 1, 1): "corrupt",
+        }
+    },
+]
+MORE = [
+    {"num_folds": 1},
+    {"seeds": (1,)},
+    {"num_cases": 1, "num_folds": 1},
+    {"num_cases": 2},
+    {"empty_cases": 4},
+    {"epochs": 0},
+    {"pictures": False},
+    {"status": {("wmh2017", "new", seed, fold): "diverged" for seed in (1, 2) for fold in (0, 1)}},
+    {"status": {("wmh2017", "new", 1, 0): "missing", ("wmh2017", "xent", 2, 0): "missing"}},
+]
+
+
+@pytest.mark.parametrize(
+    "change", [*ODD, *(pytest.param(change, marks=pytest.mark.slow) for change in MORE)], ids=str
+)
+def test_odd_sweep_gives_a_page_that_counts(tmp_path: Path, change: dict) -> None:
+    page = page_of(replace(TINY, **change), tmp_path)
+    for caption in re.findall(r"<figcaption>(.*?)<span", page, re.DOTALL):
+        assert re.search(r"\d+ of \d+", caption), caption
+    assert ">nan" not in page and "nan%" not in page and " nan" not in page
+    assert "a<b &" not in page  # names are escaped
+
+
+def findings_of(folder: Path) -> str:
+    """What the page says above everything else."""
+    sweep = results.read_sweep(folder)
+    return " ".join(checks.findings(sweep, studies(sweep)))
+
+
+def change_cases(
+    folder: Path, change: Callable[[list[dict]], list[dict]], *, only: str = ""
+) -> None:
+    for file in sorted((folder / "trials").glob(f"*{only}*/cases.parquet")):
+        rows = change(pq.read_table(file).to_pylist())
+        results.write_table(file, rows, results.CASES)
+
+
+def test_lost_test_case_is_named(tmp_path: Path) -> None:
+    TINY.write(tmp_path)
+    change_cases(
+        tmp_path, lambda rows: [row for row in rows if row["case"] != "case01"], only="xent-s1-f0"
+    )
+    assert "lacks the test cases case01" in findings_of(tmp_path)
+
+
+def test_changed_reference_is_noticed(tmp_path: Path) -> None:
+    TINY.write(tmp_path)
+    change_cases(
+        tmp_path, lambda rows: [row | {"fn": row["fn"] + 1} for row in rows], only="xent-s1-f0"
+    )
+    assert "did not see the same masks" in findings_of(tmp_path)
+
+
+def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -> None:
+    folder = TINY.write(tmp_path / "sweep")
+    before = studies(results.read_sweep(folder))[0]
+    stray = next((folder / "trials").glob("*new-s1-f0*"))
+    copy = stray.with_name(stray.name[:-8] + "00000000")
+    copy.mkdir()
+    for file in stray.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    after = studies(results.read_sweep(folder))[0]
+    np.testing.assert_array_equal(after.curves, before.curves)
+    assert "not listed in sweep.json" in findings_of(folder)
+
+
+@pytest.mark.parametrize("file", ["histograms.parquet", "slices.parquet"])
+def test_unreadable_side_file_is_named_and_the_rest_is_shown(tmp_path: Path, file: str) -> None:
+    TINY.write(tmp_path)
+    next((tmp_path / "trials").glob("*new-s1-f0*")).joinpath(file).write_bytes(b"no parquet")
+    page = report.build(tmp_path, formats=()).read_text()
+    assert re.search(r"(Unreadable pictures|cannot be read): wmh2017-new-s1-f0", page)
+
+
+def test_results_without_cohort_tables_still_give_a_page(tmp_path: Path) -> None:
+    TINY.write(tmp_path)
+    for file in (tmp_path / "cohorts" / "wmh2017").iterdir():
+        file.unlink()
+    page = report.build(tmp_path, formats=()).read_text()
+    assert "No cohort table" in page and "No pictures" in page
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))]
+)
+def test_random_holes_and_nulls_never_crash(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sweep = replace(
+        TINY,
+        losses=("xent", "dsc", "new"),
+        seeds=(1, 2, 3),
+        num_cases=6,
+        empty_cases=int(rng.integers(3)),
+    )
+    states = ["done", "done", "missing", "partial", "failed", "diverged", "corrupt"]
+    sweep = replace(
+        sweep,
+        status={
+            ("wmh2017", loss, s, fold): str(rng.choice(states))
+            for loss in sweep.losses
+            for s in sweep.seeds
+            for fold in range(2)
+        },
+    )
+    sweep.write(tmp_path)
+
+    def puncture(rows: list[dict]) -> list[dict]:
+        for row in rows:
+            if rng.random() < 0.05 and row["scope"] == "image":
+                row |= {"tp": 0, "fp": 0, "fn": 0}
+            if rng.random() < 0.2:
+                row |= {"hd95_mm": None, "nsd": float("nan")}
+        return rows
+
+    for file in sorted((tmp_path / "trials").glob("*/cases.parquet")):
+        try:
+            rows = pq.read_table(file).to_pylist()
+        except pa.ArrowInvalid:
+            continue
+        results.write_table(file, puncture(rows), results.CASES)
+    study = studies(results.read_sweep(tmp_path))[0]
+    page = report.build(tmp_path, formats=()).read_text()
+    assert f"{int(study.done.sum())} of 18" in page

@@ -1,0 +1,177 @@
+"""What the report says of a search: unbiased by which cells were met, and by having chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.page import items
+from analysis.sections import search
+from analysis.sections.search import Found, additive, by_cell, corrected, surface
+from lesion_core.losses import Range
+
+
+def found(
+    fields=("alpha", "gamma"), objectives=("dice",), configurations=14, seed=0, chosen=True
+) -> Found:
+    """A hill with its top at 0.6 of every range; every third configuration pruned after 4 cells."""
+    rng = np.random.default_rng(seed)
+    ranges = {"alpha": [0.0, 1.0], "gamma": [0.0, 5.0], "eps": [0.0, 2.0]}
+    cells = [[s, f] for s in (1, 2, 3) for f in (0, 1, 2)]
+    points = np.array([[rng.uniform(*ranges[f]) for f in fields] for _ in range(configurations)])
+    highs = np.array([ranges[f][1] for f in fields])
+    truth = 0.7 - ((points / highs - 0.6) ** 2).sum(1)
+    cell = rng.normal(0, 0.1, len(cells))
+    scores = truth[:, None] + cell + rng.normal(0, 0.01, (configurations, len(cells)))
+    stored = []
+    for place, values in enumerate(points):
+        pruned = place % 3 == 2
+        if pruned:
+            scores[place, 4:] = np.nan
+        stored.append(
+            {
+                "number": place,
+                "values": dict(zip(fields, values.tolist(), strict=True)),
+                "loss": f"focal({place})",
+                "state": "pruned" if pruned else "complete",
+                "trials": {str(c): "t" for c in range(4 if pruned else len(cells))},
+                "score": None,
+                "reason": None,
+                "sampler": "tpe",
+                "prune_p": 0.1,
+            }
+        )
+    by_metric = {
+        "dice": scores,
+        "sensitivity": scores + points[:, :1] / 10,
+        "precision": 1 - scores,
+    }
+    usable = np.ones(configurations, bool)
+    fits = {metric: additive(values, usable) for metric, values in by_metric.items()}
+    best = int(np.nanargmax(np.where(np.isnan(scores).any(1), -1, fits["dice"][0])))
+    return Found(
+        search={
+            "cohort": "toy", "loss": "focal", "objectives": list(objectives), "cells": cells,
+            "space": {f: str(Range(*ranges[f])) for f in fields}, "sampler": "tpe",
+            "ranges": {f: ranges[f] for f in fields}, "prune_p": 0.1, "planned": configurations,
+            "configurations": stored, "chosen": best if chosen else None, "comparators": ["xent"],
+            "in_fold": {"0": best, "1": 0, "2": best}, "tested": [best, 1],
+            "importance": {"dice": dict.fromkeys(fields, 1 / len(fields))}, "confirm_seeds": [7, 8],
+        },
+        fields=list(fields),
+        points=points,
+        scores=by_metric,
+        estimate={metric: fit[0] for metric, fit in fits.items()},
+        error={metric: fit[1] for metric, fit in fits.items()},
+        fresh={
+            metric: {
+                f"focal({best})": scores[best, :6].reshape(2, 3) - 0.02,
+                "xent": np.full((2, 3), 0.4),
+            }
+            for metric in by_metric
+        },
+    )  # fmt: skip
+
+
+def test_estimates_do_not_depend_on_which_cells_were_met():
+    rng = np.random.default_rng(0)
+    truth, cell = rng.normal(0.5, 0.1, 12), rng.normal(0, 0.3, 20)
+    scores = truth[:, None] + cell + rng.normal(0, 0.01, (12, 20))
+    for row in range(4, 12):
+        scores[row, np.argsort(cell)[:14]] = np.nan  # met the easiest cells only
+    estimate, error = additive(scores, np.ones(12, bool))
+    shift = estimate.mean() - truth.mean()
+    np.testing.assert_allclose(estimate - shift, truth, atol=0.02)
+    assert np.nanmean(scores[5]) - estimate[5] > 0.2  # what a plain mean would have made of it
+    assert error[0] == pytest.approx(0.01 / np.sqrt(20), rel=0.2)
+    assert error[5] == pytest.approx(0.01 / np.sqrt(6), rel=0.2)
+
+
+def test_a_failed_configuration_has_no_estimate_and_moves_no_other():
+    scores = np.array([[0.5, 0.6, 0.7], [0.4, 0.5, 0.6], [0.9, np.nan, np.nan]])
+    usable = np.array([True, True, False])
+    estimate, _ = additive(scores, usable)
+    assert np.isnan(estimate[2])
+    np.testing.assert_allclose(estimate[:2], additive(scores[:2], usable[:2])[0])
+
+
+def test_the_best_of_many_equals_is_not_praised_for_its_luck():
+    """All configurations are equally good: the winner's mean is too high, the corrected is not."""
+    naive, honest, covered = [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scores = 0.5 + rng.normal(0, 0.05, (25, 15))
+        naive.append(scores.mean(1).max() - 0.5)
+        mean, low, high = corrected(scores, np.random.default_rng(1))
+        honest.append(mean - 0.5)
+        covered.append(low <= 0.5 <= high)
+    assert np.mean(naive) > 0.02
+    assert abs(np.mean(honest)) < np.mean(naive) / 3
+    assert np.mean(covered) >= 0.9
+
+
+def test_the_surface_peaks_where_the_hill_does_and_knows_its_noise():
+    some = found(configurations=30)
+    fitted = surface(some, "dice")
+    frame = search.grid_frame(some, fitted, "dice")
+    top = frame.loc[frame["score"].idxmax()]
+    assert abs(top["alpha"] - 0.6) < 0.15 and abs(top["gamma"] / 5 - 0.6) < 0.15
+    sd = fitted.at(some.points)[1]
+    beyond, further = fitted.at(np.array([[0.6, 3.0], [0.0, 0.0]]))
+    assert sd.max() < 0.02 and further[1] > further[0]
+    assert beyond[0] > beyond[1]
+    place, close = fitted.like_the_best(frame[["alpha", "gamma"]].to_numpy())
+    assert frame.index[place] == top.name and 0 < close < 0.1
+    few = found(configurations=4)
+    assert surface(few, "dice") is None
+
+
+def test_cells_find_their_place_whatever_their_order():
+    grid = by_cell([(9, 1), (2, 0), (9, 0), (2, 1)], np.array([4.0, 1.0, 3.0, 2.0]))
+    assert grid.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "objectives"),
+    [
+        (("alpha", "gamma"), ("dice",)),
+        (("alpha", "gamma"), ("sensitivity", "precision")),
+        (("gamma",), ("dice",)),
+        (("alpha", "gamma", "eps"), ("dice",)),
+    ],
+)
+@pytest.mark.parametrize("chosen", [True, False])
+def test_every_kind_of_search_has_a_section(tmp_path, fields, objectives, chosen):
+    some = found(fields, objectives, chosen=chosen)
+    made = search.section(some, [])
+    page = " ".join(items.render(item, tmp_path, ("svg",)) for item in made.items)
+    assert made.title.startswith("Which ") and "search-configurations" in page
+    assert ("search-verdict" in page) == chosen
+    assert ("Nothing is chosen:" in page) == (not chosen)
+    assert ("search-front" in page) == (len(objectives) > 1)
+    if chosen:
+        table = (tmp_path / "tables" / "search-verdict.csv").read_text()
+        assert "fresh seeds" in table and "as searched (optimistic)" in table
+        assert ("bootstrap" in table) == (len(objectives) == 1)
+        assert "opened 2 times" in page
+
+
+def test_incomplete_fresh_seeds_give_no_number():
+    some = found()
+    best = some.configurations[some.chosen]["loss"]
+    assert "On fresh seeds it scored" in search._headline(some, best)
+    some.fresh["dice"][best][1, 2] = np.nan
+    assert "On fresh seeds 5 of 6 cells are there: not comparable" in search._headline(some, best)
+    rows, versus = search._confirmed(some, "dice", best)
+    assert np.isnan(rows[0]["score"]) and rows[0]["trials"] == "5 of 6" and not versus
+
+
+def test_a_few_complete_configurations_are_not_resampled():
+    assert np.isnan(corrected(np.random.default_rng(0).normal(size=(4, 9)), None)[0])
+
+
+def test_saved_cells_are_those_of_pruned_configurations():
+    some = found(configurations=9)
+    assert search.saved(some) == (3 * 5, 81)
+    running = [one | {"state": "running"} for one in some.configurations]
+    assert search.saved(replace(some, search=some.search | {"configurations": running})) == (0, 0)

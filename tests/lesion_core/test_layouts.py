@@ -1,0 +1,331 @@
+"""nnU-Net and BIDS datasets are read where they lie."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesion_core.cohorts import (
+    Bids,
+    Folder,
+    NnUnet,
+    brain_methods,
+    cohort_from_dict,
+    cohort_named,
+    cohort_to_dict,
+)
+from lesion_core.images import fingerprint, load_cohort
+from lesion_core.preparation import brain, prepare
+from tests.support.tiny import SHAPE, ball, noise, one_lesion, save
+
+DATASET = {
+    "channel_names": {"0": "T1", "1": "FLAIR"},
+    "labels": {"background": 0, "lesion": 1},
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+}
+
+
+def write_nnunet(data: Path, ids=("b_2", "b_10", "a_1"), brains=True, **changes) -> Path:
+    root = data / "Dataset001_MS"
+    root.mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps(DATASET | changes))
+    for number, case in enumerate(ids):
+        for channel in range(2):
+            save(root / "imagesTr" / f"{case}_{channel:04d}.nii.gz", noise(10 * number + channel))
+        save(root / "labelsTr" / f"{case}.nii.gz", one_lesion())
+        if brains:
+            save(root / "brainsTr" / f"{case}.nii.gz", ball())
+    return root
+
+
+def write_bids(data: Path, sessions=("",), brains=True, lesion="label-lesion_mask") -> Path:
+    root = data / "study"
+    root.mkdir(parents=True)
+    (root / "dataset_description.json").write_text('{"Name": "study", "BIDSVersion": "1.8.0"}')
+    (root / "participants.tsv").write_text(
+        "participant_id\tage\tsite\nsub-01\t30\tGhent\nsub-02\t40\tGraz\nsub-10\t50\tGhent\n"
+    )
+    for number in (1, 2, 10):
+        for session in sessions:
+            inside = Path(f"sub-{number:02d}", session, "anat")
+            stem = "_".join(part for part in (f"sub-{number:02d}", session) if part)
+            save(root / inside / f"{stem}_T1w.nii.gz", noise(number))
+            save(root / inside / f"{stem}_acq-3d_FLAIR.nii.gz", noise(number + 100))
+            derived = root / "derivatives" / "experts" / inside
+            save(derived / f"{stem}_{lesion}.nii.gz", one_lesion())
+            if brains:
+                tool = root / "derivatives" / "bet" / inside
+                save(tool / f"{stem}_desc-brain_mask.nii.gz", ball())
+    return root
+
+
+# ----------------------------------------------------------------------------------------- nnU-Net
+def test_nnunet_dataset_is_read_in_natural_order(tmp_path):
+    root = write_nnunet(tmp_path)
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    assert cohort == NnUnet(name="Dataset001_MS", channels=("T1", "FLAIR"))
+    cases = cohort.cases(tmp_path)
+    assert [case.id for case in cases] == ["a_1", "b_2", "b_10"]
+    assert cases[1].channels == {
+        "T1": root / "imagesTr" / "b_2_0000.nii.gz",
+        "FLAIR": root / "imagesTr" / "b_2_0001.nii.gz",
+    }
+    image = load_cohort(cohort, tmp_path).images[1]
+    assert image.lesion_voxels == 8
+    assert image.brain.all()
+    assert image.other is None
+
+
+def test_layout_is_recognised_by_content(tmp_path):
+    write_nnunet(tmp_path)
+    write_bids(tmp_path)
+    assert isinstance(cohort_named("Dataset001_MS", data=tmp_path), NnUnet)
+    assert isinstance(cohort_named("study", data=tmp_path), Bids)
+
+
+def test_cohorts_survive_their_dictionaries(tmp_path):
+    write_nnunet(tmp_path)
+    write_bids(tmp_path)
+    for name in ("nnunet:Dataset001_MS", "nnunet:Dataset001_MS:nonzero", "bids:study:nonzero"):
+        cohort = cohort_named(name, data=tmp_path)
+        assert cohort_from_dict(json.loads(json.dumps(cohort_to_dict(cohort)))) == cohort
+
+
+def test_nnunet_gives_the_same_arrays_as_a_folder(tmp_path):
+    write_nnunet(tmp_path)
+    for case in ("a_1", "b_2", "b_10"):
+        for channel, name in enumerate(("T1", "FLAIR")):
+            source = tmp_path / "Dataset001_MS" / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
+            target = tmp_path / "mine" / case / f"{name}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+        save(tmp_path / "mine" / case / "lesion.nii.gz", one_lesion())
+        save(tmp_path / "mine" / case / "brain.nii.gz", ball())
+    mine = load_cohort(Folder(name="mine", channels=("T1", "FLAIR")), tmp_path).images
+    theirs = load_cohort(cohort_named("nnunet:Dataset001_MS", data=tmp_path), tmp_path).images
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(one.voxels, other.voxels)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_nnunet_label_2_is_other_pathology(tmp_path):
+    root = write_nnunet(tmp_path, labels={"background": 0, "WMH": 1, "ignore": 2})
+    marked = one_lesion().astype(np.uint8)
+    marked[5, 5, 3] = 2
+    save(root / "labelsTr" / "a_1.nii.gz", marked)
+    image = load_cohort(cohort_named("nnunet:Dataset001_MS", data=tmp_path), tmp_path).images[0]
+    assert image.other is not None
+    assert (image.lesion_voxels, image.other.sum()) == (8, 1)
+
+
+def test_version_1_of_dataset_json_is_understood(tmp_path):
+    root = write_nnunet(tmp_path)
+    old = {"modality": {"0": "T1", "1": "FLAIR"}, "labels": {"0": "background", "1": "lesion"}}
+    (root / "dataset.json").write_text(json.dumps(old))
+    assert len(cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)) == 3
+
+
+def test_equal_channel_names_are_numbered(tmp_path):
+    write_nnunet(tmp_path, channel_names={"0": "MR scan", "1": "MR scan"})
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    assert cohort.channels == ("MR_scan_0", "MR_scan_1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}, "expected 0 (background)"),
+        ({"labels": {"background": 0, "region": [1, 2]}}, "expected 0 (background)"),
+        ({"labels": None}, "expected 0 (background)"),
+        ({"file_ending": ".png"}, "file_ending"),
+        ({"channel_names": None}, "channel_names"),
+        ({"channel_names": {"1": "T1"}}, "channel_names"),
+        ({"channel_names": {"0": "T1"}}, "names only 1 channels"),
+        ({"channel_names": {"0": "a", "1": "b", "2": "c"}}, "_0002.nii.gz: missing"),
+        ({"dataset": {}}, "lists its files itself"),
+    ],
+)
+def test_unusable_dataset_json_is_one_line(tmp_path, changes, expected):
+    write_nnunet(tmp_path, **changes)
+    with pytest.raises(ValueError) as caught:
+        cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)
+    assert expected in str(caught.value)
+    assert "Dataset001_MS" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\x80"])
+def test_broken_dataset_json_is_one_line(tmp_path, content):
+    root = write_nnunet(tmp_path)
+    (root / "dataset.json").unlink()
+    if content is not None:
+        (root / "dataset.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"dataset\.json: "):
+        cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+
+
+def test_image_without_label_and_label_without_image_are_named(tmp_path):
+    root = write_nnunet(tmp_path)
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    (root / "labelsTr" / "b_2.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"labelsTr/b_2\.nii\.gz: missing"):
+        cohort.cases(tmp_path)
+    save(root / "labelsTr" / "b_2.nii.gz", one_lesion())
+    (root / "imagesTr" / "a_1_0001.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"imagesTr/a_1_0001\.nii\.gz: missing"):
+        cohort.cases(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------- brains
+def strip(path: Path, seed: int) -> None:
+    save(path, noise(seed) * ball())
+
+
+def test_without_masks_the_user_must_choose(tmp_path):
+    write_nnunet(tmp_path, brains=False)
+    with pytest.raises(ValueError, match=r"lesion_core\.prepare.*:nonzero"):
+        load_cohort(cohort_named("nnunet:Dataset001_MS", data=tmp_path), tmp_path)
+
+
+def test_nonzero_brain_of_stripped_images(tmp_path):
+    root = write_nnunet(tmp_path, brains=False)
+    for number, path in enumerate(sorted((root / "imagesTr").iterdir())):
+        strip(path, number)
+    hollow = noise(9) * ball()
+    hollow[3, 3, 3] = 0  # a dark voxel inside is brain all the same
+    save(root / "imagesTr" / "a_1_0000.nii.gz", hollow)
+    save(root / "imagesTr" / "a_1_0001.nii.gz", hollow)
+    cohort = cohort_named("nnunet:Dataset001_MS:nonzero", data=tmp_path)
+    image = load_cohort(cohort, tmp_path).images[0]
+    assert image.box_shape == tuple(size - 2 for size in SHAPE)
+    assert image.brain.all()
+    assert image.brain_method == "nonzero"
+
+
+def test_images_with_skull_are_not_taken_for_stripped(tmp_path):
+    write_nnunet(tmp_path, brains=False)
+    cohort = cohort_named("nnunet:Dataset001_MS:nonzero", data=tmp_path)
+    with pytest.raises(ValueError, match="not skull-stripped"):
+        load_cohort(cohort, tmp_path)
+
+
+def test_where_the_brain_is_belongs_to_the_fingerprint(tmp_path):
+    write_nnunet(tmp_path, brains=False)
+    named = [
+        cohort_named(f"nnunet:Dataset001_MS{rule}", data=tmp_path) for rule in ("", ":nonzero")
+    ]
+    assert len({fingerprint(cohort, tmp_path) for cohort in named}) == 2
+
+
+@pytest.mark.parametrize("name", ["nnunet:Dataset001_MS", "bids:study", "mine"])
+def test_derived_masks_are_found_where_they_are_put(tmp_path, monkeypatch, name, capsys):
+    import SimpleITK as sitk
+
+    monkeypatch.setattr(brain, "derive", lambda head: sitk.Cast(head * 0 + 1, sitk.sitkUInt8))
+    write_nnunet(tmp_path, brains=False)
+    write_bids(tmp_path, brains=False, sessions=("ses-1", "ses-2"))
+    for case in ("c1", "c2"):
+        save(tmp_path / "mine" / case / "flair.nii.gz", noise(1))
+        save(tmp_path / "mine" / case / "lesion.nii.gz", one_lesion())
+    channels = ["--channels", "flair"] if name == "mine" else []
+    assert prepare.main(["brains", name, str(tmp_path), *channels]) == 0
+    cohort = cohort_named(name, channels[1:], tmp_path)
+    cases = cohort.cases(tmp_path)
+    assert all(case.brain is not None for case in cases)
+    assert set(brain_methods(cohort, tmp_path, cases).values()) == {brain.METHOD}
+    assert {image.brain_method for image in load_cohort(cohort, tmp_path).images} == {brain.METHOD}
+    assert prepare.main(["brains", name, str(tmp_path), *channels]) == 2
+    assert "already" in capsys.readouterr().err
+
+
+def test_failing_derivation_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
+    def fail(head):
+        raise ValueError("no brain")
+
+    write_nnunet(tmp_path, brains=False)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(brain, "derive", fail)
+    assert prepare.main(["brains", "nnunet:Dataset001_MS", str(tmp_path)]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# -------------------------------------------------------------------------------------------- BIDS
+def test_bids_dataset_is_read_with_sites(tmp_path):
+    write_bids(tmp_path)
+    cohort = cohort_named("bids:study", data=tmp_path)
+    assert cohort.channels == ("T1w", "FLAIR")
+    cases = cohort.cases(tmp_path)
+    assert [(case.id, case.site) for case in cases] == [
+        ("sub-01", "Ghent"),
+        ("sub-02", "Graz"),
+        ("sub-10", "Ghent"),
+    ]
+    image = load_cohort(cohort, tmp_path).images[0]
+    assert (image.channels, image.lesion_voxels) == (("T1w", "FLAIR"), 8)
+    assert image.other is None
+
+
+def test_bids_sessions_are_cases_of_one_subject(tmp_path):
+    write_bids(tmp_path, sessions=("ses-1", "ses-2"))
+    cases = cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+    assert [(case.id, case.subject) for case in cases[:2]] == [
+        ("sub-01_ses-1", "sub-01"),
+        ("sub-01_ses-2", "sub-01"),
+    ]
+
+
+def test_bids_dseg_may_hold_label_2(tmp_path):
+    root = write_bids(tmp_path, lesion="desc-lesions_dseg")
+    marked = one_lesion().astype(np.uint8)
+    marked[5, 5, 3] = 2
+    inside = root / "derivatives" / "experts" / "sub-01" / "anat"
+    save(inside / "sub-01_desc-lesions_dseg.nii.gz", marked)
+    image = load_cohort(cohort_named("bids:study", data=tmp_path), tmp_path).images[0]
+    assert image.other is not None
+    assert image.other.sum() == 1
+
+
+def test_bids_lesion_mask_may_be_the_only_one(tmp_path):
+    write_bids(tmp_path, lesion="mask")
+    assert len(cohort_named("bids:study", data=tmp_path).cases(tmp_path)) == 3
+
+
+def test_other_segmentations_do_not_disturb_a_lesion_mask(tmp_path):
+    root = write_bids(tmp_path)
+    save(root / "derivatives/fmriprep/sub-01/anat/sub-01_dseg.nii.gz", ball())
+    (case, *_) = cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+    assert case.lesion.name == "sub-01_label-lesion_mask.nii.gz"
+
+
+def test_two_lesion_masks_are_an_error(tmp_path):
+    root = write_bids(tmp_path)
+    save(root / "derivatives/other/sub-02/anat/sub-02_desc-lesion_mask.nii.gz", one_lesion())
+    with pytest.raises(ValueError, match=r"sub-02_label-lesion_mask.* is there as well"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
+def test_missing_bids_files_are_named(tmp_path):
+    root = write_bids(tmp_path)
+    cohort = cohort_named("bids:study", data=tmp_path)
+    next((root / "derivatives/experts/sub-02/anat").iterdir()).unlink()
+    with pytest.raises(ValueError, match=r"sub-02_label-lesion_mask\.nii\.gz: missing"):
+        cohort.cases(tmp_path)
+    (root / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"sub-01_T1w\.nii\.gz: missing"):
+        cohort.cases(tmp_path)
+
+
+def test_session_without_anatomy_is_no_case(tmp_path):
+    root = write_bids(tmp_path, sessions=("ses-1",))
+    (root / "sub-01" / "ses-2" / "func").mkdir(parents=True)
+    assert len(cohort_named("bids:study", data=tmp_path).cases(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["nnunet:nowhere", "bids:nowhere", "nnunet:x:stripped", "bids:", "nnunet:../x"]
+)
+def test_names_that_mean_nothing_are_errors(tmp_path, name):
+    with pytest.raises(ValueError):
+        cohort_named(name, data=tmp_path)

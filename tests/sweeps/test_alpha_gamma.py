@@ -1,0 +1,240 @@
+"""The search and the ladder as commands: flags, terms, and one search end to end on Ray."""
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from lesion_core import results
+from lesion_core.losses import LOSSES, Range, loss_named, search_space
+from sweeps import alpha_gamma, seed_ladder
+from sweeps.alpha_gamma import AlphaGamma, known_settings, search_space_of
+from sweeps.distributed import launch
+from sweeps.options import ROOT, Machines
+from tests.support.tiny import write_lit_cohort
+
+SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
+SETTINGS += ["--filters", "8", "16", "--batch-size", "4", "--wandb", "disabled"]
+
+TVERSKY = """
+from dataclasses import dataclass, field
+import torch
+
+@dataclass(frozen=True)
+class Mine:
+    beta: float = field(default=0.7, metadata={"search": (0.1, 0.9)})
+    gamma: float = 1.0
+    def __call__(self, logits, target):
+        p = torch.sigmoid(logits)
+        return ((1 - self.beta) * p * (1 - target) + self.beta * (1 - p) * target).mean()
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    path = tmp_path_factory.mktemp("place")
+    write_lit_cohort(path / "data", [1, 2, 3, 4, 5, 6])
+    (path / "my_searched.py").write_text(TVERSKY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def searched(place):
+    """Exit status and output of a search of four configurations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
+        with launch.connected(Machines()):
+            flags = [*SETTINGS, "--seeds", "1", "2", "--compare", "xent", "--confirm-seeds", "7"]
+            flags += ["--results", "found"]
+            status = alpha_gamma.main([*flags, "--configurations", "3", "--no-report"])
+            again = alpha_gamma.main([*flags, "--configurations", "4"])
+            yield place / "found", flags, status, again
+
+
+def test_a_search_ends_with_a_choice_that_is_tested_and_reported(searched):
+    folder, _, status, again = searched
+    assert (status, again) == (0, 0)
+    search = results.read_search(folder)
+    assert [one["state"] for one in search["configurations"]].count("failed") == 0
+    assert len(search["configurations"]) == 4
+    assert [one["loss"] for one in search["configurations"][:2]] == ["focal1", "focal2"]
+    sweep = results.read_sweep(folder)
+    assert set(sweep.runs["status"]) == {"done"}
+    tested = sweep.judged_on("test").runs
+    best = next(one for one in search["configurations"] if one["number"] == search["chosen"])
+    assert {best["loss"], "xent"} <= set(tested["loss"])
+    tested = tested[tested["loss"].isin([best["loss"], "xent"])]
+    assert sorted(set(zip(tested["seed"], tested["fold"], strict=True))) == [
+        (seed, fold) for seed in (1, 2) for fold in (0, 1)
+    ]
+    page = (folder / "report" / "report.html").read_text()
+    assert "Which alpha and gamma?" in page and best["loss"] in page
+    own = {fold: number for fold, number in search["in_fold"].items()}
+    assert set(own) == {"0", "1"} and search["chosen"] in search["tested"]
+
+
+def test_the_reports_numbers_are_those_of_the_ledger(searched):
+    """Recomputed here from the trials' counts, trial by trial."""
+    folder = searched[0]
+    search = results.read_search(folder)
+    label = {one["number"]: one["loss"] for one in search["configurations"]}
+    best = label[search["chosen"]]
+    cases = results.read_sweep(folder).cases
+    cases = cases[(cases["split"] != "train") & (cases["epoch"] == 1)]
+    cases = cases.assign(dice=results.rates(cases)["dice"])
+
+    def mean(split, loss, seeds, fold=None):
+        rows = cases[(cases["split"] == split) & (cases["loss"] == loss)]
+        rows = rows[rows["seed"].isin(seeds) & ((rows["fold"] == fold) | (fold is None))]
+        return rows.groupby("trial")["dice"].mean().mean()
+
+    table = pd.read_csv(folder / "report/tables/search-verdict.csv").set_index(["judged", "loss"])
+    score = table["score"]
+    searched_score = score["validation, as searched (optimistic)", best]
+    assert searched_score == pytest.approx(mean("validation", best, [1, 2]), abs=1e-5)
+    assert score["validation, fresh seeds", best] == pytest.approx(
+        mean("validation", best, [7]), abs=1e-5
+    )
+    for loss in (best, "xent"):
+        assert score["test", loss] == pytest.approx(mean("test", loss, [1, 2]), abs=1e-5)
+    own = [mean("test", label[n], [1, 2], int(f)) for f, n in search["in_fold"].items()]
+    assert score["test, each fold's own choice", "own of each fold"] == pytest.approx(
+        sum(own) / 2, abs=1e-5
+    )
+
+
+def test_trials_of_a_search_never_predict_the_test_fold(searched):
+    folder = searched[0]
+    meta = results.read_meta(folder)
+    validated = results.read_sweep(folder).judged_on("validation")
+    for fold, held_out in meta["validation"]["lit"].items():
+        rows = validated.cases[validated.cases["fold"] == int(fold)]
+        seen = set(rows["case"])
+        assert set(rows.loc[rows["split"] == "validation", "case"]) == set(held_out)
+        assert not seen & set(meta["folds"]["lit"][int(fold)])
+        assert "test" not in set(rows["split"])
+
+
+def test_the_journal_says_what_the_ledger_says(searched):
+    import optuna
+
+    folder = searched[0]
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / alpha_gamma.JOURNAL))
+    )
+    study = optuna.load_study(study_name=None, storage=storage)
+    stored = results.read_search(folder)["configurations"]
+    assert study.study_name == "lit focal"
+    for trial, one in zip(study.trials, stored, strict=True):
+        assert trial.params == pytest.approx(one["values"])
+        assert trial.values == pytest.approx([one["score"]["dice"]])
+
+
+def test_the_same_search_again_does_nothing(searched, capsys, monkeypatch):
+    folder, flags, *_ = searched
+    monkeypatch.chdir(folder.parent)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
+    command = [*flags, "--configurations", "4"]
+    assert alpha_gamma.main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
+    assert alpha_gamma.main([*command, "--dry-run"]) == 0
+    assert "4 of 4 configurations have ended" in capsys.readouterr().out
+
+
+def test_another_search_in_the_same_folder_is_refused(searched, monkeypatch):
+    folder, flags, *_ = searched
+    monkeypatch.chdir(folder.parent)
+    for other, words in (
+        (["--objective", "sensitivity+precision"], "objectives is dice there"),
+        (["--seeds", "1"], "judged on other seeds or folds"),
+        (["--space", "alpha=0.2:0.4"], "space is alpha"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            alpha_gamma.main([*flags, "--configurations", "4", *other])
+
+
+# ------------------------------------------------------------------------------------------- flags
+def test_the_space_is_the_losss_own_unless_flags_say_otherwise(place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert {k: str(v) for k, v in search_space_of(LOSSES["focal1"], ()).items()} == {
+        "alpha": "(0, 1)", "gamma": "[0, 5]",
+    }  # fmt: skip
+    assert str(search_space(LOSSES["new"])["gamma"]) == "(0, 10]"
+    assert search_space_of(LOSSES["focal1"], ["gamma=0.5:2"]) == {"gamma": Range(0.5, 2)}
+    mine = loss_named("my_searched:Mine")
+    assert search_space_of(mine, ()) == {"beta": Range(0.1, 0.9)}
+    assert search_space_of(mine, ["gamma=1:2"]) == {"gamma": Range(1, 2)}
+
+
+def test_the_papers_settings_come_first_where_only_searched_numbers_differ():
+    focal = LOSSES["focal1"]
+    assert known_settings(focal, search_space(focal)) == (
+        {"alpha": 0.25, "gamma": 2.0},
+        {"alpha": 0.75, "gamma": 2.0},
+    )
+    assert known_settings(focal, {"gamma": Range(0, 5)}) == ({"gamma": 2.0},)
+    assert known_settings(LOSSES["new"], search_space(LOSSES["new"])) == ()
+    # 2 is none of the steps of a hundredth from 0.125 on.
+    assert known_settings(focal, {"gamma": Range(0.125, 12)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--loss", "xent"], "declares nothing to search over"),
+        (["--space", "alpha"], "expected FIELD=LOWEST:HIGHEST"),
+        (["--space", "alpha=0.9:0.1"], "two numbers that rise"),
+        (["--space", "alpha=-1:0.5"], "alpha is -1.0; expected a number"),
+        (["--space", "alpa=0.1:0.5"], "did you mean 'alpha'"),
+        (["--configurations", "0"], "--configurations 0: expected 1 or more"),
+        (["--confirm-seeds", "42"], "the search has used it"),
+        (["--prune-p", "1"], "--prune-p 1"),
+        (["--compare", "nothing"], "unknown loss 'nothing'"),
+        (["--cohorts", "lit", "simulated"], "one cohort; found lit simulated"),
+    ],
+)
+def test_mistakes_are_one_line(place, monkeypatch, flags, words):
+    monkeypatch.chdir(place)
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        alpha_gamma.main([*SETTINGS, *flags])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("script", ["alpha_gamma", "seed_ladder"])
+def test_help_answers_without_loading_anything(script):
+    code = f"import sys, sweeps.{script}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert not {"torch", "optuna", "ray", "pandas"} & set(done.stdout.split())
+
+
+def test_the_defaults_are_the_focal_loss_on_the_papers_seeds():
+    plan = AlphaGamma().plan("wmh2017")
+    assert (plan.loss, plan.sampler, plan.objectives) == ("focal", "tpe", ("dice",))
+    assert plan.comparators == ("focal1", "focal2", "xent") and len(plan.cells) == 25
+
+
+# ------------------------------------------------------------------------------------- seed ladder
+def test_a_ladder_says_on_the_terminal_what_its_report_says(searched, capsys, monkeypatch):
+    folder = searched[0].parent
+    monkeypatch.chdir(folder)
+    flags = [*SETTINGS, "--seeds", "1", "2", "--results", "ladder"]
+    assert seed_ladder.main(flags) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(folder / "ladder/report/tables/seeds-needed-lit.csv")
+    assert table["seeds"].tolist() == [1, 2, 3, 5, 10, 20, 30]
+    assert "What more seeds would buy" in said and "new seeds" in said
+
+
+def test_a_ladder_takes_two_losses_at_most():
+    with pytest.raises(ValueError, match="expected one or two"):
+        seed_ladder.main(["--losses", "xent", "dsc", "mixed"])
+    with pytest.raises(ValueError, match="two or more"):
+        seed_ladder.main(["--seeds", "1"])
