@@ -24,7 +24,8 @@ from lesion_core.metrics import (
 )
 from lesion_core.patches import Patches, Volumes
 from lesion_core.results import CASES, NUM_BINS
-from lesion_core.training.epoch import TrainSettings, batches
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import batches
 from lesion_core.training.precision import autocast, convolutions
 from lesion_core.training.step import LossFunction
 

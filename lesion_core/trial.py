@@ -24,7 +24,8 @@ from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.patches import Volumes
-from lesion_core.training.epoch import TrainSettings, generator, train_epoch
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import generator, train_epoch
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
 from lesion_core.training.step import Step, optimiser_of

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_SEEDS
 from sweeps import command, options
 from sweeps.options import Data, Machines, Training
-from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
+from sweeps.paper_grid import DEMO, PaperGrid
 from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.ledger.ledger import Ledger
     from sweeps.searching.search import Cell, Plan, Search
@@ -72,7 +73,7 @@ class AlphaGamma(Training, Machines, Logging):
     prune_p: float = 0.1
     """Give a configuration up when Wilcoxon's test against the best, cell by cell, is below this
     (four cells at least); 0 never does."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = PAPER_SEEDS
     """Each configuration is judged on every seed in every fold."""
     folds: int = 5
     """Folds of the cross-validation; a fifth of each training part is held out to judge on."""
@@ -292,7 +293,7 @@ DEMO_SEARCH = AlphaGamma(
     cohorts=(DEMO,),
     results=Path("results/demo_search"),
     configurations=8,
-    seeds=SEEDS[:3],
+    seeds=PAPER_SEEDS[:3],
     folds=2,
     epochs=4,
     batch_size=2,  # small steps, or a minute's training would be over before it learned

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from lesion_core.settings import Precision, TrainSettings
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import LoadedCohort
-    from lesion_core.training.epoch import TrainSettings
     from lesion_core.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,12 +42,11 @@ class Training:
     """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
     flip: bool = True
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
 
     def settings(self) -> TrainSettings:
         """Raises ValueError when they contradict each other."""
-        from lesion_core.training.epoch import TrainSettings
         from lesion_core.unet import UNet3d
 
         settings = TrainSettings(

@@ -18,7 +18,7 @@ from sweeps.tracking.policy import Logging, Tracking
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.distributed.launch import Supply
 

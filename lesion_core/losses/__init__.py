@@ -37,6 +37,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lesion_core.settings import PAPER_LOSSES as PAPER_LOSSES
+
 Alpha = float | Literal["patch"] | None
 """Weight of lesion voxels in [0, 1]; background voxels weigh 1 - alpha.  None: N_bg / N of the
 batch, so that both classes weigh the same in total; "patch": N_bg / N of each patch."""
@@ -556,9 +558,6 @@ LOSSES: dict[str, Loss] = {
     "tversky": Tversky(),
     "topk": TopK(),
 }
-
-PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-"""The paper's seven losses (section 2.3), in its order."""
 
 
 def loss_named(text: str) -> Loss:

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-
 
 def check_precision(precision: str, device: str) -> None:
     """Raises ValueError if this device does not compute so, rather than compute otherwise."""

@@ -331,7 +331,7 @@ def _trial(
     cohort: LoadedCohort, seed: int, precision: str, epochs: int, filters: tuple[int, ...]
 ) -> Trial:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     return Trial(

@@ -111,7 +111,7 @@ def _summary(trial: Trial) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------ the sweeps
 def _trials(number: int, epochs: int) -> list[Mapping[str, Any]]:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     first = Trial(

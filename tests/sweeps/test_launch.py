@@ -14,7 +14,7 @@ import torch
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps import options
 from sweeps.distributed import connect, launch, ledger_actor
