@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -72,12 +73,12 @@ class TrainSettings:
         assert self.stride is not None
         return self.stride
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` undoes it."""
         return asdict(self) | {"filters": list(self.filters)}
 
     @staticmethod
-    def from_dict(values: dict) -> TrainSettings:
+    def from_dict(values: Mapping[str, Any]) -> TrainSettings:
         """Raises ValueError when a field is unknown or absent."""
         expected = {field.name for field in fields(TrainSettings)}
         if values.keys() != expected:
@@ -95,7 +96,7 @@ class Diverged(RuntimeError):
         super().__init__(f"{what} became {value} in epoch {epoch}, batch {batch}")
         self.epoch, self.batch, self.value, self.what = epoch, batch, value, what
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Diverged], tuple[int, int, float, str]]:
         return type(self), (self.epoch, self.batch, self.value, self.what)
 
 
@@ -117,9 +118,17 @@ def batches(
         yield patches[begin : begin + batch_size]
 
 
+class EpochLosses(TypedDict):
+    """What an epoch of training had on average over its batches; nothing if it did not train."""
+
+    train_loss: float | None
+    grad_norm: float | None
+    n_batches: int
+
+
 def train_epoch(
     step: Step, patches: Patches, *, epoch: int, shuffle: torch.Generator
-) -> dict[str, float | int]:
+) -> EpochLosses:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
     A GPU is waited for once, at the end.
