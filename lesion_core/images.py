@@ -374,14 +374,14 @@ def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
     return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
 
 
-def describe(cohort: LoadedCohort) -> tuple[list[dict], list[dict]]:
+def describe(cohort: LoadedCohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows for `results.COHORT_CASES` and `results.COHORT_SLICES`."""
     cases = [_case_row(cohort.name, image) for image in cohort.images]
     slices = [_slice_row(cohort.name, image) for image in cohort.images]
     return cases, slices
 
 
-def _case_row(cohort: str, image: Image) -> dict:
+def _case_row(cohort: str, image: Image) -> dict[str, Any]:
     outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
     other = 0 if image.other is None else np.count_nonzero(image.other)
     return {
@@ -422,7 +422,7 @@ def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
     return counts[counts > 0].tolist()
 
 
-def _slice_row(cohort: str, image: Image) -> dict:
+def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
     axis, index = shown_slice(image)
     reference = slice_view(image.lesion, image)
     height, width = reference.shape

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -115,7 +116,7 @@ def predict(options: Predict) -> Iterator[Path]:
                 yield path
 
 
-def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
+def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
     asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
     for name in wanted:
         status = trial_status(results / "trials" / name)["status"]

@@ -525,7 +525,7 @@ class Imported:
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.function(logits, target)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Callable[..., Loss], tuple[dict[str, Any]]]:
         return loss_from_dict, (loss_to_dict(self),)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Diverged(RuntimeError):
         super().__init__(f"{what} became {value} in epoch {epoch}, batch {batch}")
         self.epoch, self.batch, self.value, self.what = epoch, batch, value, what
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Diverged], tuple[int, int, float, str]]:
         return type(self), (self.epoch, self.batch, self.value, self.what)
 
 
@@ -43,9 +44,17 @@ def batches(
         yield patches[begin : begin + batch_size]
 
 
+class EpochLosses(TypedDict):
+    """What an epoch of training had on average over its batches; nothing if it did not train."""
+
+    train_loss: float | None
+    grad_norm: float | None
+    n_batches: int
+
+
 def train_epoch(
     step: Step, patches: Patches, *, epoch: int, shuffle: torch.Generator
-) -> dict[str, float | int]:
+) -> EpochLosses:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
     A GPU is waited for once, at the end.

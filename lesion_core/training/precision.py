@@ -39,7 +39,7 @@ def convolutions(precision: str, *, search: bool = True) -> Iterator[None]:
         cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which the network runs.
 
     It keeps no rounded weights: a pass needs each once, and a recorded step (`step.Step`) must
