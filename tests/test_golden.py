@@ -37,9 +37,9 @@ from lesion_core.training.epoch import TrainSettings, batches, generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
-from sweeps import options
+from sweeps.data import Data, request
+from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger
-from sweeps.options import Data
 from sweeps.tracking.policy import Tracking
 from sweeps.trials.attempt import attempt
 from tests.analysis.test_search_section import found
@@ -132,13 +132,13 @@ def ledger(folder: Path) -> dict[str, Any]:
     done = Trial(**fields, loss=LOSSES["xent"])
     failed = Trial(**fields, loss=loss_named("golden_losses:infinite"), validation_cases=("case1",))
     written = Ledger(folder / "results")
-    written.ask(options.request([done, failed], [data], settings, num_folds=2))
+    written.write_request(request([done, failed], [data], settings, num_folds=2))
     loaded = data.load()
     written.write_cohort(data.name, *describe(loaded))
     told = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
     with one_thread():
-        assert attempt(options.described(done), lambda: loaded, written, **told)
-        assert not attempt(options.described(failed), lambda: loaded, written, **told)
+        assert attempt(described(done), lambda: loaded, written, **told)
+        assert not attempt(described(failed), lambda: loaded, written, **told)
     surface = Surface(0)
     searched = a_search(
         a_plan(configurations=4, comparators=("xent",), confirm_seeds=(7,)), surface
