@@ -58,7 +58,7 @@ class Digests:
     def __init__(self) -> None:
         root = folder()
         self._file = root / "digests.json" if root else None
-        self._known: dict[str, list] = _json(self._file) if self._file else {}
+        self._known: dict[str, Any] = _json(self._file) if self._file else {}
         self._changed = False
 
     def of(self, path: Path) -> str:
@@ -158,7 +158,7 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -24,6 +24,7 @@ from lesion_core import cache
 from lesion_core.cohorts import Case, Cohort, brain_methods
 from lesion_core.metrics import components
 from lesion_core.nifti import File, by, finite_values, mask_labels, read, read_on_grid, unreadable
+from lesion_core.windows import WindowGrid, three
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""
@@ -40,8 +41,6 @@ CACHE_VERSION = 1
 """Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -374,14 +373,14 @@ def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
     return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
 
 
-def describe(cohort: LoadedCohort) -> tuple[list[dict], list[dict]]:
+def describe(cohort: LoadedCohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows for `results.COHORT_CASES` and `results.COHORT_SLICES`."""
     cases = [_case_row(cohort.name, image) for image in cohort.images]
     slices = [_slice_row(cohort.name, image) for image in cohort.images]
     return cases, slices
 
 
-def _case_row(cohort: str, image: Image) -> dict:
+def _case_row(cohort: str, image: Image) -> dict[str, Any]:
     outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
     other = 0 if image.other is None else np.count_nonzero(image.other)
     return {
@@ -410,9 +409,7 @@ def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
     By a table of sums along each axis, padded as training pads an image that is smaller than a
     patch.
     """
-    from lesion_core.patches import Grid  # which needs this module, and torch
-
-    grid = Grid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
+    grid = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
     counts = np.zeros(grid.padded, dtype=np.int64)
     counts[grid.inside] = lesion
     for axis, starts in enumerate(grid.starts):
@@ -422,7 +419,7 @@ def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
     return counts[counts > 0].tolist()
 
 
-def _slice_row(cohort: str, image: Image) -> dict:
+def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
     axis, index = shown_slice(image)
     reference = slice_view(image.lesion, image)
     height, width = reference.shape
@@ -517,9 +514,3 @@ def _nonzero(case: Case, first: File) -> np.ndarray:
             "`python -m lesion_core.prepare brains`"
         )
     return filled
-
-
-def three(items: Iterable[T]) -> tuple[T, T, T]:
-    """One item per axis, as a tuple that is known to have three."""
-    x, y, z = items
-    return x, y, z

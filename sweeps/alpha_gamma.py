@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Literal
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
 from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.options import Machines, Training
-from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
+from sweeps.paper_grid import DEMO, PaperGrid
 from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.ledger.ledger import Ledger
     from sweeps.searching.plan import Cell, SearchPlan
@@ -75,7 +76,7 @@ class AlphaGamma(Training, Machines, Logging):
     prune_p: float = 0.1
     """Give a configuration up when Wilcoxon's test against the best, cell by cell, is below this
     (four cells at least); 0 never does."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = PAPER_SEEDS
     """Each configuration is judged on every seed in every fold."""
     folds: int = 5
     """Folds of the cross-validation; a fifth of each training part is held out to judge on."""
@@ -96,7 +97,10 @@ class AlphaGamma(Training, Machines, Logging):
     no_report: bool = False
     """Build no report at the end."""
 
-    def the_cohort(self) -> Data:
+    def __post_init__(self) -> None:
+        Machines.__post_init__(self)
+
+    def cohort_data(self) -> Data:
         """Raises ValueError unless it is exactly one, and can be read."""
         grid = PaperGrid(cohorts=self.cohorts, channels=self.channels, data=self.data)
         found = grid.cohort_objects()
@@ -297,7 +301,7 @@ DEMO_SEARCH = AlphaGamma(
     cohorts=(DEMO,),
     results=Path("results/demo_search"),
     configurations=8,
-    seeds=SEEDS[:3],
+    seeds=PAPER_SEEDS[:3],
     folds=2,
     epochs=4,
     batch_size=2,  # small steps, or a minute's training would be over before it learned
@@ -309,22 +313,22 @@ DEMO_SEARCH = AlphaGamma(
 
 def main(arguments: Sequence[str]) -> int:
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
-    asked = command.read_flags(AlphaGamma, arguments, default)
-    settings = asked.settings()  # mistakes show before the data are read
-    asked.plan("")
+    flags = command.read_flags(AlphaGamma, arguments, default)
+    settings = flags.settings()  # mistakes show before the data are read
+    flags.plan("")
     from lesion_core.losses import loss_named
     from sweeps.sweep import SweepPlan
 
-    data = asked.the_cohort()
-    print(data.fold_table(asked.folds))
-    plan = asked.plan(data.name)
-    setup = SearchSetup(plan, loss_named(asked.loss), data, settings, asked.folds, asked.results)
-    sweep = SweepPlan((), [data], settings, asked.folds, asked.results, setup.search)
-    if asked.dry_run:
-        return dry_run(setup, asked)
-    status = sweep.run(asked, asked, retry_failed=asked.retry_failed, report=not asked.no_report)
-    print(summary(asked.results))
-    print(f"all configurations: optuna-dashboard {asked.results / JOURNAL}")
+    data = flags.cohort_data()
+    print(data.fold_table(flags.folds))
+    plan = flags.plan(data.name)
+    setup = SearchSetup(plan, loss_named(flags.loss), data, settings, flags.folds, flags.results)
+    sweep = SweepPlan((), [data], settings, flags.folds, flags.results, setup.search)
+    if flags.dry_run:
+        return dry_run(setup, flags)
+    status = sweep.run(flags, flags, retry_failed=flags.retry_failed, report=not flags.no_report)
+    print(summary(flags.results))
+    print(f"all configurations: optuna-dashboard {flags.results / JOURNAL}")
     return status
 
 

@@ -15,7 +15,7 @@ from sweeps.ledger.contents import SweepRequest, TrialRow
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import LoadedCohort
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
 

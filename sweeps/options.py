@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, fields
 
-if TYPE_CHECKING:
-    from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """How each network is trained; the defaults are the paper's."""
+class Training(TrainSettings):
+    """How each network is trained; the defaults are the paper's.
 
-    epochs: int = 25
-    """Passes over the training patches."""
-    batch_size: int = 16
-    """Patches per step."""
-    patch_size: int = 32
-    """Side of the cubic patches, voxels; they overlap by half."""
-    learning_rate: float = 1e-4
-    """Of Adam, constant."""
-    filters: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
-    flip: bool = True
-    """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+    Every field of `TrainSettings` is a flag, with its docstring as the help.
+    """
+
+    def __post_init__(self) -> None:
+        """Flags may contradict each other until all are known; `settings` checks them."""
 
     def settings(self) -> TrainSettings:
-        """Raises ValueError when they contradict each other."""
-        from lesion_core.training.epoch import TrainSettings
+        """What these flags say of training.
+
+        Raises:
+            ValueError: they contradict each other.
+        """
         from lesion_core.unet import UNet3d
 
-        settings = TrainSettings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            patch_size=self.patch_size,
-            learning_rate=self.learning_rate,
-            filters=self.filters,
-            flip=self.flip,
-            precision=self.precision,
-        )
+        names = [field.name for field in fields(TrainSettings)]
+        settings = TrainSettings(**{name: getattr(self, name) for name in names})
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
 from sweeps.options import Machines, Training
@@ -27,12 +28,6 @@ from sweeps.tracking.policy import Logging
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort
     from lesion_core.trial import Trial
-
-LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-"""`lesion_core.losses.PAPER_LOSSES`, which loads torch: --help should not wait for it."""
-
-SEEDS = (42, 80702, 74794, 62021, 48497)
-"""Those of the authors' code."""
 
 DEMO = "demo"
 """Name of the demo's simulated cohort."""
@@ -55,9 +50,9 @@ class PaperGrid(Training, Machines, Logging):
     --channels); default: wmh2017 and lit, if they are there."""
     channels: tuple[str, ...] = ()
     """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
-    losses: tuple[str, ...] = LOSSES
+    losses: tuple[str, ...] = PAPER_LOSSES
     """Names, names with fields such as focal(alpha=0.3,gamma=1.5), or module:name of your own."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = PAPER_SEEDS
     """One whole cross-validation per seed."""
     folds: int = 5
     """Folds of the cross-validation."""
@@ -72,6 +67,9 @@ class PaperGrid(Training, Machines, Logging):
     """All losses on a small simulated cohort with a narrow network, in minutes."""
     no_report: bool = False
     """Build no report at the end."""
+
+    def __post_init__(self) -> None:
+        Machines.__post_init__(self)
 
     def cohort_objects(self) -> list[Cohort]:
         """Raises ValueError when a name is unknown, or none is given and none is there."""
@@ -117,7 +115,7 @@ class PaperGrid(Training, Machines, Logging):
 DEMO_GRID = PaperGrid(
     cohorts=(DEMO,),
     results=Path("results/demo"),
-    seeds=SEEDS[:2],
+    seeds=PAPER_SEEDS[:2],
     folds=2,
     epochs=5,
     batch_size=2,  # small steps, or a minute's training would be over before it learned

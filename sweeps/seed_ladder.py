@@ -17,10 +17,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
-from sweeps.paper_grid import DEMO_GRID, SEEDS, PaperGrid, run_grid
+from sweeps.paper_grid import DEMO_GRID, PaperGrid, run_grid
 
-MANY_SEEDS = (*SEEDS, *range(1, 16))
+MANY_SEEDS = (*PAPER_SEEDS, *range(1, 16))
 """The authors' five first, so that a grid's trials need not be run again in its folder."""
 
 

@@ -21,7 +21,7 @@ from sweeps.trials.supply import FixedSupply, Supply
 
 if TYPE_CHECKING:
     from lesion_core.results import TrialStatus
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
 FAILURES_SHOWN = 20

@@ -460,13 +460,13 @@ def cohorts_found(data: Path) -> list[str]:
     ]
 
 
-def cohort_to_dict(cohort: Cohort) -> dict:
+def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
     """The cohort as plain JSON: ``{"type": "Folder", "fields": {...}}``."""
     fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cohort).items()}
     return {"type": type(cohort).__name__, "fields": fields}
 
 
-def cohort_from_dict(content: Mapping) -> Cohort:
+def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
     """Inverse of `cohort_to_dict`.
 
     Raises:
@@ -486,7 +486,7 @@ def cohort_from_dict(content: Mapping) -> Cohort:
         raise ValueError(f"cohort {dict(content)}: {error}") from None
 
 
-def natural_key(text: str) -> tuple:
+def natural_key(text: str) -> tuple[list[int | str], str]:
     """Sorts numbers inside names by value.
 
     >>> sorted(["patient10", "patient2", "a"], key=natural_key)
@@ -543,7 +543,7 @@ def wmh_cases(root: Path) -> list[Case]:
     return sorted(cases.values(), key=lambda case: natural_key(case.id))
 
 
-def _nnunet_json(root: Path) -> dict:
+def _nnunet_json(root: Path) -> dict[str, Any]:
     file = root / "dataset.json"
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected imagesTr, labelsTr and dataset.json")

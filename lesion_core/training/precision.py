@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-
 
 def check_precision(precision: str, device: str) -> None:
     """Raises ValueError if this device does not compute so, rather than compute otherwise."""
@@ -41,7 +39,7 @@ def convolutions(precision: str, *, search: bool = True) -> Iterator[None]:
         cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which the network runs.
 
     It keeps no rounded weights: a pass needs each once, and a recorded step (`step.Step`) must

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, floa
 
 def training(
     kind: str, precision: str, device: str, num_batches: int = 100, width: str = "paper"
-) -> Callable[[], dict[str, Any]]:
+) -> Callable[[], Mapping[str, Any]]:
     """An epoch of full batches, cut from images, without its evaluations: what it says.
 
     ``kind`` is recorded (as trials train on a GPU), launched (kernel by kernel) or plain (that and
@@ -331,7 +331,7 @@ def _trial(
     cohort: LoadedCohort, seed: int, precision: str, epochs: int, filters: tuple[int, ...]
 ) -> Trial:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     return Trial(

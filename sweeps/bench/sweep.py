@@ -114,7 +114,7 @@ def _summary(trial: Trial) -> Summary:
 # ------------------------------------------------------------------------------------ the sweeps
 def _trials(number: int, epochs: int) -> list[Trial]:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     first = Trial(

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core import results
-
-PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 
 # loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
 CHARACTER = {

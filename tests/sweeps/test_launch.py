@@ -14,7 +14,7 @@ import torch
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps.distributed import connect, ledger_actor, tune
 from sweeps.distributed.cluster import connected

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lesion_core.losses import LOSSES, search_space, with_values
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps.searching.optuna_study import OptunaStudy, distribution, grid_points
 from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells

@@ -13,7 +13,7 @@ import pytest
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger, NotTheTrialsFault
