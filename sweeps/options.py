@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from lesion_core.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The repository."""
+"""The folder of our packages: the repository, or site-packages."""
+
+INSTALLED = bool({"site-packages", "dist-packages"} & set(ROOT.parts))
+"""Whether this is what pip made of the repository, and not the repository itself."""
 
 LIBRARIES = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
 """What computes and what schedules."""
@@ -242,11 +245,18 @@ def command_line() -> str:
     """As typed, for messages and sweep.json."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return " ".join([Path(sys.argv[0]).name, shlex.join(sys.argv[1:])]).rstrip()
+
+
+def command_to_show(script: str, subcommand: str) -> str:
+    """How people reach a command of ours: a clone has scripts, an installation `sweeps.cli`."""
+    return f"lesion-sweep {subcommand}" if INSTALLED else script
 
 
 def git_commit() -> str | None:
     """Of this code, marked if files differ from it; None outside a checkout."""
+    if INSTALLED:
+        return None  # and what git says there is about the project that the environment lies in
     try:
         commit, changes = (
             subprocess.run(

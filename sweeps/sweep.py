@@ -253,7 +253,8 @@ def build_report(results: Path) -> bool:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
-            print(f"the report could not be built ({reason}); try: {' '.join(command)}")
+            again = options.command_to_show(f"{command[0]} {command[1]}", "report")
+            print(f"the report could not be built ({reason}); try: {again} {results}")
             return False
     print(f"report: {page}")
     return True
@@ -280,8 +281,7 @@ def _print_failures(results: Path, states: Mapping[str, Mapping[str, Any]]) -> i
         print(f"    why: {state.get('error') or 'it was not finished; run the same command again'}")
         print(f"    log: {log}")
     if len(unfinished) > FAILURES_SHOWN:
-        print(
-            f"and {len(unfinished) - FAILURES_SHOWN} more: "
-            f"{sys.executable} {ROOT / 'sweeps' / 'status.py'} {results}"
-        )
+        script = f"{sys.executable} {ROOT / 'sweeps' / 'status.py'}"
+        status = options.command_to_show(script, "status")
+        print(f"and {len(unfinished) - FAILURES_SHOWN} more: {status} {results}")
     return len(unfinished)
