@@ -38,10 +38,14 @@ COMMANDS = {
     "train": Command("sweeps.train_one:main", "one trial here and now, without Ray"),
     "status": Command("sweeps.status:main", "how far a sweep is, also while it runs"),
     "report": Command("analysis.report:main", "a results folder as one page"),
-    "data": Command("lesion_core.cohorts.__main__:main", "check the cohorts in a folder; folds"),
-    "prepare": Command("lesion_core.prepare:main", "from a download to a cohort; brain masks"),
+    "data": Command("lesion_core.cohorts.__main__:main", "what is in a data folder: check, folds"),
+    "prepare": Command(
+        "lesion_core.prepare:main", "from a download to a cohort: lit, wmh2017, brains"
+    ),
     "predict": Command("lesion_core.predict:main", "the masks of trained trials, as NIfTI files"),
-    "wandb": Command("sweeps.tracking.__main__:main", "a ledger to W&B: sync, backfill, dashboard"),
+    "wandb": Command(
+        "sweeps.tracking.__main__:main", "from a ledger to W&B: sync, backfill, dashboard"
+    ),
     "bench": Command("sweeps.bench.__main__:main", "how fast it is on this machine"),
 }
 
