@@ -9,13 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from lesion_core.evaluate import predict_volume
-    from lesion_core.losses import LOSSES
-    from lesion_core.results import read_sweep
-    from lesion_core.trial import Trial, run
-    from lesion_core.unet import UNet3d
-
 __version__ = "0.2.0"
 
 __all__ = ["LOSSES", "Trial", "UNet3d", "__version__", "predict_volume", "read_sweep", "run"]
@@ -30,13 +23,20 @@ _HOMES = {
 }
 """Which module has it."""
 
+if TYPE_CHECKING:
+    from lesion_core.evaluate import predict_volume
+    from lesion_core.losses import LOSSES
+    from lesion_core.results import read_sweep
+    from lesion_core.trial import Trial, run
+    from lesion_core.unet import UNet3d
+else:  # or type checkers would believe in any name
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found  # from now on without this function
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found  # from now on without this function
+        return found
 
 
 def __dir__() -> list[str]:
