@@ -606,7 +606,8 @@ class InLedger:
         if name not in scores.index:
             reason = "none of the cases that it is judged on has a lesion"
             return Outcome("failed", None, reason)
-        return Outcome("done", {metric: float(scores.loc[name, metric]) for metric in METRICS})
+        row = scores.loc[name].to_dict()
+        return Outcome("done", {metric: float(row[metric]) for metric in METRICS})
 
     def expect(self, trial: Trial) -> None:
         one = {"losses": [trial.loss_label], "trials": [trial.row()]}
