@@ -10,7 +10,10 @@ from pathlib import Path
 from lesion_core.versions import installed_versions
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The folder that holds our packages: a clone of the repository, or site-packages."""
+"""The folder of our packages: the repository, or site-packages."""
+
+INSTALLED = bool({"site-packages", "dist-packages"} & set(ROOT.parts))
+"""Whether this is what pip made of the repository, and not the repository itself."""
 
 LIBRARIES = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
 """What computes and what schedules."""
@@ -18,11 +21,18 @@ LIBRARIES = ("torch", "ray", "numpy", "scipy", "monai", "nibabel", "pandas")
 
 def command_line() -> str:
     """This process's command as it was typed, for messages and sweep.json."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return " ".join([Path(sys.argv[0]).name, shlex.join(sys.argv[1:])]).rstrip()
+
+
+def command_to_show(script: str, subcommand: str) -> str:
+    """How people reach a command of ours: a clone has scripts, an installation `sweeps.cli`."""
+    return f"lesion-sweep {subcommand}" if INSTALLED else script
 
 
 def git_commit() -> str | None:
     """Commit of this code, marked if files differ from it; None outside a checkout."""
+    if INSTALLED:
+        return None  # and what git says there is about the project that the environment lies in
     try:
         commit, changes = (
             subprocess.run(

@@ -200,7 +200,8 @@ def build_report(results: Path) -> bool:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
-            print(f"the report could not be built ({reason}); try: {' '.join(command)}")
+            again = provenance.command_to_show(f"{command[0]} {command[1]}", "report")
+            print(f"the report could not be built ({reason}); try: {again} {results}")
             return False
     print(f"report: {page}")
     return True
@@ -225,8 +226,7 @@ def _print_failures(results: Path, states: Mapping[str, TrialStatus]) -> int:
         print(f"    why: {state.get('error') or 'it was not finished; run the same command again'}")
         print(f"    log: {log}")
     if len(unfinished) > FAILURES_SHOWN:
-        print(
-            f"and {len(unfinished) - FAILURES_SHOWN} more: "
-            f"{sys.executable} {ROOT / 'sweeps' / 'status.py'} {results}"
-        )
+        script = f"{sys.executable} {ROOT / 'sweeps' / 'status.py'}"
+        status = provenance.command_to_show(script, "status")
+        print(f"and {len(unfinished) - FAILURES_SHOWN} more: {status} {results}")
     return len(unfinished)

@@ -80,8 +80,8 @@ def predict_with_torchio(network: nn.Module, image: Tensor, patch_size: int = 32
     subject = torchio.Subject(image=torchio.ScalarImage(tensor=image.cpu()))
     sampler = torchio.GridSampler(subject, patch_size, patch_size // 2)
     aggregator = torchio.GridAggregator(sampler, overlap_mode="average")
-    windows = cast(Dataset, sampler)  # has what one needs, if not the base class
-    for batch in torchio.SubjectsLoader(windows, batch_size=BATCH_SIZE):
+    dataset = cast(Dataset, sampler)  # by its methods, not by descent
+    for batch in torchio.SubjectsLoader(dataset, batch_size=BATCH_SIZE):
         inputs = batch["image"]["data"].to(image.device)
         aggregator.add_batch(network(inputs).sigmoid(), batch["location"])
     return aggregator.get_output_tensor()[0]

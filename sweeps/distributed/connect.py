@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
-from sweeps.provenance import ROOT
+from sweeps.provenance import INSTALLED, ROOT
 
 FORWARDED = (
     "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -68,9 +68,10 @@ def _has_token() -> bool:
 
 def start_local(ray: Any) -> None:
     """Start a Ray of this machine alone.  Its workers inherit this process's environment."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
-    ours["PYTHONPATH"] = os.pathsep.join(paths)
+    if not INSTALLED:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours["PYTHONPATH"] = os.pathsep.join(paths)
     before = {name: os.environ[name] for name in ours if name in os.environ}
     os.environ.update(ours)
     try:

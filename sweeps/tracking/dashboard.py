@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.ledger.ledger import Ledger
+from sweeps.provenance import command_to_show
 from sweeps.tracking import scalars
 from sweeps.tracking.credentials import configured_key
 from sweeps.tracking.policy import PROJECT, remembered
@@ -163,7 +164,8 @@ def write(results: Path, entity: str | None) -> int:
             "--entity NAME puts them there"
         )
     elif entity is None:
-        print(f"to put it there: python sweeps/tracking.py dashboard {results} --entity NAME")
+        again = command_to_show("python sweeps/tracking.py", "wandb")
+        print(f"to put it there: {again} dashboard {results} --entity NAME")
     return 0
 
 

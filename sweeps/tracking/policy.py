@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from sweeps.provenance import command_to_show
 from sweeps.tracking.credentials import configured_key, server_url
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -122,9 +123,10 @@ class Tracking:
         place = _place(before, results)
         key = configured_key(place["url"])
         if asked == "online" and key is None:
+            later = command_to_show("python sweeps/tracking.py", "wandb")
             raise ValueError(
                 "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
-                "--wandb offline and `python sweeps/tracking.py sync` later"
+                f"--wandb offline and `{later} sync` later"
             )
         if asked == "auto":
             asked = "offline" if key is None else "online"
@@ -182,7 +184,7 @@ class Tracking:
 
     def hint(self, results: Path) -> str | None:
         """How to upload what was written offline, or what W&B missed; None if there is nothing."""
-        send = f"python sweeps/tracking.py sync {results}"
+        send = f"{command_to_show('python sweeps/tracking.py', 'wandb')} sync {results}"
         if self.mode == "offline":
             return f"W&B is offline; to upload: {send}"
         unsent = len(list(results.glob("wandb/unsent-*"))) if self.mode == "online" else 0

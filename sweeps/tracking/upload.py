@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.ledger.ledger import Ledger, LedgerError
+from sweeps.provenance import command_to_show
 from sweeps.tracking import live_run
 from sweeps.tracking.policy import Logging, Tracking, remembered
 from sweeps.tracking.run_content import RunContent, content_of
@@ -117,9 +118,10 @@ def sync(results: Path) -> int:
     read_meta(results)
     before = remembered(results)
     if before is None:
+        again = command_to_show("python sweeps/tracking.py", "wandb")
         raise ValueError(
-            f"{results} was never tracked; `python sweeps/tracking.py backfill {results}` makes "
-            "its runs from the ledger"
+            f"{results} was never tracked; `{again} backfill {results}` makes its runs from the "
+            "ledger"
         )
     tracking = Tracking.decide(
         "online",
