@@ -128,10 +128,10 @@ def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> lis
     return list(wanted) or done
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     import tyro
 
-    options = tyro.cli(Predict, config=(tyro.conf.PositionalRequiredArgs,))
+    options = tyro.cli(Predict, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))
     keep_freed_memory()
     try:
         for path in predict(options):

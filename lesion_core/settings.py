@@ -14,14 +14,18 @@ PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-"""In what a network can compute; `training.precision` says which of them a device has."""
+"""In what a network can compute; `training.precision` says which of them a device has.
+
+tf32 is fp32 but for the factors of convolutions, rounded to 10 bits.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Everything besides data, loss, seed and fold that decides what a training computes.
 
-    Defaults are the paper's (section 2) and, where it is silent, its authors' code.
+    Defaults are the paper's (section 2) and, where it is silent, its authors' code.  The fields'
+    docstrings are the help of the sweeps' flags.
 
     To add a setting, add a field whose default computes what was computed before, and leave
     ``ALWAYS_STORED`` as it is: a trial's hash is over what `to_dict` returns, so a field that
@@ -29,22 +33,21 @@ class TrainSettings:
     """
 
     epochs: int = 25
-    """Passes over the training patches; each is followed by an evaluation."""
+    """Passes over the training patches."""
     batch_size: int = 16
-    """Patches per step (paper, 2.1.3)."""
+    """Patches per step."""
     patch_size: int = 32
-    """Side of the cubic windows, voxels."""
+    """Side of the cubic patches, voxels; they overlap by half."""
     stride: int | None = None
-    """Voxels between windows; none: half a window, as in the paper."""
+    """Voxels between patches; none: half their side, as in the paper."""
     learning_rate: float = 1e-4
     """Of Adam, constant."""
     filters: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels of the network's levels."""
+    """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
     flip: bool = True
-    """Train on every patch twice per epoch, once mirrored left-right."""
+    """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Precision = "fp32"
-    """Of the network's arithmetic: fp32, bf16, or tf32 (GPUs only: fp32 but for the factors of
-    convolutions, rounded to 10 bits).  Weights and loss stay fp32."""
+    """Of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride

@@ -21,7 +21,8 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
-from sweeps.options import Data, Machines, Training
+from sweeps.data import Data
+from sweeps.options import Machines, Training
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class PaperGrid(Training, Machines, Logging):
     """All losses on a small simulated cohort with a narrow network, in minutes."""
     no_report: bool = False
     """Build no report at the end."""
+
+    def __post_init__(self) -> None:
+        Machines.__post_init__(self)
 
     def cohort_objects(self) -> list[Cohort]:
         """Raises ValueError when a name is unknown, or none is given and none is there."""
@@ -132,7 +136,7 @@ def run_grid(grid: PaperGrid) -> int:
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
     from lesion_core.losses import loss_named
-    from sweeps.sweep import Sweep
+    from sweeps.sweep import SweepPlan
 
     settings = grid.settings()  # mistakes show before the data are read
     for name in grid.losses:
@@ -141,10 +145,10 @@ def run_grid(grid: PaperGrid) -> int:
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
-    sweep = Sweep(grid.trials(data), data, settings, grid.folds, grid.results)
+    plan = SweepPlan(grid.trials(data), data, settings, grid.folds, grid.results)
     if grid.dry_run:
-        return sweep.dry_run(grid, retry_failed=grid.retry_failed)
-    return sweep.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
+        return plan.dry_run(grid, retry_failed=grid.retry_failed)
+    return plan.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
 
 
 if __name__ == "__main__":

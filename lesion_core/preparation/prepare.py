@@ -492,9 +492,9 @@ def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
 
 
 # ------------------------------------------------------------------------------------ command line
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Exit status 0, or 2 and one line for what cannot be used."""
-    flags = _parser().parse_args(arguments)
+    flags = _parser(program).parse_args(arguments)
     try:
         if flags.command == "lit":
             done = prepare_lit(
@@ -520,9 +520,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lesion_core.prepare",
+        prog=program,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -560,7 +560,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ from lesion_core.losses import LOSSES
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from sweeps import train_one
-from sweeps.options import Data, request
+from sweeps.data import Data, request
 from tests.support.tiny import write_wmh_cohort
 from tests.support.toy import toy_cohort
 

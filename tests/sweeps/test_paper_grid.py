@@ -15,10 +15,12 @@ import pytest
 from lesion_core import results
 from lesion_core.losses import PAPER_LOSSES
 from sweeps import command, paper_grid, status, sweep, train_one
-from sweeps.distributed import launch
+from sweeps.data import Data
+from sweeps.distributed import cluster
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.options import ROOT, Data, Machines
+from sweeps.options import Machines
+from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--folds", "2", "--epochs", "2", "--patch-size", "8", "--filters", "8", "16"]
@@ -53,7 +55,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
-        with launch.connected(Machines()):
+        with cluster.connected(Machines()):
             yield path
 
 
@@ -99,7 +101,7 @@ def test_a_failing_loss_fails_its_trials_and_no_others(place, first):
 
 
 def test_failures_are_named_with_reason_and_log(place, first, capsys, monkeypatch):
-    monkeypatch.setattr(launch, "connected", None)  # nothing left to run: no Ray is needed
+    monkeypatch.setattr(cluster, "connected", None)  # nothing left to run: no Ray is needed
     assert paper_grid.main(GRID) == 1
     said = capsys.readouterr().out
     assert "2 failed before (--retry-failed runs them again)" in said
@@ -144,7 +146,7 @@ def test_retrying_runs_what_failed_and_the_report_is_built(repaired, place):
 
 
 def test_a_finished_sweep_has_nothing_to_do(repaired, place, capsys, monkeypatch):
-    monkeypatch.setattr(launch, "connected", None)
+    monkeypatch.setattr(cluster, "connected", None)
     begun = time.monotonic()
     assert paper_grid.main(GRID) == 0
     assert time.monotonic() - begun < 5
@@ -301,7 +303,7 @@ def test_status_tells_running_from_interrupted(tmp_path):
     asked |= {"command": "", "git_commit": None, "versions": {}, "trials": trials}
     with Lock(tmp_path, "earlier") as lock:
         ledger = Ledger(tmp_path, lock.token)
-        ledger.ask(asked)
+        ledger.write_request(asked)
         ledger.begin(trials[0])
     with Lock(tmp_path, "now") as lock:
         Ledger(tmp_path, lock.token).begin(trials[1], worker="host:1")
