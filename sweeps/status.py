@@ -117,6 +117,7 @@ def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None)
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Show how far a sweep is; returns the exit status."""
     flags = command.read_flags(Status, arguments)
     from rich.console import Console
     from rich.live import Live

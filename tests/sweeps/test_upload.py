@@ -164,13 +164,13 @@ def test_nothing_is_left_in_the_home_folder(sweep, server, tmp_path):
 def test_the_count_of_a_server_may_lag(sweep, server, monkeypatch):
     monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0, 0, 0))
     answers = []
-    there = upload.Server.there
+    find_run = upload.Server.find_run
 
     def late(self, run_id):
         answers.append(run_id)
-        return upload.There(0, None) if answers.count(run_id) < 3 else there(self, run_id)
+        return upload.ServerRun(0, None) if answers.count(run_id) < 3 else find_run(self, run_id)
 
-    monkeypatch.setattr(upload.Server, "there", late)
+    monkeypatch.setattr(upload.Server, "find_run", late)
     assert upload.backfill(sweep, Logging()) == 0
     assert {tuple(run.steps) for run in server.runs.values()} == {(0, 1), (0, 1, 2)}
 
