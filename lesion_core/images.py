@@ -404,18 +404,8 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
 
 
 def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
-    """Lesion voxels of every training patch of the paper: the windows that hold any.
-
-    By a table of sums along each axis, padded as training pads an image that is smaller than a
-    patch.
-    """
-    grid = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
-    counts = np.zeros(grid.padded, dtype=np.int64)
-    counts[grid.inside] = lesion
-    for axis, starts in enumerate(grid.starts):
-        sums = np.insert(counts.cumsum(axis=axis), 0, 0, axis=axis)
-        first = np.array(starts)
-        counts = sums.take(first + PATCH_SIZE, axis=axis) - sums.take(first, axis=axis)
+    """Lesion voxels of every training patch of the paper: the windows that hold any."""
+    counts = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2).counts(lesion)
     return counts[counts > 0].tolist()
 
 

@@ -5,6 +5,7 @@ A results folder (a *ledger*) holds
     sweep.json                                   what was asked: settings, trials, folds, versions
     search.json  search-journal.log              of a search only: its configurations and what
                                                  became of them; the same for optuna-dashboard
+    gradients.parquet                            how hard each loss pulls on a voxel
     cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
     trials/<trial>/trial.json                    first: the whole configuration
     trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
@@ -198,6 +199,26 @@ COHORT_SLICES = pa.schema(
     ]
 )
 """One picture per case, for overlays and example figures."""
+
+GRADIENTS = pa.schema(
+    [
+        pa.field("loss", pa.string()),
+        # untrained: every voxel at 0.5; under way: as in the middle of a training.
+        pa.field("state", pa.string()),
+        pa.field("lesion", pa.bool_()),  # whether the voxel whose probability varies is lesion
+        pa.field("probability", pa.float64()),  # of that voxel
+        pa.field("gradient", pa.float64()),  # of the loss, by that voxel's logit
+        pa.field("patch_voxels", pa.int64()),
+        pa.field("lesion_voxels", pa.int64()),  # in the patch
+        pa.field("p_lesion", pa.float64()),  # probability of all other lesion voxels
+        pa.field("p_background", pa.float64()),  # and of all other background voxels
+    ]
+)
+"""Gradient curves of the losses (`losses.gradients`): one row per (loss, state, lesion,
+probability), ascending in the last.  At ``p_lesion`` and ``p_background`` themselves, where all
+voxels of a kind are alike, the gradient is their mean."""
+
+GRADIENTS_FILE = "gradients.parquet"
 
 STATUSES = ("done", "partial", "failed", "diverged", "missing", "corrupt")
 """done: complete.  partial: begun, neither complete nor failed (running, or interrupted).
@@ -501,6 +522,21 @@ def read_search(path: Path) -> dict | None:
             "read it with the release that wrote it"
         )
     return search
+
+
+def read_gradients(path: Path) -> pd.DataFrame:
+    """The gradient curves of a results folder (`GRADIENTS`); no rows if it has none.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    file = Path(path) / GRADIENTS_FILE
+    if not file.exists():
+        return _concatenate([], GRADIENTS)
+    try:
+        return _concatenate([pq.read_table(file, schema=GRADIENTS)], GRADIENTS)
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
 
 
 class TrialStatus(TypedDict):

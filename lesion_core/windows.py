@@ -70,6 +70,16 @@ class WindowGrid:
         """``[n, 3]`` first voxels of all windows."""
         return np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, 3)
 
+    def counts(self, mask: np.ndarray) -> np.ndarray:
+        """Voxels of a mask of the image's shape in every window, in the windows' order."""
+        counts = np.zeros(self.padded, dtype=np.int64)
+        counts[self.inside] = mask
+        for axis, starts in enumerate(self.starts):
+            sums = np.insert(counts.cumsum(axis=axis), 0, 0, axis=axis)
+            first = np.array(starts)
+            counts = sums.take(first + self.patch_size, axis=axis) - sums.take(first, axis=axis)
+        return counts.reshape(-1)
+
     def stitch(self, windows: Tensor) -> Tensor:
         """Average of overlapping windows ``[n, p, p, p]``, cropped to the image ``[X, Y, Z]``.
 

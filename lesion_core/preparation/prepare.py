@@ -31,7 +31,6 @@ from lesion_core.cohorts import (
     Wmh2017,
     cohort_named,
     natural_key,
-    place_for_brain,
     wmh_cases,
 )
 from lesion_core.images import LARGEST_BRAIN_ML
@@ -48,8 +47,8 @@ Say = Callable[[str], None]
 
 # ------------------------------------------------------------------------------- longitudinal MS
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """One FLAIR image of a patient."""
+class TimePoint:
+    """One of the two FLAIR images of a patient, in the forms that the archive has it in."""
 
     common: Path | None
     """In the space of the masks, as the archive has it."""
@@ -71,7 +70,7 @@ class Patient:
     id: str
     lesion: Path
     brain: Path
-    studies: tuple[Study, Study]
+    studies: tuple[TimePoint, TimePoint]
 
 
 def prepare_lit(
@@ -180,7 +179,7 @@ def _patient(name: str, prefix: str, common: Path, raw: Path) -> Patient:
 
     studies = []
     for number in (1, 2):
-        study = Study(
+        study = TimePoint(
             common=find(f"study{number}_FLAIRreg.nii.gz", places)
             or find(f"study{number}_FLAIR.nii.gz", [common]),
             raw=find(f"study{number}_FLAIR.nii.gz", [raw]),
@@ -422,12 +421,15 @@ def prepare_brains(
         ValueError: an image cannot be used, or every case has a mask already.
     """
     cohort = cohort_named(name, channels, data)
-    if getattr(cohort, "brain", "mask") == "nonzero":
-        raise ValueError(f"{name}: asks for no masks; leave out ':nonzero' to have them made")
     root = data / cohort.name
     cases = [case for case in cohort.cases(data) if case.brain is None]
     if not cases:
         raise ValueError(f"{root}: every case has a brain mask already")
+    if any(case.nonzero_brain for case in cases):
+        raise ValueError(f"{name}: asks for no masks; leave out ':nonzero' to have them made")
+    places = {case.id: cohort.brain_place(data, case) for case in cases}
+    if len(set(places.values())) < len(cases):
+        raise ValueError(f"{root}: the layout puts the masks of several cases in one file")
     for case in cases:
         _check_case(case)
     say(f"{root}: {len(cases)} cases without a brain mask")
@@ -439,7 +441,7 @@ def prepare_brains(
             path = Path(temporary) / f"{number}.nii.gz"
             method = _brain_of(case, path, False, say)
             record.setdefault("brain", {})[case.id] = method
-            made.append((path, place_for_brain(cohort, case, data)))
+            made.append((path, places[case.id]))
         for path, target in made:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
