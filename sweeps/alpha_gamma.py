@@ -202,8 +202,8 @@ def family(base: Loss, space: Mapping[str, Range]) -> str:
 
     name = base.path if isinstance(base, Imported) else base.name
     kept = {key: value for key, value in loss_to_dict(base)["fields"].items() if key not in space}
-    shown = ",".join(f"{key}={value}" for key, value in kept.items())
-    return f"{name}({shown})" if shown else name
+    fields = ",".join(f"{key}={value}" for key, value in kept.items())
+    return f"{name}({fields})" if fields else name
 
 
 def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:

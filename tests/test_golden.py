@@ -136,10 +136,10 @@ def ledger(folder: Path) -> dict[str, Any]:
     written.write_request(request([done, failed], [data], settings, num_folds=2))
     loaded = data.load()
     written.write_cohort(data.name, *describe(loaded))
-    told = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
+    how = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
     with one_thread():
-        assert attempt(described(done), lambda: loaded, written, **told)
-        assert not attempt(described(failed), lambda: loaded, written, **told)
+        assert attempt(described(done), lambda: loaded, written, **how)
+        assert not attempt(described(failed), lambda: loaded, written, **how)
     surface = Surface(0)
     searched = a_search(
         a_plan(configurations=4, comparators=("xent",), confirm_seeds=(7,)), surface

@@ -130,13 +130,13 @@ class Lock:
 
     def _discard(self, judged: Holder | None) -> None:
         """Remove the dead lock; one that someone took over in the meantime is put back."""
-        aside = self._path.with_name(f"{NAME}.{self.token}")
+        moved = self._path.with_name(f"{NAME}.{self.token}")
         with suppress(FileNotFoundError):
-            self._path.rename(aside)
-            if _read(aside) == judged:
-                aside.unlink()
+            self._path.rename(moved)
+            if _read(moved) == judged:
+                moved.unlink()
             else:
-                aside.rename(self._path)
+                moved.rename(self._path)
 
     def _keep_fresh(self) -> None:
         while not self._released.wait(BEAT_SECONDS):

@@ -95,7 +95,9 @@ class OptunaStudy:
                 self._journal.unlink(missing_ok=True)
             self._open(fresh=True)
             for configuration in sorted(known, key=lambda configuration: configuration.number):
-                while self._number_of_trials() < configuration.number:  # was never heard of again
+                while (
+                    self._number_of_trials() < configuration.number
+                ):  # the ledger has nothing of it
                     self._add("FAIL", {}, None)
                 self._add("RUNNING", configuration.values, None)
         by_number = {each.number: each for each in known}

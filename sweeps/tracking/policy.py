@@ -42,7 +42,7 @@ class Decided(Place):
 
 @dataclass(frozen=True, kw_only=True)
 class Logging:
-    """What Weights & Biases hears."""
+    """What Weights & Biases gets."""
 
     wandb: Mode = "auto"
     """Weights & Biases; auto: online if a key is configured, else offline."""
@@ -150,11 +150,11 @@ class Tracking:
         )
 
     def case_name(self, case: str) -> str:
-        """The name of a case as W&B hears it."""
+        """The name of a case at W&B."""
         return case if self.salt is None else f"case-{self._hash('case', case)}"
 
     def site_name(self, site: str) -> str:
-        """The name of a site as W&B hears it; hospitals are few, and would say who a case is."""
+        """The name of a site at W&B; hospitals are few, and would say who a case is."""
         return site if self.salt is None or not site else f"site-{self._hash('site', site)}"
 
     def _hash(self, kind: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """A whole sweep as one W&B run: bands over epochs per loss, what came out, and the report.
 
 A run of its own for every state of the sweep (its id is the hash of what is done), so a sweep that
-grows leaves one after another, and the same state is told once.
+grows leaves one after another, and the same state is sent once.
 """
 
 from __future__ import annotations
@@ -92,16 +92,16 @@ def bands(
     import pandas as pd
 
     found: dict[int, dict[str, float]] = {}
-    shown = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
+    columns = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
     for (cohort, loss, split), names in _groups(states, curves).items():
         if split != "test":
             continue
-        all_trials: Any = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
+        all_trials: Any = pd.concat([curves[name][columns] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
         place = f"bands/{cohort}/{_plain(loss)}"
         for epoch, row in table.iterrows():
             numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})
-            for column in shown:
+            for column in columns:
                 number = int(row[column, "count"])
                 numbers[f"{place}/{column}/trials"] = number
                 for part, name in (("mean", "mean"), ("min", "lowest"), ("max", "highest")):

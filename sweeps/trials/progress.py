@@ -171,10 +171,10 @@ class LiveFile:
         content = {"token": self._token, "lines": [progress.line()]}
         if progress.last_failure:
             content["lines"].append(progress.last_failure)
-        aside = self._path.with_name(f"{LIVE}.{os.getpid()}")
+        temporary = self._path.with_name(f"{LIVE}.{os.getpid()}")
         with suppress(OSError):  # the ledger will say what is wrong with the folder
-            aside.write_text(json.dumps(content))
-            aside.replace(self._path)
+            temporary.write_text(json.dumps(content))
+            temporary.replace(self._path)
 
     def remove(self) -> None:
         """Remove the file: nothing runs any more."""

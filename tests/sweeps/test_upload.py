@@ -188,12 +188,12 @@ def test_a_sweeps_runs_stay_at_one_place(sweep, server, monkeypatch):
     assert policy.remembered(sweep)["url"] == url
 
 
-def test_a_sweeps_run_that_did_not_arrive_is_told(sweep, server, monkeypatch):
+def test_a_sweeps_run_that_did_not_arrive_is_reported(sweep, server, monkeypatch):
     monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0,))
     monkeypatch.setattr(live_run, "write", lambda *arguments: 1 / 0)
-    assert upload.keep_sweep(sweep, Tracking.decide("online", sweep)) == "division by zero"
+    assert upload.track_sweep(sweep, Tracking.decide("online", sweep)) == "division by zero"
     server.status = 500
-    assert "error 500" in upload.keep_sweep(sweep, Tracking.decide("online", sweep))
+    assert "error 500" in upload.track_sweep(sweep, Tracking.decide("online", sweep))
 
 
 def test_a_trial_that_the_server_knows_in_part_is_not_sent_twice(sweep, server):
@@ -268,7 +268,7 @@ def test_pictures_and_networks_leave_only_when_asked(sweep, server, allowed):
     assert (b"weights of wmh2017-xent" in everything) == allowed
 
 
-def test_no_host_and_no_folder_is_told_even_under_names(sweep, monkeypatch):
+def test_no_host_and_no_folder_is_sent_even_under_names(sweep, monkeypatch):
     monkeypatch.undo()
     for file in sweep.glob("trials/*/done.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "ward7-ws3"}))
