@@ -38,13 +38,13 @@ from lesion_core.training.epoch import batches, generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.data import Data, request
 from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger
 from sweeps.tracking.policy import Tracking
 from sweeps.trials.attempt import attempt
 from tests.analysis.test_search_section import found
-from tests.support.fake_sweep import FakeSweep
 from tests.support.tiny import write_case
 from tests.support.toy import toy_cohort
 from tests.sweeps.test_search import Surface, a_plan, a_search, drive

@@ -10,6 +10,7 @@ import pytest
 
 from lesion_core import results
 from sweeps import command
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.provenance import ROOT
 from sweeps.tracking import live_run, policy, redacted, sweep_run, upload
 from sweeps.tracking.__main__ import main as wandb_command
@@ -17,7 +18,6 @@ from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, content_of
 from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support import offline_runs
-from tests.support.fake_sweep import FakeSweep
 from tests.support.wandb_server import Server
 
 KEY = "k" * 40
