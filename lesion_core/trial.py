@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, NotRequired, TypedDict
 
 import torch
@@ -30,6 +29,7 @@ from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
+from lesion_core.versions import installed_versions
 
 
 class Identity(TypedDict):
@@ -332,8 +332,7 @@ def run(
         "device": _device_name(volumes.device),
         "precision": settings.precision,
         "threads": threads,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__}
-        | {name: version(name) for name in ("numpy", "scipy", "monai")},
+        "versions": installed_versions("torch", "numpy", "scipy", "monai"),
         "fingerprint": cohort.fingerprint,
     }
 

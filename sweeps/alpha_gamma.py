@@ -41,7 +41,7 @@ JOURNAL = "search-journal.log"
 """For optuna-dashboard; follows search.json."""
 
 ORDER_SEED = 1
-"""Of the order in which every configuration meets the cells."""
+"""Decides the order in which every configuration meets the cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,11 @@ class AlphaGamma(Training, Machines, Logging):
         Machines.__post_init__(self)
 
     def cohort_data(self) -> Data:
-        """Raises ValueError unless it is exactly one, and can be read."""
+        """The one cohort to search on.
+
+        Raises:
+            ValueError: it is not exactly one, or cannot be read.
+        """
         grid = PaperGrid(cohorts=self.cohorts, channels=self.channels, data=self.data)
         found = grid.cohort_objects()
         if len(found) != 1:
@@ -110,7 +114,8 @@ class AlphaGamma(Training, Machines, Logging):
         return Data.of(found[0], self.data, self.fold_rule)
 
     def plan(self, cohort: str) -> SearchPlan:
-        """
+        """What these flags ask to be searched.
+
         Raises:
             ValueError: flags that contradict each other, or a loss that refuses such numbers.
         """
@@ -153,7 +158,7 @@ class AlphaGamma(Training, Machines, Logging):
 
 
 def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
-    """What the flags say, or else what the loss declares.
+    """The range of every field to search over: what --space says, or what the loss declares.
 
     Raises:
         ValueError: nothing to search over, a flag that cannot be read, or an end that the loss
@@ -187,7 +192,7 @@ def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
 
 
 def family(base: Loss, space: Mapping[str, Range]) -> str:
-    """The loss without the numbers that vary.
+    """Name of a loss without the numbers that vary.
 
     >>> from lesion_core.losses import LOSSES, Range
     >>> family(LOSSES["focal1"], {"gamma": Range(0, 5)})
@@ -197,13 +202,15 @@ def family(base: Loss, space: Mapping[str, Range]) -> str:
 
     name = base.path if isinstance(base, Imported) else base.name
     kept = {key: value for key, value in loss_to_dict(base)["fields"].items() if key not in space}
-    shown = ",".join(f"{key}={value}" for key, value in kept.items())
-    return f"{name}({shown})" if shown else name
+    fields = ",".join(f"{key}={value}" for key, value in kept.items())
+    return f"{name}({fields})" if fields else name
 
 
 def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:
-    """The settings that have a name (of focal the paper's two), if only searched fields differ:
-    what is found should at least match them, and they are a fair start."""
+    """The settings that have a name (of focal the paper's two), if only searched fields differ.
+
+    What is found should at least match them, and they are a fair start.
+    """
     from lesion_core.losses import LOSSES, with_values
     from sweeps.searching.optuna_study import can_be_tried
 
@@ -312,6 +319,7 @@ DEMO_SEARCH = AlphaGamma(
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Search, or say what would be searched; returns the exit status."""
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
     flags = command.read_flags(AlphaGamma, arguments, default)
     settings = flags.settings()  # mistakes show before the data are read
@@ -333,7 +341,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def dry_run(setup: SearchSetup, machines: Machines) -> int:
-    """Say what is done, and what is left at most; writes nothing."""
+    """Print what is done, and what is left at most; writes nothing."""
     from sweeps import estimate
     from sweeps.ledger.ledger import Ledger
     from sweeps.searching.store import read_search
@@ -369,7 +377,7 @@ def dry_run(setup: SearchSetup, machines: Machines) -> int:
 
 
 def summary(results: Path) -> str:
-    """What came out, in a few lines."""
+    """What a search has found, in a few lines."""
     from sweeps.searching.store import read_search
 
     search = read_search(results)

@@ -84,6 +84,7 @@ class Data:
 
     @property
     def name(self) -> str:
+        """The cohort's name."""
         return self.cohort.name
 
     def load(self) -> LoadedCohort:

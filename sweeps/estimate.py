@@ -143,7 +143,7 @@ def _portion(trial: Trial, device: str) -> int:
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """Of the second time: the first one allocates."""
+    """Seconds that some work takes the second time; the first one allocates."""
     work()
     begun = time.perf_counter()
     work()

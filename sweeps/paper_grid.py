@@ -72,7 +72,11 @@ class PaperGrid(Training, Machines, Logging):
         Machines.__post_init__(self)
 
     def cohort_objects(self) -> list[Cohort]:
-        """Raises ValueError when a name is unknown, or none is given and none is there."""
+        """The cohorts that the flags name, or else those that are there.
+
+        Raises:
+            ValueError: a name is unknown, or none is given and none is there.
+        """
         from lesion_core.cohorts import Simulated, cohort_named, cohorts_found
 
         names = self.cohorts or tuple(cohorts_found(self.data))
@@ -88,8 +92,10 @@ class PaperGrid(Training, Machines, Logging):
         ]
 
     def trials(self, data: Sequence[Data]) -> list[Trial]:
-        """In an order that makes an unfinished sweep useful: all losses of a fold, all folds of
-        a seed, then the next seed."""
+        """Every trial, in an order that makes an unfinished sweep useful.
+
+        All losses of a fold, all folds of a seed, then the next seed.
+        """
         from lesion_core.losses import loss_named
         from lesion_core.trial import Trial
 
@@ -126,6 +132,7 @@ DEMO_GRID = PaperGrid(
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the grid that the flags ask for; returns the exit status."""
     default = DEMO_GRID if "--demo" in arguments else PaperGrid()
     return run_grid(command.read_flags(PaperGrid, arguments, default))
 

@@ -65,6 +65,7 @@ DEMO_LADDER = SeedLadder(
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the ladder and print its answer; returns the exit status."""
     default = DEMO_LADDER if "--demo" in arguments else SeedLadder()
     ladder = command.read_flags(SeedLadder, arguments, default)
     status = run_grid(ladder)

@@ -80,7 +80,7 @@ def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None)
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=str(results), title_justify="left")
+    overview = Table(title=str(results), title_justify="left")
     counts = {
         key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
         for key in [*dict.fromkeys(map(_key, found.values())), "all"]
@@ -91,17 +91,17 @@ def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None)
         if counts["all"][word] or word in ("done", "left")
     ]
     for column in ("cohort", "loss"):
-        shown.add_column(column, no_wrap=True)
+        overview.add_column(column, no_wrap=True)
     for column in (*columns, "epochs"):
-        shown.add_column(column, justify="right")
+        overview.add_column(column, justify="right")
     for key, count in counts.items():
         part = [state for state in found.values() if key in (_key(state), "all")]
         trained = sum(state["epochs_done"] or 0 for state in part)
         asked = sum(state["epochs"] for state in part)
         names = ("all", "") if isinstance(key, str) else key
         if key == "all":
-            shown.add_section()
-        shown.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
+            overview.add_section()
+        overview.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
     held = f"in use by {driver}" if driver else "no driver is at work"
     lines = live_lines(results, driver.token) if driver else []
     lines += [
@@ -113,10 +113,11 @@ def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None)
         if state["status"] in ("failed", "diverged", "corrupt"):
             log = results / (state["log"] or f"trials/{name}/log.txt")
             lines += [f"{state['status']}: {name}", f"    why: {state['error']}", f"    log: {log}"]
-    return Group(shown, Text("\n".join([held, *lines]), overflow="fold"))
+    return Group(overview, Text("\n".join([held, *lines]), overflow="fold"))
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Show how far a sweep is; returns the exit status."""
     flags = command.read_flags(Status, arguments)
     from rich.console import Console
     from rich.live import Live

@@ -87,7 +87,7 @@ class SweepPlan:
         return 1 if unfinished or not reported else 0
 
     def dry_run(self, machines: Machines, *, retry_failed: bool = False) -> int:
-        """Say what `run` would do, and how long it would take; writes nothing."""
+        """Print what `run` would do, and how long it would take; writes nothing."""
         from sweeps import estimate
 
         ledger = Ledger(self.results)
@@ -180,7 +180,7 @@ class SweepPlan:
 
 
 def _track_sweep(results: Path, tracking: Tracking) -> None:
-    """The sweep's own run at W&B."""
+    """Give the sweep a run of its own at W&B."""
     if tracking.mode == "disabled":
         return
     from sweeps.tracking import upload
@@ -223,7 +223,7 @@ def _refuse_job_copy(results: Path) -> None:
 
 
 def _print_failures(results: Path, states: Mapping[str, TrialStatus]) -> int:
-    """Which trials are not done, why, and where their logs are; returns how many."""
+    """Print which trials are not done, why, and where their logs are; returns how many."""
     unfinished = [name for name, state in states.items() if state["status"] != "done"]
     for name in unfinished[:FAILURES_SHOWN]:
         state = states[name]

@@ -64,6 +64,7 @@ class TrainOne(Training, Logging):
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Train one network; returns the exit status."""
     flags = command.read_flags(TrainOne, arguments)
     if flags.cpus_per_trial < 1:
         raise ValueError(f"--cpus-per-trial {flags.cpus_per_trial}: expected 1 or more")

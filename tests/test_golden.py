@@ -38,13 +38,13 @@ from lesion_core.training.epoch import batches, generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.data import Data, request
 from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger
 from sweeps.tracking.policy import Tracking
 from sweeps.trials.attempt import attempt
 from tests.analysis.test_search_section import found
-from tests.support.fake_sweep import FakeSweep
 from tests.support.tiny import write_case
 from tests.support.toy import toy_cohort
 from tests.sweeps.test_search import Surface, a_plan, a_search, drive
@@ -136,10 +136,10 @@ def ledger(folder: Path) -> dict[str, Any]:
     written.write_request(request([done, failed], [data], settings, num_folds=2))
     loaded = data.load()
     written.write_cohort(data.name, *describe(loaded))
-    told = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
+    how = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
     with one_thread():
-        assert attempt(described(done), lambda: loaded, written, **told)
-        assert not attempt(described(failed), lambda: loaded, written, **told)
+        assert attempt(described(done), lambda: loaded, written, **how)
+        assert not attempt(described(failed), lambda: loaded, written, **how)
     surface = Surface(0)
     searched = a_search(
         a_plan(configurations=4, comparators=("xent",), confirm_seeds=(7,)), surface

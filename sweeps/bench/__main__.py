@@ -76,6 +76,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Measure and print; returns the exit status."""
     options = command.read_flags(Bench, arguments)
     here = machine(options.device)
     print(", ".join(f"{name} {value}" for name, value in here.items()))

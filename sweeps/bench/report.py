@@ -19,7 +19,7 @@ def report(device: str) -> Iterator[Row]:
 
     Of 6 cases per cohort and then of 60.  Nothing here runs on a GPU, whatever the device.
     """
-    from tests.support.fake_sweep import FakeSweep
+    from sweeps.bench.fake_sweep import FakeSweep
 
     seconds = {}
     with tempfile.TemporaryDirectory() as scratch:

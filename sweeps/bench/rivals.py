@@ -1,7 +1,7 @@
 """What the core's benchmark times: each function prepares one rival, and returns what is timed.
 
 In a process of its own, set up as its users would have it; what is timed returns what shows that
-rivals did the same.  ``kind`` is ours, or names the peer; the peers are in `tests/plain.py`.
+rivals did the same.  ``kind`` is ours, or names the peer; the peers are in `plain.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import nn
 
-    from lesion_core.images import LoadedCohort
+    from lesion_core.images import Image, LoadedCohort
     from lesion_core.settings import Precision
     from lesion_core.trial import EpochReport, Trial
 
@@ -315,19 +315,44 @@ def _network(
 
 def _cohort() -> LoadedCohort:
     """Four images; a third of their windows hold lesion, as in real cases."""
-    from dataclasses import replace
+    from lesion_core.images import LoadedCohort
 
+    images = [_image(seed) for seed in range(4)]
+    channels = images[0].channels
+    return LoadedCohort(name="toy", channels=channels, images=images, fingerprint="f" * 64)
+
+
+def _image(seed: int) -> Image:
+    """Bright blobs in noise, which are the lesions."""
+    from scipy import ndimage
+
+    from lesion_core.images import Image
     from lesion_core.metrics import components
-    from tests.support.toy import toy_cohort, toy_image
 
-    images = []
-    for case in range(4):
-        image = toy_image(str(case), case, SHAPE)
-        lesion = image.lesion.copy()
-        lesion[16:] = False
-        labels, number = components(lesion)
-        images.append(replace(image, labels=labels.astype(np.uint16), num_lesions=number))
-    return replace(toy_cohort(0), images=images)
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5)
+    lesion = field > np.quantile(field, 0.97)
+    voxels = rng.normal(size=(2, *SHAPE)).astype(np.float32)
+    voxels[1] += 4 * lesion
+    lesion[16:] = False
+    labels, number = components(lesion)
+    return Image(
+        case=str(seed),
+        site="",
+        channels=("t1", "flair"),
+        voxels=voxels,
+        labels=labels.astype(np.uint16),
+        num_lesions=number,
+        lesion_outside_box=np.zeros((0, 4), dtype=np.int32),
+        other=None,
+        brain=np.ones(SHAPE, dtype=bool),
+        shape=SHAPE,
+        origin=(0, 0, 0),
+        spacing_mm=(1.0, 1.0, 3.0),
+        affine=np.diag([1.0, 1, 3, 1]),
+        left_right_axis=0,
+        warnings=(),
+    )
 
 
 def _trial(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.settings import PAPER_LOSSES
 from sweeps.bench.timing import Row
 from sweeps.data import Data, request
 from sweeps.distributed.cluster import Cluster, connected
@@ -244,20 +245,14 @@ def _memory_mb() -> float:
 
 # ---------------------------------------------------------------------------------- the commands
 def _commands(place: Path) -> Iterator[Row]:
-    from tests.support.tiny import write_lit_cohort
-
-    write_lit_cohort(place / "data", range(1, 11))
+    _write_lit_cohort(place / "data", 10, (7, 8, 6))
     seeds = [str(seed) for seed in range(2000)]
     seconds = _command(place, "--losses", "xent", "--seeds", *seeds, "--dry-run")
     yield Row(what="--dry-run of 10,000 trials, nothing done yet", value=seconds, most=5)
     _finish(place)
-    seconds = _command(place, "--losses", *LOSSES, "--seeds", *seeds[:10], "--no-report")
+    seconds = _command(place, "--losses", *PAPER_LOSSES, "--seeds", *seeds[:10], "--no-report")
     yield Row(what="a finished sweep of 350 trials, given again", value=seconds, most=5)
     yield from _first_trial(place)
-
-
-LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-SMALL = ("--patch-size", "8", "--filters", "8", "16")
 
 
 def _command(place: Path, *flags: str) -> float:
@@ -274,7 +269,7 @@ def _finish(place: Path) -> None:
     from sweeps.ledger.ledger import Ledger
     from sweeps.paper_grid import PaperGrid
 
-    grid = PaperGrid(data=place / "data", losses=LOSSES, seeds=tuple(range(10)))
+    grid = PaperGrid(data=place / "data", losses=PAPER_LOSSES, seeds=tuple(range(10)))
     data = [Data.of(cohort, grid.data) for cohort in grid.cohort_objects()]
     ledger = Ledger(place / "results" / "paper_grid")
     trials = grid.trials(data)
@@ -299,7 +294,7 @@ def _first_trial(place: Path) -> Iterator[Row]:
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import load_cohort
 
-    _write_large_cohort(place / "large", 60)
+    _write_lit_cohort(place / "large", 60, (200, 220, 60))
     load_cohort(cohort_named("lit", (), place / "large"), place / "large")
     flags = ["--data", "large", "--results", "first", "--losses", "xent", "--seeds", "1"]
     line = [sys.executable, str(ROOT / "sweeps" / "paper_grid.py"), *flags, "--wandb", "disabled"]
@@ -317,18 +312,21 @@ def _first_trial(place: Path) -> Iterator[Row]:
     )
 
 
-def _write_large_cohort(data: Path, num_cases: int) -> None:
+def _write_lit_cohort(data: Path, num_cases: int, shape: tuple[int, int, int]) -> None:
+    """``data/lit``: noise, a brain that fills most of it, and a lesion in its middle."""
+    import nibabel as nib
     import numpy as np
 
-    from tests.support.tiny import write_case
-
-    shape = (200, 220, 60)
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 1000, shape).astype(np.int16)
-    brain = np.zeros(shape, dtype=bool)
-    brain[20:-20, 20:-20, 5:-5] = True
-    lesion = np.zeros(shape, dtype=bool)
-    lesion[80:90, 80:90, 20:25] = True
-    for number in range(num_cases):
-        channels = {"baseline_flair": image + np.int16(number), "followup_flair": image}
-        write_case(data / "lit" / f"patient{number + 1:02d}", channels, lesion, brain)
+    image = np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
+    brain, lesion = np.zeros((2, *shape), dtype=np.uint8)
+    brain[tuple(slice(max(1, n // 10), -max(1, n // 10)) for n in shape)] = 1
+    lesion[tuple(slice(2 * n // 5, 2 * n // 5 + max(2, n // 20)) for n in shape)] = 1
+    for number in range(1, num_cases + 1):
+        folder = data / "lit" / f"patient{number:02d}"
+        folder.mkdir(parents=True)
+        baseline = image + np.int16(number)  # or all cases would be one
+        for name, content in (
+            ("baseline_flair", baseline), ("followup_flair", image), ("brain", brain),
+            ("lesion", lesion),
+        ):  # fmt: skip
+            nib.save(nib.Nifti1Image(content, np.eye(4)), folder / f"{name}.nii.gz")

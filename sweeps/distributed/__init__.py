@@ -1,1 +1,1 @@
-"""Trials on machines; Ray is known here and nowhere else."""
+"""Trials on one machine or a cluster; the only part that imports Ray."""

@@ -68,6 +68,7 @@ class Cluster:
 
     @property
     def cpus_per_trial(self) -> int:
+        """CPU cores of a trial."""
         return self.asked.cpus_per_trial
 
     @property

@@ -46,6 +46,7 @@ class LedgerActor(Ledger):
         }
 
     def begin(self, trial: TrialDescription, worker: str = "") -> Go | NothingToDo:
+        """Start or continue a trial, unless it has ended under this driver."""
         if trial["name"] in self._failed:  # its worker died before Tune heard of it
             return {"state": "failed"}
         begun = super().begin(trial, worker)
@@ -62,6 +63,7 @@ class LedgerActor(Ledger):
         self._running.pop(name, None)
 
     def epoch(self, name: str, report: EpochContent, attempt: int | None = None) -> None:
+        """Add an epoch, and count it."""
         super().epoch(name, report, attempt)
         self._epochs_trained += report["epoch"] > 0
         if name in self._running:
@@ -74,11 +76,13 @@ class LedgerActor(Ledger):
         self.epoch(name, {**report, "checkpoint": checkpoint}, attempt)
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
+        """Mark a trial complete; it does not run any more."""
         super().done(name, summary, attempt)
         self._running.pop(name, None)
         self._done.append(name)
 
     def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
+        """Mark a trial failed; it does not run any more."""
         super().failed(trial, failure, attempt)
         self._running.pop(trial["name"], None)
         self._failed[trial["name"]] = failure["error"]
@@ -126,24 +130,30 @@ class RemoteLedger:
         self._handed_over: list[Any] = []
 
     def begin(self, trial: TrialDescription, worker: str) -> Go | NothingToDo:
+        """`Ledger.begin`, after all that was handed over."""
         return self._answer(self._actor.begin, trial, worker)
 
     def epoch(self, name: str, report: EpochContent, attempt: int) -> None:
+        """`Ledger.epoch`, handed over."""
         self.settle()
         rest = {**report, "checkpoint": None}
         call = self._actor.epoch_in_parts.remote(name, rest, attempt, report["checkpoint"])
         self._handed_over.append(call)
 
     def done(self, name: str, summary: Summary, attempt: int) -> None:
+        """`Ledger.done`, after all that was handed over."""
         self._answer(self._actor.done, name, summary, attempt)
 
     def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
+        """`Ledger.failed`, after all that was handed over."""
         self._answer(self._actor.failed, trial, failure, attempt)
 
     def log(self, name: str, text: str) -> None:
+        """`Ledger.log`, handed over."""
         self._handed_over.append(self._actor.log.remote(name, text))
 
     def write_files(self, files: Mapping[str, bytes], instead_of: str | None) -> None:
+        """`Ledger.write_files`, after all that was handed over."""
         self._answer(self._actor.write_files, files, instead_of)
 
     def settle(self) -> None:

@@ -33,7 +33,7 @@ COMPUTING = ("python", "torch", "ray", "numpy", "scipy", "monai")
 
 IMPORTS = ("torch", "lesion_core.trial", "sweeps.trials.attempt", "ray.tune")
 STORE_SHARE = 0.9
-"""Of an object store, for images: checkpoints pass through it too."""
+"""Share of an object store that images may take: checkpoints pass through it too."""
 
 ALSO_COMPARED = "wandb"
 """Beside `provenance.LIBRARIES`."""

@@ -92,6 +92,7 @@ class LocalSupply:
         return self._supply.finished and not self._lost and not self._running
 
     def take(self) -> TrialDescription | None:
+        """The next trial: first those that lost their worker, then the supply's."""
         trial = self._lost.popleft() if self._lost else self.keep_error_of(self._supply.take)
         if trial is not None:
             self._running.add(trial["name"])
@@ -103,6 +104,7 @@ class LocalSupply:
         self._lost.append(trial)
 
     def ended(self, name: str) -> None:
+        """Pass on that the ledger has this trial done or failed."""
         self._running.discard(name)
         self.keep_error_of(lambda: self._supply.ended(name))
 
@@ -123,6 +125,7 @@ class SupplySearcher(Searcher):
         self._supply = supply
 
     def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's configuration; None: none for now."""
         trial = self._supply.take()
         if trial is not None:
             return {"trial": json.dumps(dict(trial))}
@@ -145,6 +148,7 @@ class SupplyFeedback(tune.Callback):
         self._losses: Counter[str] = Counter()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Tell the supply: the ledger has the trial done or failed."""
         self._supply.ended_in_tune.add(trial)
         self._supply.ended(trial_name(trial))
 
@@ -153,6 +157,7 @@ class SupplyFeedback(tune.Callback):
         self._ledger.lost.remote(trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Give the trial again, or have it failed if it lost too many workers."""
         self._supply.ended_in_tune.add(trial)
         if self._supply.raised is not None:  # which Tune took for the trial's failure
             raise self._supply.raised

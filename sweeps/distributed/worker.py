@@ -78,6 +78,9 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
 
 @functools.cache
 def _one_thread() -> ThreadPoolExecutor:
-    """For all trials of this process: Tune makes a thread for each, and cuDNN's choice of
-    algorithms, which takes seconds, is a thread's own."""
+    """The one thread for all trials of this process.
+
+    Tune makes a thread for each, and cuDNN's choice of algorithms, which takes seconds, is a
+    thread's own.
+    """
     return ThreadPoolExecutor(max_workers=1)

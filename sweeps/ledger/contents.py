@@ -1,4 +1,4 @@
-"""What the JSON files of a results folder hold, and what a trial's worker is told and reports.
+"""What the JSON files of a results folder hold, and what a trial's worker gets and reports.
 
 On disk each has a ``schema_version`` besides, which the ledger adds.
 """

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 PROGRESS = "progress.json"
-"""Of a trial that is not done: attempts, who works on it, and the epoch of its checkpoint."""
+"""File of a trial that is not done: attempts, who works on it, the epoch of its checkpoint."""
 
 
 class LedgerError(RuntimeError):

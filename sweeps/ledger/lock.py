@@ -65,11 +65,12 @@ class Lock:
 
     @property
     def token(self) -> str:
+        """What tells this lock from any other."""
         return self._holder.token
 
     def __enter__(self) -> Lock:
         folder = self._path.parent
-        self._made = [one for one in (folder, *folder.parents) if not one.exists()]
+        self._made = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
@@ -129,13 +130,13 @@ class Lock:
 
     def _discard(self, judged: Holder | None) -> None:
         """Remove the dead lock; one that someone took over in the meantime is put back."""
-        aside = self._path.with_name(f"{NAME}.{self.token}")
+        moved = self._path.with_name(f"{NAME}.{self.token}")
         with suppress(FileNotFoundError):
-            self._path.rename(aside)
-            if _read(aside) == judged:
-                aside.unlink()
+            self._path.rename(moved)
+            if _read(moved) == judged:
+                moved.unlink()
             else:
-                aside.rename(self._path)
+                moved.rename(self._path)
 
     def _keep_fresh(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
@@ -157,7 +158,10 @@ def owns(folder: Path, token: str) -> bool:
 
 
 def _read(path: Path) -> Holder | None:
-    """None: no lock, or one that its process died over while writing it."""
+    """The holder that a lock file names.
+
+    None: there is no lock, or its process died while it wrote it.
+    """
     for _ in range(20):
         try:
             return Holder(**json.loads(path.read_text()))
@@ -183,7 +187,10 @@ def _alive(found: Holder, path: Path) -> bool:
 
 
 def _process_start(pid: int) -> int | None:
-    """From /proc/PID/stat; None where there is no /proc, or only the remains of the process."""
+    """When a process began, in the kernel's ticks, from /proc/PID/stat.
+
+    None where there is no /proc, or only the remains of the process.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state == "Z" else int(fields[18])

@@ -1,1 +1,1 @@
-"""Which configuration next; Optuna is known here and nowhere else."""
+"""A search over a loss's numbers; the only part that imports Optuna."""

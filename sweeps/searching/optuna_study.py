@@ -1,8 +1,8 @@
 """What Optuna knows of a search: it proposes configurations and gives hopeless ones up.
 
-The only file that imports optuna, and only when a study is opened.  The ledger (search.json) is
+Optuna is imported when a study is opened.  The ledger (search.json) is
 the truth; the journal that `optuna-dashboard` opens follows it.  It may lag behind after a kill,
-and is then brought up to date; one that is lost, or says otherwise, is written anew (`agree`).
+and is then brought up to date; one that is lost, or says otherwise, is written anew (`reconcile`).
 
 Facts of Optuna 5.0 that this follows: a study that is loaded comes without its sampler and
 pruner; a sampler with a fixed seed proposes the same again after a restart; RUNNING trials repel
@@ -35,11 +35,11 @@ SECONDS_UNTIL_A_LOCK_IS_STALE = 5
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownConfiguration:
     """What the ledger says of one configuration."""
 
     number: int
-    """Of its trial in the study."""
+    """Number of its trial in the study."""
     values: Mapping[str, float]
     reports: Mapping[int, float]
     """First objective by cell."""
@@ -84,7 +84,7 @@ class OptunaStudy:
             )
         self._open()
 
-    def agree(self, known: Sequence[Known]) -> None:
+    def reconcile(self, known: Sequence[KnownConfiguration]) -> None:
         """Make the study say what the ledger says, after whatever happened to either.
 
         A running trial that the ledger does not know becomes FAIL; one that it has results of gets
@@ -95,7 +95,9 @@ class OptunaStudy:
                 self._journal.unlink(missing_ok=True)
             self._open(fresh=True)
             for configuration in sorted(known, key=lambda configuration: configuration.number):
-                while self._number_of_trials() < configuration.number:  # was never heard of again
+                while (
+                    self._number_of_trials() < configuration.number
+                ):  # the ledger has nothing of it
                     self._add("FAIL", {}, None)
                 self._add("RUNNING", configuration.values, None)
         by_number = {each.number: each for each in known}
@@ -130,8 +132,8 @@ class OptunaStudy:
         if cell not in frozen.intermediate_values:
             self._optuna.trial.Trial(self._study, frozen._trial_id).report(value, cell)
 
-    def hopeless(self, number: int) -> int | None:
-        """Number of the best trial, if this one is worse in the cells that both have; else None.
+    def clearly_better_than(self, number: int) -> int | None:
+        """Number of the best trial, if it is better in the cells that both have; else None.
 
         Wilcoxon's signed ranks of the paired differences.  The mean difference must be negative
         too, or what is then said of it (best + difference) would make it the best itself.
@@ -240,7 +242,7 @@ class OptunaStudy:
                 return samplers.CmaEsSampler(seed=seed)
             return samplers.RandomSampler(seed=seed)
 
-    def _follows(self, known: Sequence[Known]) -> bool:
+    def _follows(self, known: Sequence[KnownConfiguration]) -> bool:
         """Whether the study says what the ledger says, or a part of it."""
         trials = self._trials()
         for configuration in known:
@@ -300,7 +302,7 @@ def distribution(where: Range) -> FloatDistribution:
 
 
 def _grid_of(where: Range) -> tuple[float, float, float]:
-    """Step, lowest and highest value; an open end is left out by one step."""
+    """Step, lowest and highest value of a range; an open end is left out by one step."""
     from decimal import ROUND_FLOOR, Decimal
 
     low, high = Decimal(repr(float(where.low))), Decimal(repr(float(where.high)))
@@ -370,7 +372,7 @@ def _check(sampler: Sampler, space: Mapping[str, Range], objectives: Sequence[st
 
 
 def _cut_torn_line(journal: Path) -> None:
-    """A writer that was killed may have left half a line, behind which nothing could be read."""
+    """Remove the half line that a killed writer may leave: nothing behind it could be read."""
     if not journal.exists():
         return
     content = journal.read_bytes()

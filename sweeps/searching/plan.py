@@ -98,7 +98,7 @@ class Configuration:
     """One setting, and what is known of it."""
 
     number: int
-    """Of its trial in the study."""
+    """Number of its trial in the study."""
     values: dict[str, float]
     loss: str
     loss_params: str

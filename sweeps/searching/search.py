@@ -23,7 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweeps.ledger.contents import SearchContent, TrialDescription, described
-from sweeps.searching.optuna_study import MIN_PAIRS, Known, OptunaStudy, grid_points, tried_ends
+from sweeps.searching.optuna_study import (
+    MIN_PAIRS,
+    KnownConfiguration,
+    OptunaStudy,
+    grid_points,
+    tried_ends,
+)
 from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells
 from sweeps.searching.store import Outcome, SearchStore
 
@@ -86,32 +92,35 @@ class Search:
         """The next trial, unless enough are under way: a decision taken early is taken blindly."""
         if len(self._running) > self.slots:  # one more than can run keeps every worker busy
             return None
-        work = self._next()
-        if work is None:
+        assignment = self._next()
+        if assignment is None:
             return None
-        trial, configuration = work.trial, work.configuration
-        if configuration is not None and work.cell not in configuration.trials:
-            configuration.trials[work.cell] = trial.name
+        trial, configuration = assignment.trial, assignment.configuration
+        if configuration is not None and assignment.cell not in configuration.trials:
+            configuration.trials[assignment.cell] = trial.name
             self._save()
         self._store.expect(trial)
-        self._running[trial.name] = work
+        self._running[trial.name] = assignment
         self.epochs[trial.name] = trial.settings.epochs
         return described(trial)
 
     @property
     def finished(self) -> bool:
+        """Whether no trial will ever come again."""
         return (
             self._searched and not self._to_repeat and self._final is not None and not self._final
         )
 
     def ended(self, name: str) -> None:
-        work = self._running.pop(name)
-        if work.configuration is not None:
-            self._learn(work.configuration, work.cell, self._store.outcome(name))
+        """Learn from a trial that the ledger has done or failed."""
+        assignment = self._running.pop(name)
+        if assignment.configuration is not None:
+            self._learn(assignment.configuration, assignment.cell, self._store.outcome(name))
         if self._searched and self._final is None:
             self._conclude()
 
     def note(self) -> str:
+        """How many configurations have ended, and the best score so far."""
         ended = [each for each in self.configurations if each.state != "running"]
         pruned = sum(each.state == "pruned" for each in ended)
         parts = [f"{len(ended)}/{self.plan.configurations} configurations", f"{pruned} pruned"]
@@ -142,14 +151,14 @@ class Search:
             )
             self.plan = self.plan.joined_with(stored)
         for configuration in self.configurations:
-            self._recall(configuration)
-        self._study.agree([self._for_optuna(each) for each in self.configurations])
+            self._read_scores(configuration)
+        self._study.reconcile([self._for_optuna(each) for each in self.configurations])
         for configuration in self.configurations:
-            self._settle(configuration)
+            self._end_if_decided(configuration)
         if self._searched:
             self._conclude()
 
-    def _recall(self, configuration: Configuration) -> None:
+    def _read_scores(self, configuration: Configuration) -> None:
         """Read its scores back; it may have to run on, though its end was decided before."""
         before = configuration.state
         blame, again = [], []
@@ -174,9 +183,9 @@ class Search:
     def _to_retry(self, outcome: Outcome) -> bool:
         return outcome.blameless or self._retry_failed
 
-    def _for_optuna(self, configuration: Configuration) -> Known:
+    def _for_optuna(self, configuration: Configuration) -> KnownConfiguration:
         ended = configuration.state in ("complete", "pruned")
-        return Known(
+        return KnownConfiguration(
             number=configuration.number,
             values=configuration.values,
             reports={cell: s[self.plan.objectives[0]] for cell, s in configuration.scores.items()},
@@ -189,9 +198,10 @@ class Search:
     def names(self) -> list[str]:
         """Names of all trials that were begun, or belong to the end."""
         begun = [name for each in self.configurations for name in each.trials.values()]
-        return [*begun, *(work.trial.name for work in self._final_assignments())]
+        return [*begun, *(assignment.trial.name for assignment in self._final_assignments())]
 
     def counted(self, states: Mapping[str, TrialStatus]) -> str:
+        """How many configurations and trials are done, for people."""
         count = Counter(each.state for each in self.configurations)
         ended = ", ".join(f"{count[state]} {state}" for state in count) or "none begun"
         done = sum(state["status"] == "done" for state in states.values())
@@ -202,9 +212,11 @@ class Search:
         return [self._loss({}), *map(self._loss, self.plan.comparators)]
 
     def cohorts(self) -> set[str]:
+        """The one cohort that is searched on."""
         return {self.plan.cohort}
 
     def set_slots(self, slots: int) -> None:
+        """Run so many trials at a time from now on."""
         self.slots = slots
 
     # -------------------------------------------------------------------------------- deciding
@@ -213,13 +225,15 @@ class Search:
             return self._to_repeat.popleft()
         running = [each for each in self.configurations if each.state == "running"]
         for configuration in running:
-            if self._may_have_another(configuration) and (work := self._next_cell(configuration)):
-                return work
+            if self._may_have_another(configuration) and (
+                assignment := self._next_cell(configuration)
+            ):
+                return assignment
         if not self._all_begun and (begun := self._begin()) is not None:
             return self._next_cell(begun)
         for configuration in running:
-            if work := self._next_cell(configuration):
-                return work
+            if assignment := self._next_cell(configuration):
+                return assignment
         return self._final.popleft() if self._final else None
 
     def _next_cell(self, configuration: Configuration) -> _Assignment | None:
@@ -233,7 +247,9 @@ class Search:
     def _may_have_another(self, configuration: Configuration) -> bool:
         """Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next
         ones wait until these have been looked at."""
-        begun = sum(work.configuration is configuration for work in self._running.values())
+        begun = sum(
+            assignment.configuration is configuration for assignment in self._running.values()
+        )
         looked_at = len(configuration.scores) >= MIN_PAIRS and begun < MIN_PAIRS
         return len(configuration.trials) < MIN_PAIRS or looked_at
 
@@ -283,7 +299,7 @@ class Search:
                 self._study.report(
                     configuration.number, cell, outcome.scores[self.plan.objectives[0]]
                 )
-                self._settle(configuration)
+                self._end_if_decided(configuration)
         elif configuration.state != "failed":
             # Never a mean over the cells that went well.
             known = configuration.state != "running"
@@ -295,7 +311,7 @@ class Search:
             if not known:
                 self._study.tell(configuration.number, None)
 
-    def _settle(self, configuration: Configuration) -> None:
+    def _end_if_decided(self, configuration: Configuration) -> None:
         """Complete or prune a configuration, if it is so far."""
         if configuration.state != "running":
             return
@@ -304,7 +320,7 @@ class Search:
             configuration.state, configuration.score = "complete", configuration.mean()
         elif (
             self.plan.prune_p > 0
-            and (best := self._study.hopeless(configuration.number)) is not None
+            and (best := self._study.clearly_better_than(configuration.number)) is not None
         ):
             against = next(other for other in self.configurations if other.number == best)
             configuration.state, configuration.against = "pruned", best
@@ -359,9 +375,13 @@ class Search:
             if self.chosen not in self.tested:
                 self.tested.append(self.chosen)
         self._final = deque(
-            work for work in self._final_assignments() if self._is_to_run(work.trial.name)
+            assignment
+            for assignment in self._final_assignments()
+            if self._is_to_run(assignment.trial.name)
         )
-        self.epochs |= {work.trial.name: work.trial.settings.epochs for work in self._final}
+        self.epochs |= {
+            assignment.trial.name: assignment.trial.settings.epochs for assignment in self._final
+        }
         self._save()
 
     def _is_to_run(self, name: str) -> bool:

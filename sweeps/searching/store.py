@@ -67,6 +67,7 @@ class LedgerStore:
         self._ledger, self._request = ledger, request
 
     def outcome(self, name: str) -> Outcome:
+        """How a trial ended, with the scores of its validation or test cases."""
         state = self._ledger.states([name])[name]
         if state["status"] != "done":
             blameless = state["kind"] == "infrastructure"
@@ -84,10 +85,12 @@ class LedgerStore:
         return Outcome("done", {metric: float(scores[name][metric]) for metric in METRICS})
 
     def expect(self, trial: Trial) -> None:
+        """List a trial in sweep.json."""
         row = cast(TrialRow, trial.row())
         self._ledger.write_request({**self._request, "losses": [trial.loss_label], "trials": [row]})
         if trial.split == "test":  # the others are no losses that the report compares
             add_gradients(self._ledger, [trial.loss])
 
     def save(self, search: SearchContent) -> None:
+        """Write search.json."""
         self._ledger.write_search(search)

@@ -1,1 +1,1 @@
-"""What Weights & Biases hears; wandb is known here and nowhere else."""
+"""What Weights & Biases gets of a sweep; the only part that imports wandb."""

@@ -56,6 +56,7 @@ class Dashboard:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run one of the commands; returns the exit status."""
     commands: Any = (
         Annotated[Sync, tyro.conf.subcommand("sync")]
         | Annotated[Backfill, tyro.conf.subcommand("backfill")]

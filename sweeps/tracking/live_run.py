@@ -1,4 +1,4 @@
-"""A W&B run, opened, written and closed; the only code that imports wandb.
+"""A W&B run, opened, written and closed.
 
 A trial's run is written by a thread of its own, so the trial never waits for W&B but once, briefly,
 at its end.  Whatever W&B does - down, slow, full, broken - the trial goes on: trouble is one line
@@ -44,7 +44,7 @@ class Run:
     """
 
     paused_until: ClassVar[float] = 0.0
-    """Of the monotonic clock; see SECONDS_OF_PAUSE."""
+    """Time on the monotonic clock until which no run is opened; see SECONDS_OF_PAUSE."""
 
     def __init__(
         self,
@@ -81,8 +81,9 @@ class Run:
         self._put((epoch, numbers))
 
     def finish(self, ending: Callable[[], RunEnding], *, failed: bool) -> dict[str, bytes]:
-        """Close the run; what to keep of it, by path in the results folder: an offline run's
-        files, or a note that W&B did not get everything.
+        """Close the run; returns the files to keep of it, by path in the results folder.
+
+        These are an offline run's files, or a note that W&B did not get everything.
 
         ``ending`` is called by the thread that writes.
         """

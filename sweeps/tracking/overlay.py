@@ -28,18 +28,18 @@ class Overlay:
 
 
 def overlays(
-    predicted: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
+    predicted: Sequence[Mapping[str, Any]], cohort_slices: Sequence[Mapping[str, Any]]
 ) -> list[Overlay]:
     """Draw a trial's `results.SLICES` rows on its cohort's `results.COHORT_SLICES` rows.
 
-    The last channel is shown: FLAIR of the paper's cohorts.
+    The last channel is drawn: FLAIR of the paper's cohorts.
 
     Raises:
         KeyError: the cohort has no slice of a predicted case.
     """
     import numpy as np
 
-    by_case = {row["case"]: row for row in shown}
+    by_case = {row["case"]: row for row in cohort_slices}
     drawn = {row["case"]: _drawn(row["prediction"], by_case[row["case"]]) for row in predicted}
     if not drawn:
         return []
@@ -53,19 +53,19 @@ def overlays(
     ]
 
 
-def _drawn(prediction: bytes, shown: Mapping[str, Any]) -> np.ndarray:
+def _drawn(prediction: bytes, background: Mapping[str, Any]) -> np.ndarray:
     import numpy as np
 
-    shape = (shown["height"], shown["width"])
+    shape = (background["height"], background["width"])
 
     def mask(packed: bytes) -> np.ndarray:
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=shape[0] * shape[1])
         return bits.reshape(shape).astype(bool)
 
-    grey = np.frombuffer(shown["images"][-1], dtype=np.uint8).reshape(shape)
+    grey = np.frombuffer(background["images"][-1], dtype=np.uint8).reshape(shape)
     plain = np.repeat(grey[..., None], 3, axis=2)
     coloured = plain.copy()
-    predicted, reference = mask(prediction), mask(shown["reference"])
+    predicted, reference = mask(prediction), mask(background["reference"])
     for name, where in (
         ("found", predicted & reference),
         ("missed", ~predicted & reference),
@@ -74,6 +74,6 @@ def _drawn(prediction: bytes, shown: Mapping[str, Any]) -> np.ndarray:
         coloured[where] = (0.35 * plain[where] + 0.65 * np.array(COLOURS[name])).astype(np.uint8)
     pair = np.concatenate([plain, coloured], axis=1)
     times = max(1, -(-SHORTEST_SIDE_PIXELS // min(shape)))
-    sides = (shown["row_mm"], shown["column_mm"])
+    sides = (background["row_mm"], background["column_mm"])
     rows, columns = (max(1, round(times * side / min(sides))) for side in sides)
     return pair.repeat(rows, axis=0).repeat(columns, axis=1)

@@ -1,7 +1,7 @@
 """Weights & Biases: whether and how trials are tracked, and what may leave the site.
 
 The ledger stays the only truth; W&B is a window on it.  What is said there is decided here, once,
-by the driver; `sweeps.tracking.live_run` says it, and is the only code that imports wandb.
+by the driver; `sweeps.tracking.live_run` says it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.tracking.credentials import configured_key, server_url
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
 FILE = "wandb/tracking.json"
-"""In a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
+"""File in a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
 
 
 class Place(TypedDict):
@@ -42,7 +42,7 @@ class Decided(Place):
 
 @dataclass(frozen=True, kw_only=True)
 class Logging:
-    """What Weights & Biases hears."""
+    """What Weights & Biases gets."""
 
     wandb: Mode = "auto"
     """Weights & Biases; auto: online if a key is configured, else offline."""
@@ -87,7 +87,7 @@ class Tracking:
     group: str
     """Name of the sweep."""
     tags: tuple[str, ...] = ()
-    """Of every run, beside its own."""
+    """Tags of every run, beside its own."""
     project: str = PROJECT
     entity: str | None = None
     """W&B's user or team; None: the key's own."""
@@ -100,7 +100,7 @@ class Tracking:
     artifacts: bool = False
     """Trained networks may leave the site."""
     salt: str | None = field(default=None, repr=False)
-    """Of the pseudonyms; None: cases and sites go by their names."""
+    """Salt of the pseudonyms; None: cases and sites go by their names."""
 
     @staticmethod
     def decide(
@@ -150,11 +150,11 @@ class Tracking:
         )
 
     def case_name(self, case: str) -> str:
-        """The name of a case as W&B hears it."""
+        """The name of a case at W&B."""
         return case if self.salt is None else f"case-{self._hash('case', case)}"
 
     def site_name(self, site: str) -> str:
-        """The name of a site as W&B hears it; hospitals are few, and would say who a case is."""
+        """The name of a site at W&B; hospitals are few, and would say who a case is."""
         return site if self.salt is None or not site else f"site-{self._hash('site', site)}"
 
     def _hash(self, kind: str, name: str) -> str:

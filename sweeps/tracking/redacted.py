@@ -1,4 +1,4 @@
-"""A copy of a results folder with only what W&B may hear of it, to build a report from.
+"""A copy of a results folder with only what W&B may get of it, to build a report from.
 
 No hosts, no folders of this machine, no tracebacks; no pictures unless `Tracking.media`; under
 pseudonyms, every name of a case or site replaced.
@@ -54,7 +54,7 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
 
 
 def _redacted(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str, Any]:
-    """What W&B may hear of a JSON file; its hashes of the other files would not fit the copy."""
+    """What W&B may get of a JSON file; its hashes of the other files would not fit the copy."""
     content.pop("files", None)
     if file != "trial.json":
         content |= {"host": None} | ({"traceback": None} if file == "failed.json" else {})

@@ -1,4 +1,4 @@
-"""What W&B hears of one trial, as plain values: the run's identity, its steps, its ending.
+"""What W&B gets of one trial, as plain values: the run's identity, its steps, its ending.
 
 The same whether the trial is followed live or rebuilt from the ledger.  Names of cases and sites
 pass through `Tracking.case_name` and `Tracking.site_name` here, and nowhere else.
@@ -24,7 +24,7 @@ CASE_LISTS = {"test_cases", "validation_cases"}
 NOT_CONFIG = ("config", "loss_params", "schema_version")
 """What trial.json says of a trial beside its configuration, or twice."""
 FACTS = ("device", "precision", "threads")
-"""What done.json says and W&B hears."""
+"""Fields of done.json that W&B gets."""
 MOST_TAG_CHARACTERS = 64
 """W&B refuses longer tags."""
 
@@ -95,16 +95,23 @@ def done_ending(
     cases: Sequence[Mapping[str, Any]],
     epochs: Sequence[Mapping[str, Any]],
     predicted: Sequence[Mapping[str, Any]],
-    shown: Callable[[], Sequence[Mapping[str, Any]]],
+    cohort_slices: Callable[[], Sequence[Mapping[str, Any]]],
     model: Callable[[], bytes],
     summary: Summary,
 ) -> RunEnding:
     """The ending of a trial that is complete.
 
-    ``cases`` of the last epoch, all ``epochs``, ``predicted`` slices; ``shown``: the cohort's; and
-    what done.json says.  Pictures and the model only where `Tracking` lets them leave.
+    Args:
+        cases: rows of the last epoch.
+        epochs: rows of all epochs.
+        predicted: slices of the segmentations.
+        cohort_slices: reads the slices of the images, to draw those on.
+        model: reads the weights.
+        summary: what done.json says.
+
+    Pictures and the model only where `Tracking` lets them leave.
     """
-    pictures = overlays(predicted, shown()) if tracking.media else []
+    pictures = overlays(predicted, cohort_slices()) if tracking.media else []
     return RunEnding(
         summary={
             "status": "done",
@@ -192,7 +199,7 @@ def content_of(results: Path, name: str, tracking: Tracking) -> RunContent | Non
                 cases=cases,
                 epochs=epochs,
                 predicted=rows("slices.parquet"),
-                shown=lambda: pq.read_table(
+                cohort_slices=lambda: pq.read_table(
                     results / "cohorts" / trial["cohort"] / "slices.parquet",
                     schema=tables.COHORT_SLICES,
                 ).to_pylist(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VOXEL_METRICS = ("dice", "sensitivity", "precision")
 LESION_METRICS = ("lesion_recall", "lesion_precision", "lesion_f1")
 SURFACE_METRICS = ("hd95_mm", "nsd", "wmh_h95_mm")
-"""Of the held-out images at the last epoch."""
+"""Surface metrics: of the held-out images at the last epoch."""
 
 LESION_COUNTS = {"n_ref": "lesions", "n_ref_hit": "lesions_found", "n_pred": "lesions_predicted"}
 """Column -> what their sum over cases is called."""
@@ -140,7 +140,7 @@ def _means(
     found: dict[tuple[Any, ...], dict[str, float]] = {key: {} for key in groups}
 
     def total(column: str) -> Any:
-        """Of each group.  One group after the other would take ten times as long."""
+        """Sum of a column in each group; one group after the other would take ten times as long."""
         values = rows[column].to_numpy(float, na_value=np.nan)
         return np.bincount(group_of, values, len(groups))
 

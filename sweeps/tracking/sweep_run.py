@@ -1,7 +1,7 @@
 """A whole sweep as one W&B run: bands over epochs per loss, what came out, and the report.
 
 A run of its own for every state of the sweep (its id is the hash of what is done), so a sweep that
-grows leaves one after another, and the same state is told once.
+grows leaves one after another, and the same state is sent once.
 """
 
 from __future__ import annotations
@@ -83,22 +83,25 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
 def bands(
     states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
 ) -> dict[int, dict[str, float]]:
-    """By epoch, ``bands/{cohort}/{loss}/{view}/{metric}/{mean,lowest,highest}`` over the complete
-    trials, and ``.../trials``: over how many the metric is defined.  Not of a search's
-    configurations, which would be hundreds; they are in the tables."""
+    """Bands over the complete trials, by epoch.
+
+    ``bands/{cohort}/{loss}/{view}/{metric}/{mean,lowest,highest}``, and ``.../trials``: over how
+    many the metric is defined.  Not of a search's configurations, which would be hundreds; they
+    are in the tables.
+    """
     import pandas as pd
 
     found: dict[int, dict[str, float]] = {}
-    shown = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
+    columns = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
     for (cohort, loss, split), names in _groups(states, curves).items():
         if split != "test":
             continue
-        all_trials: Any = pd.concat([curves[name][shown] for name in names]).groupby(level=0)
+        all_trials: Any = pd.concat([curves[name][columns] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
         place = f"bands/{cohort}/{_plain(loss)}"
         for epoch, row in table.iterrows():
             numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})
-            for column in shown:
+            for column in columns:
                 number = int(row[column, "count"])
                 numbers[f"{place}/{column}/trials"] = number
                 for part, name in (("mean", "mean"), ("min", "lowest"), ("max", "highest")):
@@ -122,8 +125,11 @@ def trial_rows(
 def loss_rows(
     states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
 ) -> list[list[Any]]:
-    """A row of `LOSS_COLUMNS` per loss, the best first: held-out images at the last epoch, mean,
-    lowest and highest over complete trials.  Ranks say nothing about evidence; the report does."""
+    """A row of `LOSS_COLUMNS` per loss, the best first.
+
+    Held-out images at the last epoch: mean, lowest and highest over complete trials.  Ranks say
+    nothing about evidence; the report does.
+    """
     import pandas as pd
 
     rows = []
@@ -142,7 +148,10 @@ def loss_rows(
 
 
 def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.DataFrame:
-    """Index epoch, a column per view and metric; NaN where none is defined, or not evaluated."""
+    """A trial's metrics: a row per epoch, a column per view and metric.
+
+    NaN where a metric is not defined, or was not evaluated.
+    """
     import pandas as pd
     import pyarrow as pa
 
@@ -171,18 +180,20 @@ def _group(trial: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _plain(loss: str) -> str:
-    """For the name of a number."""
+    """A loss's label as part of a number's name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")
 
 
 def _value(value: Any) -> Any:
-    """None for what is not there."""
+    """A cell of a table; None for what is not there."""
     return None if value is None or value != value else value
 
 
 def _report(results: Path, tracking: Tracking) -> str:
-    """The report with nothing in it that may not leave: built from a copy without pictures, and
-    under pseudonyms; a sentence where it cannot be built."""
+    """The report with nothing in it that may not leave; a sentence where it cannot be built.
+
+    Built from a copy without pictures, and under pseudonyms.
+    """
     with tempfile.TemporaryDirectory(prefix="lesion-report-") as scratch:
         source = redacted.copy(results, Path(scratch) / tracking.group, tracking)
         out = Path(scratch) / "out"

@@ -45,7 +45,7 @@ class NoAnswer(RuntimeError):
 
 
 @dataclass(frozen=True)
-class OnServer:
+class ServerRun:
     """What the server has of a run."""
 
     steps: int
@@ -74,7 +74,7 @@ class Server:
             project=tracking.project, entity=tracking.entity, key=tracking.key or "", url=url
         )
 
-    def what_it_has(self, run_id: str) -> OnServer:
+    def find_run(self, run_id: str) -> ServerRun:
         """Ask for a run.  Raises NoAnswer."""
         variables = {
             "project": self.project,
@@ -94,7 +94,7 @@ class Server:
                 data = json.load(answer)["data"]
             bucket = (data.get("model") or {}).get("bucket") or {}
             summary = json.loads(bucket.get("summaryMetrics") or "{}")
-            return OnServer(int(bucket.get("historyLineCount") or 0), summary.get("status"))
+            return ServerRun(int(bucket.get("historyLineCount") or 0), summary.get("status"))
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
                 raise NoAnswer(
@@ -164,7 +164,7 @@ def track_sweep(results: Path, tracking: Tracking) -> str | None:
             _write_offline_run(results, tracking, whole)
             return None
         server = Server.of(tracking)
-        if not server.what_it_has(whole.identity.id).has(whole):
+        if not server.find_run(whole.identity.id).has(whole):
             problem = _write(tracking, whole)
             if not _arrived(server, whole):
                 return problem or "it did not take all of it"
@@ -192,7 +192,7 @@ def _send(results: Path, tracking: Tracking) -> int:
             if whole is None:
                 unfinished += name != ""
                 continue
-            on_server = server.what_it_has(whole.identity.id)
+            on_server = server.find_run(whole.identity.id)
             if on_server.has(whole):
                 count["there already"] += 1
                 _forget(results, whole)
@@ -223,7 +223,7 @@ def _arrived(server: Server, whole: RunContent) -> bool:
     """Whether the server has all of it; asked a few times, for it counts a moment later."""
     for seconds in SECONDS_TO_SETTLE:
         time.sleep(seconds)
-        if server.what_it_has(whole.identity.id).has(whole):
+        if server.find_run(whole.identity.id).has(whole):
             return True
     return False
 

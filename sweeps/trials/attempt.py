@@ -66,8 +66,8 @@ def attempt(
 ) -> bool:
     """Train until the ledger says done (True) or failed (False).
 
-    ``checkpoint_every`` is in epochs.  An error of the
-    trial's own - of its code, its data or a loss that diverged - is recorded, not raised.
+    ``checkpoint_every`` is in epochs.  An error of the trial's own - of its code, its data or a
+    loss that diverged - is recorded, not raised.
 
     Raises:
         LedgerError, NotTheTrialsFault: the results folder or the ledger's actor failed.
@@ -133,7 +133,7 @@ def attempt(
                 cases=last.cases,
                 epochs=epochs,
                 predicted=final.slices,
-                shown=lambda: slices_of(cohort(), tested),
+                cohort_slices=lambda: slices_of(cohort(), tested),
                 model=lambda: final.model,
                 summary=summary,
             )
@@ -219,9 +219,9 @@ def _announce(name: str, begun: Go, device: str, threads: int) -> None:
 def _line(epoch: int, of: int, summary: Mapping[str, float]) -> str:
     split = next((s for s in ("test", "validation") if f"{s}/image/dice_cases" in summary), "test")
     dice = summary.get(f"{split}/image/dice")
-    shown = "undefined" if dice is None else f"{dice:.3f}"
+    score = "undefined" if dice is None else f"{dice:.3f}"
     loss = f"loss {summary['train_loss']:.5f}, " if "train_loss" in summary else "untrained, "
-    return f"epoch {epoch}/{of}: {loss}mean Dice of the {split} images {shown}"
+    return f"epoch {epoch}/{of}: {loss}mean Dice of the {split} images {score}"
 
 
 class _Output:

@@ -93,6 +93,7 @@ class Progress:
 
     @property
     def left(self) -> int:
+        """How many trials neither run nor have ended."""
         return len(self.trials) - len(self.done) - len(self.failed) - len(self.running)
 
     @property
@@ -104,6 +105,7 @@ class Progress:
 
     @property
     def trials_per_hour(self) -> float | None:
+        """Trials per hour at the speed of the epochs so far."""
         rate = self.epochs_per_second
         if rate is None or not self.trials:
             return None
@@ -111,6 +113,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
+        """Seconds until every trial has ended, at the speed of the epochs so far."""
         rate = self.epochs_per_second
         if rate is None:
             return None
@@ -150,6 +153,7 @@ class Progress:
 
     @property
     def last_failure(self) -> str | None:
+        """The newest failure in one line; None if nothing failed."""
         if not self.failed:
             return None
         name, error = list(self.failed.items())[-1]
@@ -163,15 +167,17 @@ class LiveFile:
         self._path, self._token = results / LIVE, token
 
     def write(self, progress: Progress) -> None:
+        """Write what the terminal shows; a folder that cannot be written is no matter here."""
         content = {"token": self._token, "lines": [progress.line()]}
         if progress.last_failure:
             content["lines"].append(progress.last_failure)
-        aside = self._path.with_name(f"{LIVE}.{os.getpid()}")
+        temporary = self._path.with_name(f"{LIVE}.{os.getpid()}")
         with suppress(OSError):  # the ledger will say what is wrong with the folder
-            aside.write_text(json.dumps(content))
-            aside.replace(self._path)
+            temporary.write_text(json.dumps(content))
+            temporary.replace(self._path)
 
     def remove(self) -> None:
+        """Remove the file: nothing runs any more."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -232,6 +238,7 @@ class Display(threading.Thread):
             self._live.stop()
 
     def run(self) -> None:
+        """Look until told to stop; the thread's work."""
         while not self._finished.wait(SECONDS_BETWEEN_LOOKS):
             self.look()
 
@@ -266,6 +273,7 @@ class Display(threading.Thread):
             self._on_broken(reason)
 
     def show(self) -> None:
+        """Show the progress as it is known now."""
         if self._live is not None:
             self._live.update(self._table())
             return

@@ -79,9 +79,11 @@ class FixedSupply:
         self._left = self._to_run[::-1]
 
     def names(self) -> list[str]:
+        """Name of every trial, done or not."""
         return list(self._trials)
 
     def counted(self, states: Mapping[str, TrialStatus]) -> str:
+        """How many trials are done, are left, or failed before and are left out."""
         count = Counter(state["status"] for state in states.values())
         parts = [
             f"{len(states)} trials", f"{count['done']} done", f"{len(self._to_run)} to run",
@@ -95,16 +97,20 @@ class FixedSupply:
         return ", ".join(parts)
 
     def losses(self) -> Sequence[Loss]:
+        """Losses of the trials that shall run."""
         return [self._trials[name].loss for name in self._to_run]
 
     def cohorts(self) -> set[str]:
+        """Cohorts of the trials that shall run."""
         return {self._trials[name].cohort for name in self._to_run}
 
     @property
     def finished(self) -> bool:
+        """Whether every trial was given."""
         return not self._left
 
     def take(self) -> TrialDescription | None:
+        """The next trial; None: none any more."""
         return described(self._trials[self._left.pop()]) if self._left else None
 
     def ended(self, name: str) -> None:
@@ -114,4 +120,5 @@ class FixedSupply:
         """Nothing follows from it here."""
 
     def note(self) -> str:
+        """Nothing: the number of trials says it all."""
         return ""

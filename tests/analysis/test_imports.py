@@ -15,7 +15,7 @@ from analysis.reading.scores import studies
 from analysis.sections import table2
 from analysis.statistics import selection
 from lesion_core import results
-from tests.support.fake_sweep import FakeSweep
+from sweeps.bench.fake_sweep import FakeSweep
 
 LOSSES = ("xent", "focal_w2", "new")
 

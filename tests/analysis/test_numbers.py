@@ -27,7 +27,7 @@ from analysis.sections import (
 )
 from analysis.statistics import selection
 from lesion_core import results
-from tests.support.fake_sweep import PARAMETERS, FakeSweep
+from sweeps.bench.fake_sweep import PARAMETERS, FakeSweep
 
 
 @pytest.fixture(scope="module")

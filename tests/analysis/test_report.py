@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis import report
-from tests.support.fake_sweep import FakeSweep
+from sweeps.bench.fake_sweep import FakeSweep
 
 ROOT = Path(__file__).parents[2]
 SMALL = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)

@@ -18,7 +18,7 @@ from analysis.reading import checks
 from analysis.reading.scores import studies
 from analysis.sections import profiles, ranks
 from lesion_core import results
-from tests.support.fake_sweep import FakeSweep
+from sweeps.bench.fake_sweep import FakeSweep
 
 TINY = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)
 

@@ -7,9 +7,9 @@ import pytest
 
 from lesion_core import results
 from sweeps import command
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.tracking import dashboard
 from sweeps.tracking.__main__ import main as wandb_command
-from tests.support.fake_sweep import FakeSweep
 from tests.support.wandb_server import Server
 
 

@@ -173,7 +173,7 @@ def test_resuming_cuts_rows_after_the_checkpoint(ledger):
 
 @pytest.mark.parametrize("file", ["checkpoint.pt", "cases.parquet", "epochs.parquet"])
 @pytest.mark.parametrize("damage", ["truncated", "removed", "garbage"])
-def test_damage_to_an_unfinished_trial_is_told_and_starts_it_afresh(ledger, file, damage):
+def test_damage_to_an_unfinished_trial_is_reported_and_starts_it_afresh(ledger, file, damage):
     train(ledger, stop_after=1)
     path = folder(ledger) / file
     if damage == "removed":
@@ -189,7 +189,7 @@ def test_damage_to_an_unfinished_trial_is_told_and_starts_it_afresh(ledger, file
 
 @pytest.mark.parametrize("file", results.TABLES)
 @pytest.mark.parametrize("damage", ["one bit", "removed"])
-def test_damage_to_a_finished_trial_is_told_and_runs_it_again(ledger, file, damage):
+def test_damage_to_a_finished_trial_is_reported_and_runs_it_again(ledger, file, damage):
     train(ledger)
     before = contents(ledger)
     path = folder(ledger) / file
@@ -363,7 +363,7 @@ def test_another_cohort_joins_the_sweep(ledger):
 
 
 # ------------------------------------------------------------------------------------------ lock
-def test_a_second_driver_is_refused_and_told_of_the_first(tmp_path):
+def test_a_second_driver_is_refused_and_the_first_is_named(tmp_path):
     with Lock(tmp_path, "paper_grid.py --first"):
         with pytest.raises(ValueError, match=f"process {os.getpid()} on .*--first") as caught:
             Lock(tmp_path, "second").__enter__()

@@ -314,7 +314,7 @@ def test_status_tells_running_from_interrupted(tmp_path):
     assert status.states(tmp_path, None)["b"]["status"] == "partial"
 
 
-def test_a_report_that_fails_is_told(tmp_path, capsys, monkeypatch):
+def test_a_report_that_fails_is_reported(tmp_path, capsys, monkeypatch):
     (tmp_path / "sweep.json").write_text("{}")
     assert not sweep.build_report(tmp_path)
     assert "the report could not be built" in capsys.readouterr().out

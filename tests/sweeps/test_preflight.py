@@ -1,4 +1,4 @@
-"""What is wrong with a machine is found before any trial starts, and told in one table."""
+"""What is wrong with a machine is found before any trial starts, and reported in one table."""
 
 import dataclasses
 
@@ -45,13 +45,13 @@ def test_builds_for_cpu_and_gpu_are_one_version():
 
 
 def test_what_cannot_be_imported_is_an_error_where_trials_run():
-    told = ("import torch", "ImportError: no libcudart", "no error")
+    finding = ("import torch", "ImportError: no libcudart", "no error")
     failed = {"torch": "ImportError: no libcudart"}
-    assert judged(failed=failed) == [("error", *told)]
-    assert judged(NO_TRIALS, failed=failed) == [("warning", *told)]
+    assert judged(failed=failed) == [("error", *finding)]
+    assert judged(NO_TRIALS, failed=failed) == [("warning", *finding)]
 
 
-def test_a_module_that_is_not_there_is_told_with_its_error():
+def test_a_module_that_is_not_there_is_reported_with_its_error():
     failed = preflight.probe(0, ["no_such_module"])["failed"]
     assert failed == {"no_such_module": "ModuleNotFoundError: No module named 'no_such_module'"}
 
@@ -75,8 +75,10 @@ def test_gpus_are_counted_in_a_process_that_ray_has_hidden_none_from(monkeypatch
     assert preflight.probe(3.0, [])["gpus"] == 3
 
 
-@pytest.mark.parametrize(("there", "told"), [([NODE], 1), ([], 0)])
-def test_a_newcomer_that_cannot_answer_is_told_once_unless_it_has_left(there, told, monkeypatch):
+@pytest.mark.parametrize(("there", "times"), [([NODE], 1), ([], 0)])
+def test_a_newcomer_that_cannot_answer_is_reported_once_unless_it_has_left(
+    there, times, monkeypatch
+):
     import ray
     from ray.exceptions import RayError
 
@@ -95,7 +97,7 @@ def test_a_newcomer_that_cannot_answer_is_told_once_unless_it_has_left(there, to
     assert newcomers.look([NO_TRIALS, other]) == []
     ready = True
     expected = Finding("error", "10.0.0.2", "answer", "its environment cannot be set up", "one")
-    assert newcomers.look(there) == [expected] * told
+    assert newcomers.look(there) == [expected] * times
     assert newcomers.look(there) == []
     assert asked == [other]
 

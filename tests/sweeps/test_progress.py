@@ -39,7 +39,7 @@ def test_a_line_counts_what_is_done_running_failed_and_left():
     assert seen(failed={"c": "it broke"}).line().startswith("3/6 done, 1 failed, 1 running, 1 left")
 
 
-def test_gpus_and_machines_at_work_are_told_where_there_are_some():
+def test_gpus_and_machines_at_work_are_named_where_there_are_some():
     assert seen().used == []
     assert seen(gpus=4.0, nodes=3).used == ["0.5/4 GPUs", "1/3 machines"]
 
@@ -110,7 +110,7 @@ def test_a_silent_cluster_is_given_up_once_and_only_after_a_while(monkeypatch):
     assert "Connection refused" in reason and "the same command goes on from here" in reason
 
 
-def test_a_busy_keeper_is_not_a_silent_cluster(monkeypatch):
+def test_a_busy_ledger_is_not_a_silent_cluster(monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", -1.0)
     broken = []
     shown, terminal = display(lambda: None, broken=broken)

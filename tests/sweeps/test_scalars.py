@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from lesion_core import results
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.tracking import scalars
-from tests.support.fake_sweep import FakeSweep
 
 
 def case(case="a", site="here", **changes):

@@ -161,7 +161,7 @@ def test_pruning_saves_a_third_of_the_cells_and_chooses_the_same_neighbourhood(s
     assert near[0.1] >= near[0.0] - 1 and near[0.1] >= 9
 
 
-def test_what_is_told_of_a_pruned_one_is_not_misled_by_the_cells_it_met():
+def test_what_is_said_of_a_pruned_one_is_not_misled_by_the_cells_it_met():
     """It met the two hardest cells only, where it was 0.1 worse than the best."""
 
     def configuration(scores):

@@ -159,8 +159,8 @@ def test_the_config_names_nobody_under_pseudonyms():
     assert whole.config["test_cases"] == ["anna", "bert"]
     assert whole.tags == ("toy", "xent", "seed-1", "fold-0")
     hidden = live_run.identity(TRIAL, Tracking(mode="offline", group="g", salt="00" * 16))
-    told = json.dumps(hidden.config)
-    assert "anna" not in told and "clara" not in told and len(hidden.config["test_cases"]) == 2
+    sent = json.dumps(hidden.config)
+    assert "anna" not in sent and "clara" not in sent and len(hidden.config["test_cases"]) == 2
 
 
 # ----------------------------------------------------------------------------------------- trouble

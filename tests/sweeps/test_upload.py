@@ -10,6 +10,7 @@ import pytest
 
 from lesion_core import results
 from sweeps import command
+from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.provenance import ROOT
 from sweeps.tracking import live_run, policy, redacted, sweep_run, upload
 from sweeps.tracking.__main__ import main as wandb_command
@@ -17,7 +18,6 @@ from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, content_of
 from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support import offline_runs
-from tests.support.fake_sweep import FakeSweep
 from tests.support.wandb_server import Server
 
 KEY = "k" * 40
@@ -164,13 +164,13 @@ def test_nothing_is_left_in_the_home_folder(sweep, server, tmp_path):
 def test_the_count_of_a_server_may_lag(sweep, server, monkeypatch):
     monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0, 0, 0))
     answers = []
-    there = upload.Server.there
+    find_run = upload.Server.find_run
 
     def late(self, run_id):
         answers.append(run_id)
-        return upload.There(0, None) if answers.count(run_id) < 3 else there(self, run_id)
+        return upload.ServerRun(0, None) if answers.count(run_id) < 3 else find_run(self, run_id)
 
-    monkeypatch.setattr(upload.Server, "there", late)
+    monkeypatch.setattr(upload.Server, "find_run", late)
     assert upload.backfill(sweep, Logging()) == 0
     assert {tuple(run.steps) for run in server.runs.values()} == {(0, 1), (0, 1, 2)}
 
@@ -188,12 +188,12 @@ def test_a_sweeps_runs_stay_at_one_place(sweep, server, monkeypatch):
     assert policy.remembered(sweep)["url"] == url
 
 
-def test_a_sweeps_run_that_did_not_arrive_is_told(sweep, server, monkeypatch):
+def test_a_sweeps_run_that_did_not_arrive_is_reported(sweep, server, monkeypatch):
     monkeypatch.setattr(upload, "SECONDS_TO_SETTLE", (0,))
     monkeypatch.setattr(live_run, "write", lambda *arguments: 1 / 0)
-    assert upload.keep_sweep(sweep, Tracking.decide("online", sweep)) == "division by zero"
+    assert upload.track_sweep(sweep, Tracking.decide("online", sweep)) == "division by zero"
     server.status = 500
-    assert "error 500" in upload.keep_sweep(sweep, Tracking.decide("online", sweep))
+    assert "error 500" in upload.track_sweep(sweep, Tracking.decide("online", sweep))
 
 
 def test_a_trial_that_the_server_knows_in_part_is_not_sent_twice(sweep, server):
@@ -268,7 +268,7 @@ def test_pictures_and_networks_leave_only_when_asked(sweep, server, allowed):
     assert (b"weights of wmh2017-xent" in everything) == allowed
 
 
-def test_no_host_and_no_folder_is_told_even_under_names(sweep, monkeypatch):
+def test_no_host_and_no_folder_is_sent_even_under_names(sweep, monkeypatch):
     monkeypatch.undo()
     for file in sweep.glob("trials/*/done.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "ward7-ws3"}))
