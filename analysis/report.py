@@ -21,7 +21,7 @@ from analysis.page import style
 from analysis.page.items import FORMATS, Section, many, prose, render
 from analysis.reading import checks
 from analysis.reading.imports import read_results
-from analysis.reading.scores import Study, studies
+from analysis.reading.scores import CohortScores, cohort_scores
 from analysis.sections import (
     bands,
     coverage,
@@ -34,7 +34,7 @@ from analysis.sections import (
     policies,
     profiles,
     ranks,
-    search,
+    search_outcome,
     seeds,
     table2,
     thresholds,
@@ -43,7 +43,10 @@ from analysis.sections import (
     verdict,
     violins,
 )
-from lesion_core.results import Sweep, write_bytes
+from analysis.statistics.pairs import ROPE
+from analysis.statistics.search_outcome import SearchOutcome, set_aside
+from analysis.statistics.search_outcome import search_outcome as outcome_of
+from lesion_core.results import Sweep, read_search, write_bytes
 
 
 def build(
@@ -51,7 +54,7 @@ def build(
     out: Path | str | None = None,
     *,
     reference: str | None = None,
-    rope: float = pairs.ROPE,
+    rope: float = ROPE,
     profile: str = "methods",
     paper_colours: bool = False,
     formats: Sequence[str] = FORMATS,
@@ -77,24 +80,25 @@ def build(
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
     everything = read_results(results)
-    found = search.read(everything)
+    searched = read_search(everything.path) if everything.path.is_dir() else None
+    found = outcome_of(searched, everything)
     sweep = everything.judged_on("test")
-    tested = [] if found is None else studies(sweep)
+    tested = [] if found is None else cohort_scores(sweep)
     if found is not None:
-        sweep = sweep.without(search.set_aside(found))
-    cohorts = studies(sweep)
+        sweep = sweep.without(set_aside(found))
+    cohorts = cohort_scores(sweep)
     if not cohorts and found is None:
         raise ValueError(f"{results}: lists no trial; nothing to report on")
     # A cohort without a single complete trial has a coverage map and nothing else.
-    ready = [study for study in cohorts if study.shown]
+    ready = [cohort for cohort in cohorts if cohort.shown]
     boxes: list[verdict.Verdict] = []
     sections = [coverage.section(sweep, cohorts)] if cohorts else []
     if found is not None:
-        sections.append(search.section(found, tested))
+        sections.append(search_outcome.section(found, tested))
     if ready:
         base = reference_loss(ready, reference)
         sections += _sections(sweep, ready, base, rope, paper_colours)
-        boxes = [verdict.verdict(study, base, rope) for study in ready]
+        boxes = [verdict.verdict(cohort, base, rope) for cohort in ready]
         sections = in_order(sections, profile)
     page = _page(sweep, cohorts, sections, boxes, folder, formats, found)
     target = folder / "report.html"
@@ -103,11 +107,11 @@ def build(
 
 
 def _sections(
-    sweep: Sweep, ready: list[Study], base: str, rope: float, paper_colours: bool
+    sweep: Sweep, ready: list[CohortScores], base: str, rope: float, paper_colours: bool
 ) -> list[Section]:
     """Everything that can be said about cohorts with complete trials."""
     # Imported results may lack the counts, and always lack a ledger's other tables.
-    counted = [study for study in ready if study.has_counts]
+    counted = [cohort for cohort in ready if cohort.has_counts]
     ledger = (sweep.path / "sweep.json").exists()
     found = [imbalance.section(sweep, ready)] if ledger else []
     found += [
@@ -135,13 +139,13 @@ def _sections(
     return [*found, methods.section(sweep, ready, base, rope)]
 
 
-def reference_loss(cohorts: list[Study], reference: str | None) -> str:
+def reference_loss(cohorts: list[CohortScores], reference: str | None) -> str:
     """The loss that the others are compared with: the named one, else xent, else the first.
 
     Raises:
         ValueError: the named loss has no complete trial.
     """
-    shown = list(dict.fromkeys(study.losses[loss] for study in cohorts for loss in study.shown))
+    shown = list(dict.fromkeys(cohort.losses[loss] for cohort in cohorts for loss in cohort.shown))
     if reference is None:
         return "xent" if "xent" in shown else shown[0]
     if reference not in shown:
@@ -187,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rope",
         type=float,
-        default=pairs.ROPE,
+        default=ROPE,
         help="differences in DSC up to this size count as none (default: 0.01)",
     )
     parser.add_argument(
@@ -227,12 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _page(
     sweep: Sweep,
-    cohorts: list[Study],
+    cohorts: list[CohortScores],
     sections: list[Section],
     boxes: list[verdict.Verdict],
     folder: Path,
     formats: Sequence[str],
-    found: search.Found | None,
+    found: SearchOutcome | None,
 ) -> str:
     here = Path(__file__).parent / "page"
     environment = jinja2.Environment(
@@ -251,10 +255,10 @@ def _page(
     losses = [
         {"index": index, "name": name}
         for index, name in enumerate(sweep.losses)
-        if any(index in study.shown for study in cohorts)
+        if any(index in cohort.shown for cohort in cohorts)
     ]
     return template.render(
-        title=_title(cohorts) if cohorts or found is None else search.title(found),
+        title=_title(cohorts) if cohorts or found is None else search_outcome.title(found),
         facts=_facts(sweep, cohorts, found),
         losses=losses,
         sections=rendered,
@@ -270,31 +274,31 @@ def _boxes(boxes: list[verdict.Verdict]) -> Markup:
     return Markup(f'<div class="verdicts">{inside}</div>') if boxes else inside
 
 
-def _title(cohorts: list[Study]) -> str:
+def _title(cohorts: list[CohortScores]) -> str:
     shown = len(
         {
-            study.losses[loss]
-            for study in cohorts
-            for loss in range(len(study.losses))
-            if (study.status[loss] != "").any()
+            cohort.losses[loss]
+            for cohort in cohorts
+            for loss in range(len(cohort.losses))
+            if (cohort.status[loss] != "").any()
         }
     )
-    names = [study.title for study in cohorts]
+    names = [cohort.title for cohort in cohorts]
     where = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     return f"{shown} {'loss' if shown == 1 else 'losses'} on {where}"
 
 
-def _facts(sweep: Sweep, cohorts: list[Study], found: search.Found | None) -> Markup:
-    done = sum(int(study.done.sum()) for study in cohorts)
-    asked = sum(study.expected for study in cohorts)
+def _facts(sweep: Sweep, cohorts: list[CohortScores], found: SearchOutcome | None) -> Markup:
+    done = sum(int(cohort.done.sum()) for cohort in cohorts)
+    asked = sum(cohort.expected for cohort in cohorts)
     parts = [f"**{done} of {asked}** trials complete"] if cohorts else []
     if found is not None:
-        parts.append(search.facts(found))
-    for study in cohorts:
+        parts.append(search_outcome.facts(found))
+    for cohort in cohorts:
         parts.append(
-            f"{study.title}: {many(len(study.seeds), 'seed')} × "
-            f"{many(len(study.folds), 'fold')}, {many(study.num_cases, 'case')}, "
-            f"{many(study.num_epochs, 'epoch')}"
+            f"{cohort.title}: {many(len(cohort.seeds), 'seed')} × "
+            f"{many(len(cohort.folds), 'fold')}, {many(cohort.num_cases, 'case')}, "
+            f"{many(cohort.num_epochs, 'epoch')}"
         )
     if sweep.meta.get("updated"):
         parts.append(f"ledger of {str(sweep.meta['updated'])[:10]}")

@@ -10,19 +10,20 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, written
-from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study
-from analysis.sections.bands import band
+from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.statistics.bands import band
+from analysis.statistics.tradeoff import harmonic, last_means
 
 TEST = VIEWS.index("test")
 
 
-def section(studies: list[Study]) -> Section:
+def section(cohorts: list[CohortScores]) -> Section:
     """Trajectories through the sensitivity-precision plane."""
     items: list[Figure | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items.append(_trajectory(study))
+    for cohort in cohorts:
+        if len(cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items.append(_trajectory(cohort))
     return Section(
         key="tradeoff",
         title="What is traded for what?",
@@ -33,13 +34,13 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-def gap_section(studies: list[Study]) -> Section:
+def gap_section(cohorts: list[CohortScores]) -> Section:
     """Slopes from training patches over training images to test images."""
     items: list[Figure | Table | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items += [_slopes(study), _gap_table(study)]
+    for cohort in cohorts:
+        if len(cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items += [_slopes(cohort), _gap_table(cohort)]
     return Section(
         key="gap",
         title="Do training patches tell how whole images will do?",
@@ -50,27 +51,12 @@ def gap_section(studies: list[Study]) -> Section:
     )
 
 
-# ---------------------------------------------------------------------------------------- numbers
-def last_means(study: Study) -> np.ndarray:
-    """[L, views, metrics] mean over trials of their last epoch."""
-    values = study.last_by_fold(study.curves)
-    number = (~np.isnan(values)).sum((1, 2))
-    return np.divide(
-        np.nansum(values, (1, 2)), number, out=np.full(number.shape, np.nan), where=number > 0
-    )
-
-
-def harmonic(sensitivity: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """DSC of one case with this sensitivity and precision: their harmonic mean."""
-    total = sensitivity + precision
-    return np.divide(2 * sensitivity * precision, total, out=np.zeros_like(total), where=total > 0)
-
-
-def gap_frame(study: Study) -> pd.DataFrame:
+# ---------------------------------------------------------------------------------------- frames
+def gap_frame(cohort: CohortScores) -> pd.DataFrame:
     """Every metric on patches, training and test images, and the two steps between."""
-    means, rows = last_means(study), []
-    for loss in study.shown:
-        row: dict[str, object] = {"cohort": study.cohort, LOSS: study.losses[loss]}
+    means, rows = last_means(cohort), []
+    for loss in cohort.shown:
+        row: dict[str, object] = {"cohort": cohort.name, LOSS: cohort.losses[loss]}
         for i, metric in enumerate(METRICS):
             patch, train, test = (float(value) for value in means[loss, :, i])
             row |= {
@@ -85,47 +71,47 @@ def gap_frame(study: Study) -> pd.DataFrame:
 
 
 # --------------------------------------------------------------------------------------- sections
-def _trajectory(study: Study) -> Figure:
-    _, mean, _, trials = band(study.curves, (1, 2))
+def _trajectory(cohort: CohortScores) -> Figure:
+    _, mean, _, trials = band(cohort.curves, (1, 2))
     rows = [
         {
-            "cohort": study.cohort,
-            LOSS: study.losses[loss],
+            "cohort": cohort.name,
+            LOSS: cohort.losses[loss],
             "epoch": epoch,
             "sensitivity": mean[loss, epoch, TEST, 1],
             "precision": mean[loss, epoch, TEST, 2],
             "dice": mean[loss, epoch, TEST, 0],
             "trials": int(trials[loss, epoch, TEST, 0]),
         }
-        for loss in study.shown
-        for epoch in range(study.num_epochs + 1)
+        for loss in cohort.shown
+        for epoch in range(cohort.num_epochs + 1)
     ]
-    ends = last_means(study)
+    ends = last_means(cohort)
     words = "; ".join(
-        f"{study.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
+        f"{cohort.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
         f"{written(ends[loss, TEST, 2])}"
-        for loss in study.shown
+        for loss in cohort.shown
     )
     return Figure(
-        key=f"tradeoff-{study.cohort}",
+        key=f"tradeoff-{cohort.name}",
         data=pd.DataFrame(rows),
-        title=f"Sensitivity against precision over epochs, test images, {study.title}",
-        draw=partial(draw_trajectory, study.losses, study.shown, mean[:, :, TEST]),
+        title=f"Sensitivity against precision over epochs, test images, {cohort.title}",
+        draw=partial(draw_trajectory, cohort.losses, cohort.shown, mean[:, :, TEST]),
         caption="Small dot: epoch 1; large marker: last epoch; the untrained network (epoch 0) is "
         "left out. Means over all trials. Contours: equal DSC of a single case; the mean "
-        f"DSC of many cases lies below the contour. {study.presence}.",
+        f"DSC of many cases lies below the contour. {cohort.presence}.",
         alt=f"At the last epoch: {words}.",
     )
 
 
-def _slopes(study: Study) -> Figure:
-    means = last_means(study)
-    frame = gap_frame(study)
+def _slopes(cohort: CohortScores) -> Figure:
+    means = last_means(cohort)
+    frame = gap_frame(cohort)
     order = {
         view: [
-            study.losses[loss]
+            cohort.losses[loss]
             for loss in sorted(
-                (loss for loss in study.shown if not np.isnan(means[loss, i, 0])),
+                (loss for loss in cohort.shown if not np.isnan(means[loss, i, 0])),
                 key=lambda loss, i=i: -means[loss, i, 0],
             )
         ]
@@ -137,16 +123,16 @@ def _slopes(study: Study) -> Figure:
         else ""
     )
     return Figure(
-        key=f"gap-{study.cohort}",
+        key=f"gap-{cohort.name}",
         data=frame,
-        title=f"From training patches to test images, {study.title}",
-        draw=partial(draw_slopes, study.losses, study.shown, means),
-        caption=f"Mean over trials at the last epoch. {lead} {study.presence}.",
+        title=f"From training patches to test images, {cohort.title}",
+        draw=partial(draw_slopes, cohort.losses, cohort.shown, means),
+        caption=f"Mean over trials at the last epoch. {lead} {cohort.presence}.",
         alt=f"Slopes from training patches over training images to test images. {lead}",
     )
 
 
-def _gap_table(study: Study) -> Table:
+def _gap_table(cohort: CohortScores) -> Table:
     columns = [Column(key=LOSS, header="Loss")]
     for metric in METRICS:
         group = METRIC_NAMES[metric]
@@ -158,14 +144,14 @@ def _gap_table(study: Study) -> Table:
             Column(key=f"{metric}_to_test", header="→ test", group=group, decimals=3, signed=True),
         ]
     return Table(
-        key=f"gap-table-{study.cohort}",
-        title=f"The two steps in numbers, {study.title}",
-        frame=gap_frame(study),
+        key=f"gap-table-{cohort.name}",
+        title=f"The two steps in numbers, {cohort.title}",
+        frame=gap_frame(cohort),
         columns=columns,
-        losses=study.losses,
+        losses=cohort.losses,
         caption="→ image: training images minus training patches (what choosing patches hides). "
         "→ test: test images minus training images (what overfitting costs). "
-        f"{study.presence}.",
+        f"{cohort.presence}.",
     )
 
 

@@ -1,0 +1,23 @@
+"""Between which values do the trials lie, and what is their mean?"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+
+def band(curves: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Lowest, mean and highest over the given axes, and how many trials are behind each point.
+
+    NaN is a trial that is absent or an epoch mean that no case defines; it is left out, and the
+    fourth array says how many were left in.
+
+    >>> low, mean, high, n = band(np.array([[0.2, 0.4], [0.6, np.nan]]), (0,))
+    >>> low.tolist(), mean.tolist(), high.tolist(), n.tolist()
+    ([0.2, 0.4], [0.4, 0.4], [0.6, 0.4], [2, 1])
+    """
+    number = (~np.isnan(curves)).sum(axes)
+    with warnings.catch_warnings():  # all-NaN points stay NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmin(curves, axes), np.nanmean(curves, axes), np.nanmax(curves, axes), number
