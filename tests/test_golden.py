@@ -184,7 +184,7 @@ def page(folder: Path) -> dict[str, Any]:
     built = report.build(sweep.write(folder / "sweep"), folder / "report", formats=("svg",))
     text = built.read_text()
     section = r'<section id="([^"]+)".*?</section>'
-    made = search_outcome.section(found(objectives=("sensitivity", "precision")), [])
+    made = search_outcome.search_section(found(objectives=("sensitivity", "precision")), [])
     rendered = [items.render(item, folder / "search", ("svg",)) for item in made.items]
     return {
         "versions": versions(),

@@ -1,26 +1,26 @@
-"""How training goes: mean over all trials between the lowest and the highest (Fig. 3, 4, 5)."""
+"""How training goes: mean over all trials between the lowest and the highest (Fig. 3)."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Figure, Heading, Section
+from analysis.page.items import Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
-from analysis.statistics.bands import band
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.bands import band, band_frame
 
-PAPER_FIGURES = {"lit": "Fig. 4", "wmh2017": "Fig. 5"}
 
-
-def section(cohorts: list[CohortScores]) -> Section:
-    """Bands over all seeds and folds, then one band per fold over its seeds."""
+def section(given: ReportInput) -> Section | None:
+    """Bands over all seeds and folds, one figure per cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items.append(
             Figure(
@@ -28,7 +28,7 @@ def section(cohorts: list[CohortScores]) -> Section:
                 title=f"DSC, sensitivity and precision over epochs, {cohort.title} (the "
                 "paper's Fig. 3)",
                 draw=partial(draw, cohort),
-                data=band_frame(cohort),
+                data=band_frame(cohort, band(cohort.curves, (1, 2))),
                 caption="Line: mean over all seeds and folds of the epoch's mean over cases "
                 "(patches: "
                 "over patches). Band: lowest to highest trial; a range, not a confidence "
@@ -45,77 +45,6 @@ def section(cohorts: list[CohortScores]) -> Section:
         "not show that they differ: all losses share the same seeds and folds, so the "
         "paired differences further down are what decides.",
     )
-
-
-def section_by_fold(cohorts: list[CohortScores]) -> Section:
-    """One row of panels per fold, one figure per metric."""
-    items: list[Figure | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
-            items.append(Heading(text=cohort.title))
-        paper = PAPER_FIGURES.get(cohort.name)
-        for metric in METRICS:
-            same = f" (the paper's {paper})" if paper and metric != "precision" else ""
-            items.append(
-                Figure(
-                    key=f"bands-folds-{metric}-{cohort.name}",
-                    title=f"{METRIC_NAMES[metric]} over epochs by fold, {cohort.title}{same}",
-                    draw=partial(draw_by_fold, cohort, METRICS.index(metric)),
-                    data=fold_band_frame(cohort, metric),
-                    caption="Line: mean over seeds. Band: lowest to highest of the "
-                    f"{len(cohort.seeds)} seeds. Every fold tests other patients. "
-                    f"{cohort.presence}.",
-                    alt=f"{METRIC_NAMES[metric]} over epochs in each of {len(cohort.folds)} "
-                    "folds of "
-                    f"{cohort.title}, one band per loss over {len(cohort.seeds)} seeds.",
-                )
-            )
-    return Section(
-        key="bands-folds",
-        title="Does every fold tell the same story?",
-        items=items,
-        lead="A fold changes the patients in training and in test, a seed only the luck of the "
-        "run. Where the rows differ more than the bands are wide, patients matter more "
-        "than seeds.",
-    )
-
-
-# ---------------------------------------------------------------------------------------- frames
-def band_frame(cohort: CohortScores) -> pd.DataFrame:
-    """Bands over seeds and folds, one row per loss, view, metric and epoch."""
-    return _frame(cohort, band(cohort.curves, (1, 2)), [])
-
-
-def fold_band_frame(cohort: CohortScores, metric: str) -> pd.DataFrame:
-    """Bands over seeds, one row per loss, fold, view and epoch."""
-    column = METRICS.index(metric)
-    values = tuple(part[..., column : column + 1] for part in band(cohort.curves, (1,)))
-    return _frame(cohort, values, ["fold"], metrics=(metric,))
-
-
-def _frame(
-    cohort: CohortScores,
-    values: tuple[np.ndarray, ...],
-    extra: list[str],
-    metrics: tuple[str, ...] = METRICS,
-) -> pd.DataFrame:
-    labels = [
-        cohort.losses,
-        *([cohort.folds] if extra else []),
-        range(cohort.num_epochs + 1),
-        VIEWS,
-        metrics,
-    ]
-    index = pd.MultiIndex.from_product(labels, names=[LOSS, *extra, "epoch", "view", "metric"])
-    frame = pd.DataFrame(
-        {
-            name: part.ravel()
-            for name, part in zip(("lowest", "mean", "highest", "trials"), values, strict=True)
-        },
-        index=index,
-    ).reset_index()
-    frame.insert(0, "cohort", cohort.name)
-    return frame[frame["trials"] > 0]
 
 
 def undefined_words(cohort: CohortScores) -> str:
@@ -155,8 +84,12 @@ def draw(cohort: CohortScores) -> Drawing:
     for row, metric in enumerate(METRICS):
         for column, view in enumerate(VIEWS):
             axis = axes[row, column]
-            _draw_bands(
-                axis, cohort, low[..., column, row], mean[..., column, row], high[..., column, row]
+            style.bands(
+                axis,
+                low[..., column, row],
+                mean[..., column, row],
+                high[..., column, row],
+                cohort.shown,
             )
             if row == 0:
                 axis.set_title(VIEW_NAMES[view].capitalize())
@@ -167,55 +100,3 @@ def draw(cohort: CohortScores) -> Drawing:
                 axis.set_xlabel("Epoch")
     style.legend(figure, cohort.losses, cohort.shown)
     return figure
-
-
-def draw_by_fold(cohort: CohortScores, metric: int) -> Drawing:
-    """One row per fold, three columns of views."""
-    rows = len(cohort.folds)
-    top = style.legend_height(cohort.losses, cohort.shown) + 0.24
-    figure, axes = style.panels(
-        rows, 3, height=0.42 + top + 1.45 * rows, top=top, gap_x=0.2, gap_y=0.18
-    )
-    low, mean, high, _ = band(cohort.curves, (1,))
-    for row, fold in enumerate(cohort.folds):
-        for column, view in enumerate(VIEWS):
-            axis = axes[row, column]
-            _draw_bands(
-                axis,
-                cohort,
-                low[:, row, :, column, metric],
-                mean[:, row, :, column, metric],
-                high[:, row, :, column, metric],
-            )
-            if row == 0:
-                axis.set_title(VIEW_NAMES[view].capitalize())
-            if column == 0:
-                axis.set_ylabel(f"fold {fold}")
-            axis.tick_params(labelleft=column == 0, labelbottom=row == rows - 1)
-            if row == rows - 1:
-                axis.set_xlabel("Epoch")
-    style.legend(figure, cohort.losses, cohort.shown)
-    return figure
-
-
-def _draw_bands(
-    axis, cohort: CohortScores, low: np.ndarray, mean: np.ndarray, high: np.ndarray
-) -> None:
-    epochs = np.arange(cohort.num_epochs + 1)
-    for loss in cohort.shown:
-        if np.isnan(mean[loss]).all():
-            continue
-        axis.fill_between(
-            epochs,
-            low[loss],
-            high[loss],
-            color=style.colour(loss),
-            alpha=0.13,
-            linewidth=0,
-            gid=f"L{loss}",
-        )
-    for loss in cohort.shown:
-        if not np.isnan(mean[loss]).all():
-            axis.plot(epochs, mean[loss], **style.line_style(loss))
-    style.epoch_axis(axis, cohort.num_epochs)
-    style.rate_axis(axis)

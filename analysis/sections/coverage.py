@@ -12,14 +12,17 @@ from matplotlib.patches import Rectangle
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from lesion_core.results import STATUSES, Sweep
 
 
-def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The coverage map of every cohort, counts, and the reason of every trial that is absent."""
+    if not given.all_cohorts:
+        return None
     items: list[Figure | Table | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.all_cohorts:
+        if len(given.all_cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items.append(
             Figure(
@@ -31,8 +34,8 @@ def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
                 alt=f"Coverage map of {cohort.title}: {cohort.presence}.",
             )
         )
-    items.append(counts_table(cohorts))
-    absent = absent_trials(sweep)
+    items.append(counts_table(given.all_cohorts))
+    absent = absent_trials(given.sweep)
     if len(absent):
         items.append(
             Table(
@@ -46,7 +49,7 @@ def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
                     Column(key="reason", header="Reason", wrap=True),
                     Column(key="log", header="Log", wrap=True),
                 ],
-                caption=f"{len(absent)} of {len(sweep.runs)} trials. `sweeps/status.py` "
+                caption=f"{len(absent)} of {len(given.sweep.runs)} trials. `sweeps/status.py` "
                 "names what to "
                 "run again.",
             )

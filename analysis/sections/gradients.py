@@ -20,6 +20,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.reading.scores import VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.bands import band
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from lesion_core.results import Sweep
@@ -151,14 +152,16 @@ def typical_patch(cohorts: list[CohortScores]) -> Patch:
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The pull of every loss, and confident errors over training."""
-    losses = sweep.losses
-    shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in cohorts)]
+    if not (given.cohorts and given.is_ledger):
+        return None
+    losses = given.sweep.losses
+    shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in given.cohorts)]
     items: list[Figure | Table | Note | Heading] = []
-    items += _pull(losses, shown, parameters(sweep), typical_patch(cohorts))
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    items += _pull(losses, shown, parameters(given.sweep), typical_patch(given.cohorts))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items += [_confidence_figure(cohort), _confidence_table(cohort)]
     return Section(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.page.items import Column, Figure, Note, Section, Table, prose
-from analysis.reading.scores import CohortScores
 from analysis.sections import examples
+from analysis.sections.report_input import ReportInput
 from lesion_core import table1
-from lesion_core.results import Sweep
 
 PAPER = {
     "wmh2017": {
@@ -28,11 +27,13 @@ PAPER = {
 and its lesions include WMH label 2."""
 
 
-def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One row per cohort, and the paper's own row below where it has one."""
+    if not (given.cohorts and given.is_ledger):
+        return None
     rows, missing, described = [], [], 0
-    for cohort in cohorts:
-        cases = sweep.cohort_table(cohort.name, "cases.parquet").drop_duplicates("case")
+    for cohort in given.cohorts:
+        cases = given.sweep.cohort_table(cohort.name, "cases.parquet").drop_duplicates("case")
         if cases.empty:
             missing.append(cohort.title)
             continue
@@ -100,7 +101,7 @@ def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
                 f"{described} of {described} cases with a cohort table.",
             )
         )
-    picture = examples.figure(sweep.path, [cohort.name for cohort in cohorts])
+    picture = examples.figure(given.sweep.path, [cohort.name for cohort in given.cohorts])
     if picture is not None:
         items.append(picture)
     if missing:

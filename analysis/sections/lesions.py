@@ -14,20 +14,23 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Lesion-wise detection, strata, borders, sites, and cases without lesions."""
+    if not (given.cohorts and given.is_ledger):
+        return None
     items: list[Figure | Table | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items.append(_detection_table(cohort))
-        items.append(_strata_figure(sweep, cohort))
-        items += _distance_table(sweep, cohort)
+        items.append(_strata_figure(given.sweep, cohort))
+        items += _distance_table(given.sweep, cohort)
         items += _site_table(cohort)
         items += _empty_table(cohort)
     return Section(

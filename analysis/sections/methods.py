@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics import lottery, ranks
 from analysis.statistics.ladder import RUNG_NAMES
-from analysis.statistics.pairs import ROPE, compare
+from analysis.statistics.pairs import compare
 from lesion_core.results import SCHEMA_VERSION, Sweep
 
 TRAPS = (
@@ -55,10 +56,10 @@ GLOSSARY = {
 }
 
 
-def section(
-    sweep: Sweep, cohorts: list[CohortScores], reference: str, rope: float = ROPE
-) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Text to paste, what to beware of, where the numbers come from, and what words mean."""
+    if not given.cohorts:
+        return None
     body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
     terms = "".join(
         f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in GLOSSARY.items()
@@ -71,13 +72,19 @@ def section(
         items=[
             Heading(text="Methods"),
             *(
-                Note(body=prose(methods_text(cohort, reference, rope, precision(sweep, cohort))))
-                for cohort in cohorts
+                Note(
+                    body=prose(
+                        methods_text(
+                            cohort, given.reference, given.rope, precision(given.sweep, cohort)
+                        )
+                    )
+                )
+                for cohort in given.cohorts
             ),
             Heading(text="How to read this report"),
             Note(body=Markup(f"<ul>{body}</ul>")),
             Heading(text="Provenance"),
-            provenance_table(sweep, cohorts),
+            provenance_table(given.sweep, given.cohorts),
             Heading(text="Glossary"),
             Note(body=Markup(f"<dl>{terms}</dl>")),
         ],

@@ -27,6 +27,7 @@ from analysis.page.items import (
 from analysis.reading.checks import trial_rows
 from analysis.reading.pictures import mask
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.typical_cases import typical_cases
 from lesion_core.results import Sweep
 
@@ -53,15 +54,17 @@ class Example:
     """DSC of the whole image."""
 
 
-def section(sweep: Sweep, cohorts: list[CohortScores], *, paper_colours: bool = False) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The best, the median and the worst case of every cohort."""
-    colours = style.PAPER_OVERLAY if paper_colours else style.OVERLAY
+    if not (given.cohorts and given.is_ledger):
+        return None
+    colours = style.PAPER_OVERLAY if given.paper_colours else style.OVERLAY
     items: list[Pictures | Note | Heading] = []
-    rows, unreadable = trial_rows(sweep, "slices.parquet")
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    rows, unreadable = trial_rows(given.sweep, "slices.parquet")
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        found = examples(sweep, cohort, rows)
+        found = examples(given.sweep, cohort, rows)
         if not found:
             items.append(
                 Note(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, decimals_for, written
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS, holm
 from analysis.statistics.pairs import ROPE, Pair, against, every_pair, judge
 
@@ -79,14 +80,20 @@ def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> p
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(cohorts: list[CohortScores], reference: str, rope: float = ROPE) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Forest and matrix for every cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Table | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)
-        base = cohort.losses.index(reference) if reference in cohort.losses else cohort.shown[0]
+        base = (
+            cohort.losses.index(given.reference)
+            if given.reference in cohort.losses
+            else cohort.shown[0]
+        )
         if base not in cohort.shown:
             base = cohort.shown[0]
         pairs = {
@@ -95,11 +102,14 @@ def section(cohorts: list[CohortScores], reference: str, rope: float = ROPE) -> 
         }
         if pairs["dice"]:
             items += [
-                _forest(cohort, pairs, base, rope),
-                _forest_table(cohort, pairs["dice"], base, rope),
+                _forest(cohort, pairs, base, given.rope),
+                _forest_table(cohort, pairs["dice"], base, given.rope),
             ]
             everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown)
-            items += [_matrix(cohort, everyone, rope), _pair_table(cohort, everyone, rope)]
+            items += [
+                _matrix(cohort, everyone, given.rope),
+                _pair_table(cohort, everyone, given.rope),
+            ]
     return Section(
         key="differences",
         title="Which loss is better, and how sure is that?",

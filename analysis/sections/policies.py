@@ -6,15 +6,19 @@ import pandas as pd
 
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.policies import worlds
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One table of worlds per cohort."""
+    counted = [cohort for cohort in given.cohorts if cohort.has_counts]
+    if not counted:
+        return None
     items: list[Table | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in counted:
+        if len(counted) > 1:
             items.append(Heading(text=cohort.title))
         frame = worlds(cohort)
         if frame.empty:

@@ -11,17 +11,20 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.profiles import THRESHOLDS, profile
 from analysis.statistics.ranks import resampled_patients, shared_scores
 
 DRAWS = 1000
 
 
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One profile per cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items.append(_figure(cohort))
     return Section(

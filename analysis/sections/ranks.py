@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose, written
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.ranks import (
     DRAWS,
     SCHEMES,
@@ -24,11 +25,13 @@ from analysis.statistics.ranks import (
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Blobs under resampling and lines over ranking schemes."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
         shared = shared_scores(scores, cohort.fold_of, cohort.shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
 from analysis.reading.scores import COHORT_TITLES, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.ladder import Ladder, ladder
 from analysis.statistics.search_outcome import (
     FEWEST_FOR_A_SURFACE,
@@ -41,7 +43,12 @@ STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 
 
 # --------------------------------------------------------------------------------------- section
-def section(found: SearchOutcome, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
+    """What a search found; None of a sweep without one."""
+    return None if given.search is None else search_section(given.search, given.tested)
+
+
+def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Section:
     """Surface, cost, importance, and the chosen configuration, judged without its luck.
 
     ``cohorts``: of all test trials, those of `set_aside` losses too.
@@ -235,7 +242,7 @@ def _cells_ladder(grid: np.ndarray) -> Ladder:
     return ladder(grid, np.arange(grid.shape[1]))
 
 
-def _verdicts(found: SearchOutcome, cohorts: list[CohortScores]) -> list[Item]:
+def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Item]:
     """The chosen configuration: as the search has it, without its luck, and on the test folds."""
     assert found.chosen is not None
     best = found.configurations[found.chosen]["loss"]

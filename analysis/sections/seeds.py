@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.ladder import ladder
 from analysis.statistics.lottery import (
     CompleteCells,
@@ -28,7 +29,7 @@ from analysis.statistics.lottery import (
     unpaired_shares,
     winner_shares,
 )
-from analysis.statistics.pairs import ROPE, compare
+from analysis.statistics.pairs import compare
 from analysis.statistics.power import (
     FRESH_SEEDS,
     PAIRS_FOR_WIN_RATE,
@@ -38,16 +39,18 @@ from analysis.statistics.power import (
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(cohorts: list[CohortScores], rope: float = ROPE) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The lotteries, the flips, the cherries, and the number of seeds worth running."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Table | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
         complete = complete_cells(scores, cohort.fold_of, cohort.shown)
         if len(complete.losses) == 1 and len(complete.seeds) > 1:
-            items += _needed(cohort, complete, scores, rope)
+            items += _needed(cohort, complete, scores, given.rope)
             continue
         if len(complete.losses) < 2 or len(complete.seeds) < 2:
             items.append(
@@ -66,7 +69,7 @@ def section(cohorts: list[CohortScores], rope: float = ROPE) -> Section:
             _flip_table(cohort, complete, scores),
             _cherry_figure(cohort, complete),
         ]
-        items += _needed(cohort, complete, scores, rope)
+        items += _needed(cohort, complete, scores, given.rope)
     return Section(
         key="seeds",
         title="What if fewer seeds had been run?",

@@ -7,15 +7,18 @@ import pandas as pd
 
 from analysis.page.items import LOSS, Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics import selection
 from analysis.statistics.optimism import SLACK, coherence_excess, mean_over_folds, numbers_behind
 
 
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Best per fold as the paper, last epoch, both side by side, for every cohort."""
+    if not given.cohorts:
+        return None
     items: list[Table | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items += [
             optimism_table(cohort),

@@ -16,6 +16,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.reading.checks import trial_rows
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.thresholds import (
     HALF,
     THRESHOLDS,
@@ -25,13 +26,14 @@ from analysis.statistics.thresholds import (
     own_thresholds,
     rates_at_thresholds,
 )
-from lesion_core.results import Sweep
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Curves over the threshold, and what is left of the differences at each loss's own."""
-    rows, unreadable = trial_rows(sweep, "histograms.parquet")
+    if not (given.cohorts and given.is_ledger):
+        return None
+    rows, unreadable = trial_rows(given.sweep, "histograms.parquet")
     items: list[Figure | Table | Note | Heading] = []
     if unreadable:
         items.append(
@@ -40,8 +42,8 @@ def section(sweep: Sweep, cohorts: list[CohortScores]) -> Section:
                 body=prose(f"Histograms that cannot be read: {', '.join(unreadable)}."),
             )
         )
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         lesion, background = histograms(cohort, rows)
         if np.isnan(lesion).all():

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Figure, Heading, Note, Section, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.lottery import complete_cells
 from analysis.statistics.variance import balanced, components
 
@@ -25,11 +26,13 @@ PARTS = {
 }
 
 
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One bar per metric and cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Note | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         items.append(_figure(cohort))
     return Section(

@@ -11,14 +11,17 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.patients import outline, patient_scores, pooled_epochs
 
 
-def section(cohorts: list[CohortScores]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The paper's violins beside the honest ones."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Heading] = []
-    for cohort in cohorts:
-        if len(cohorts) > 1:
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         pooled = pooled_epochs(cohort.curves)
         sizes = {int((~np.isnan(pooled[loss, :, 1, 0])).sum()) for loss in cohort.shown}

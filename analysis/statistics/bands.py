@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+
+from analysis.reading.scores import METRICS, VIEWS, CohortScores
 
 
 def band(curves: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
@@ -21,3 +25,22 @@ def band(curves: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     with warnings.catch_warnings():  # all-NaN points stay NaN
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmin(curves, axes), np.nanmean(curves, axes), np.nanmax(curves, axes), number
+
+
+def band_frame(
+    cohort: CohortScores,
+    bands: Sequence[np.ndarray],
+    *,
+    by_fold: bool = False,
+    metrics: Sequence[str] = METRICS,
+) -> pd.DataFrame:
+    """What `band` gives: a row per loss, (fold,) epoch, view and metric that a trial is behind."""
+    axes = {"loss": cohort.losses} | ({"fold": cohort.folds} if by_fold else {})
+    axes |= {"epoch": range(cohort.num_epochs + 1), "view": VIEWS, "metric": metrics}
+    names = ("lowest", "mean", "highest", "trials")
+    frame = pd.DataFrame(
+        {name: part.ravel() for name, part in zip(names, bands, strict=True)},
+        index=pd.MultiIndex.from_product(list(axes.values()), names=list(axes)),
+    ).reset_index()
+    frame.insert(0, "cohort", cohort.name)
+    return frame[frame["trials"] > 0]

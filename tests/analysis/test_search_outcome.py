@@ -151,7 +151,7 @@ def test_cells_find_their_place_whatever_their_order():
 @pytest.mark.parametrize("chosen", [True, False])
 def test_every_kind_of_search_has_a_section(tmp_path, fields, objectives, chosen):
     some = found(fields, objectives, chosen=chosen)
-    made = section.section(some, [])
+    made = section.search_section(some, [])
     page = " ".join(items.render(item, tmp_path, ("svg",)) for item in made.items)
     assert made.title.startswith("Which ") and "search-configurations" in page
     assert ("search-verdict" in page) == chosen
