@@ -15,6 +15,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep
 
@@ -105,7 +106,7 @@ def _detection_table(cohort: CohortScores) -> Table:
             *pair("volume_error", "Volume error", 0, "min", True),
         ],
         caption="Test images at the last epoch: 26-connected lesions, one voxel of overlap is a "
-        "hit. ±: 95 % half-width for new seeds and patients. "
+        f"hit. ±: {confidence.in_percent()} half-width for new seeds and patients. "
         f"{_defined(cohort, frame, names)} {cohort.presence}.",
     )
 
@@ -126,7 +127,8 @@ def _strata_figure(sweep: Sweep, cohort: CohortScores) -> Figure | Note:
         draw=partial(draw_strata, cohort.losses, cohort.shown, frame),
         data=frame,
         caption="Left: share of reference lesions touched, by reference volume; right: predicted "
-        "lesions that touch none, per patient, by predicted volume. Bars: 95 % interval "
+        "lesions that touch none, per patient, by predicted volume. Bars: "
+        f"{confidence.in_percent()} interval "
         f"with patients as clusters. Reference lesions: {counts}; "
         f"{int(cohort.final['case_index'].nunique())} of {cohort.num_cases} cases. "
         f"{cohort.presence}.",
@@ -190,8 +192,8 @@ def _distance_table(sweep: Sweep, cohort: CohortScores) -> list[Table]:
             "within the tolerance. H95: the WMH challenge's own definition. Undefined: share "
             "of images without a prediction or a reference, which the means leave out; worst "
             "case counts the image diagonal there, so that a loss cannot improve by "
-            "predicting nothing. ±: 95 % half-width for new seeds and patients. "
-            f"{_defined(cohort, frame, names)} {cohort.presence}.",
+            f"predicting nothing. ±: {confidence.in_percent()} half-width for new seeds and "
+            f"patients. {_defined(cohort, frame, names)} {cohort.presence}.",
         )
     ]
 

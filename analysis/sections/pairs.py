@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, decimals_for, written
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS, holm
 from analysis.statistics.pairs import ROPE, Pair, against, every_pair, judge
 
@@ -132,7 +133,8 @@ def _forest(cohort: CohortScores, pairs: dict[str, list[Pair]], base: int, rope:
         data=forest_frame(cohort, pairs),
         title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
         draw=partial(draw_forest, cohort.losses, pairs, base, rope),
-        caption="Dot: mean difference over cases. Bars, thick to thin: 95 % intervals for new "
+        caption="Dot: mean difference over cases. Bars, thick to thin: "
+        f"{confidence.in_percent()} intervals for new "
         "seeds (same patients and splits), + new patients, + new training sets, and the "
         f"cautious version for overlapping training sets. Grey: ±{rope:g}, practically "
         "none. A bar that leaves the panel is longer than any difference can be. "
@@ -173,7 +175,12 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], base: int, rope: floa
             Column(key=LOSS, header="Loss"),
             Column(key="difference", header="Difference", decimals=digits, signed=True),
             *(
-                Column(key=rung, header=RUNG_NAMES[rung], group="95 % half-width", decimals=digits)
+                Column(
+                    key=rung,
+                    header=RUNG_NAMES[rung],
+                    group=f"{confidence.in_percent()} half-width",
+                    decimals=digits,
+                )
                 for rung in RUNGS
             ),
             Column(key="reached", header="Holds for"),
@@ -184,7 +191,8 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], base: int, rope: floa
         f"p is adjusted over the {len(pairs)} comparisons (Holm). "
         f"{_counted(cohort, pairs)}",
         note="separated: refuted for new patients and new training sets; suggestive: for new "
-        f"patients only; practically equal: 90 % interval within ±{rope:g}.",
+        "patients only; practically equal: "
+        f"{confidence.in_percent(confidence.equivalence())} interval within ±{rope:g}.",
     )
 
 
@@ -217,14 +225,14 @@ def _pair_table(cohort: CohortScores, pairs: list[Pair], rope: float) -> Table:
             Column(
                 key="low",
                 header="low",
-                group="95 %, new training sets",
+                group=f"{confidence.in_percent()}, new training sets",
                 decimals=digits,
                 signed=True,
             ),
             Column(
                 key="high",
                 header="high",
-                group="95 %, new training sets",
+                group=f"{confidence.in_percent()}, new training sets",
                 decimals=digits,
                 signed=True,
             ),

@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.profiles import THRESHOLDS, profile
 from analysis.statistics.ranks import resampled_patients, shared_scores
 
@@ -47,7 +48,7 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         )
     curves = profile(shared.patients)
     resampled = resampled_patients(shared.blocks, np.random.default_rng(1), DRAWS)
-    low, high = np.quantile(profile(resampled), (0.025, 0.975), axis=0)
+    low, high = np.quantile(profile(resampled), confidence.quantiles(), axis=0)
     names = [cohort.losses[loss] for loss in shared.losses]
     frame = pd.DataFrame(
         [
@@ -71,8 +72,8 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         draw=partial(draw, cohort.losses, shared.losses, curves, low, high),
         data=frame,
         caption="Share of test patients (mean over seeds, last epoch) whose DSC is above the "
-        f"value on the axis. Band: 95 % of {DRAWS} resamplings of patients and seeds "
-        f"within folds. Above 0.6: {words}. "
+        f"value on the axis. Band: {confidence.in_percent()} of {DRAWS} resamplings of patients "
+        f"and seeds within folds. Above 0.6: {words}. "
         f"{shared.counted(cohort)}",
         alt=f"Share of patients with a DSC above 0.6: {words}.",
     )

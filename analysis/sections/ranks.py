@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose, written
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.ranks import (
     DRAWS,
     SCHEMES,
@@ -79,7 +80,9 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
     winner = names[order[0]]
     share = frequencies[order[0], 0]
     low, middle, high = (
-        np.nanquantile(tau, (0.05, 0.5, 0.95)) if not np.isnan(tau).all() else ([float("nan")] * 3)
+        np.nanquantile(tau, (confidence.error(), 0.5, confidence.CONFIDENCE))
+        if not np.isnan(tau).all()
+        else ([float("nan")] * 3)
     )
     return Figure(
         key=f"ranks-{cohort.name}",
@@ -88,8 +91,9 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
         data=frame,
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
         "in which a loss takes a rank. Losses from best to worst mean. Right: Kendall's "
-        f"tau between each resampling's order and ours, median {written(middle)} (5 to 95 %: "
-        f"{written(low)} to {written(high)}). {shared.counted(cohort)}",
+        f"tau between each resampling's order and ours, median {written(middle)} "
+        f"({100 * confidence.error():g} to {confidence.in_percent()}: {written(low)} to "
+        f"{written(high)}). {shared.counted(cohort)}",
         alt=f"{winner}, the loss with the best mean, ranks first in {share:.0%} of resamplings.",
     )
 

@@ -15,6 +15,7 @@ from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
 from analysis.reading.scores import COHORT_TITLES, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, ladder
 from analysis.statistics.search_outcome import (
     FEWEST_FOR_A_SURFACE,
@@ -158,8 +159,8 @@ def _surfaces(found: SearchOutcome) -> list[Item]:
                 + (
                     "Left: the score; right: its standard deviation. "
                     if two
-                    else "Line and band: the score and its 95 % interval along each field, other "
-                    "fields as chosen. "
+                    else f"Line and band: the score and its {confidence.in_percent()} interval "
+                    "along each field, other fields as chosen. "
                 )
                 + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
                 f"space lies less than one standard deviation of the difference below. {LOW}",
@@ -265,7 +266,9 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
     frame = pd.DataFrame([blank | row for row in rows])
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
     name = NAMES[found.objective] if not several else "score"
-    drawn = [Column(key="cells", header="cells drawn again", group="95 % interval")]
+    drawn = [
+        Column(key="cells", header="cells drawn again", group=f"{confidence.in_percent()} interval")
+    ]
     if not any(row.get("cells") for row in rows):
         drawn = []
     items: list[Item] = [
@@ -280,8 +283,14 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                 Column(key="loss", header="Loss"),
                 *several,
                 Column(key="score", header=name, decimals=3),
-                Column(key="seeds", header="new seeds", group="95 % interval"),
-                Column(key="training", header="+ new training sets", group="95 % interval"),
+                Column(
+                    key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
+                ),
+                Column(
+                    key="training",
+                    header="+ new training sets",
+                    group=f"{confidence.in_percent()} interval",
+                ),
                 *drawn,
                 Column(key="trials", header="Trials"),
             ],
@@ -308,8 +317,14 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                     Column(key="loss", header="Other loss"),
                     *several,
                     Column(key="difference", header="Difference", decimals=3, signed=True),
-                    Column(key="seeds", header="new seeds", group="95 % interval"),
-                    Column(key="training", header="+ new training sets", group="95 % interval"),
+                    Column(
+                        key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
+                    ),
+                    Column(
+                        key="training",
+                        header="+ new training sets",
+                        group=f"{confidence.in_percent()} interval",
+                    ),
                     Column(key="trials", header="Cells"),
                 ],
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
@@ -569,8 +584,9 @@ def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metr
     figure, axes = style.panels(1, number, height=2.8, top=0.5, gap_x=0.5, left=0.55)
     for axis, name in zip(axes[0], found.fields, strict=True):
         own = frame[frame["varied"] == name]
+        reach = confidence.normal_factor() * own["sd"]
         axis.fill_between(
-            own[name], own["score"] - 1.96 * own["sd"], own["score"] + 1.96 * own["sd"],
+            own[name], own["score"] - reach, own["score"] + reach,
             color=style.SHADE, linewidth=0,
         )  # fmt: skip
         axis.plot(own[name], own["score"], color=STATE_COLOURS["complete"], linewidth=1.5)

@@ -15,6 +15,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.ladder import ladder
 from analysis.statistics.lottery import (
     CompleteCells,
@@ -32,8 +33,9 @@ from analysis.statistics.lottery import (
 from analysis.statistics.pairs import compare
 from analysis.statistics.power import (
     FRESH_SEEDS,
-    PAIRS_FOR_WIN_RATE,
+    POWER,
     needed_seeds,
+    pairs_for_win_rate,
     seeds_until_patients_dominate,
 )
 
@@ -261,11 +263,12 @@ def _needed(
             title=f"How many seeds? {names}, DSC, {cohort.title}",
             draw=partial(draw_needed, frame, star, rope, len(cohort.seeds)),
             data=frame,
-            caption=f"{what} Left: half-width of the 95 % "
-            "interval; right: smallest true difference found with 80 % power. Grey: "
-            f"±{rope:g}. Vertical line: seeds run here. {enough.capitalize()}; {dominate}. "
+            caption=f"{what} Left: half-width of the {confidence.in_percent()} "
+            "interval; right: smallest true difference found with "
+            f"{confidence.in_percent(POWER)} power. Grey: ±{rope:g}. Vertical line: seeds "
+            f"run here. {enough.capitalize()}; {dominate}. "
             f"With {max(FRESH_SEEDS)} seeds and these folds, a claim about new training sets "
-            f"still needs a difference of {floor}. (P(A>B) asks for {PAIRS_FOR_WIN_RATE} "
+            f"still needs a difference of {floor}. (P(A>B) asks for {pairs_for_win_rate()} "
             f"independent pairs.) {counted}",
             alt=f"{enough}; {dominate}.",
         ),
@@ -282,7 +285,8 @@ def _rungs_table(
     wide = wide.reindex(index=shown, columns=["L1", "L2", "L3"]).reset_index()
     return Table(
         key=f"seeds-needed-{cohort.name}",
-        title=f"What more seeds would buy: half-width of the 95 % interval, {names}",
+        title=f"What more seeds would buy: half-width of the {confidence.in_percent()} "
+        f"interval, {names}",
         frame=wide,
         columns=[
             Column(key="seeds", header="Seeds per fold"),

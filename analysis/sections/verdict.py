@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from analysis.page.items import decimals_for, prose, written
 from analysis.reading.scores import CohortScores
+from analysis.statistics import confidence
 from analysis.statistics.ladder import RUNG_NAMES
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
 from analysis.statistics.order import best_first, shared_means
 from analysis.statistics.pairs import (
-    LEVEL,
     ROPE,
     Pair,
     adjusted,
@@ -139,7 +139,10 @@ def _difference_sentence(
     between = f"{cohort.losses[pair.a]} minus {cohort.losses[pair.b]}"
     text = f"{between}: **{written(fit.estimate, form)}**"
     if low == low:
-        text += f" (95 % for new training sets {written(low, form)} to {written(high, form)})"
+        text += (
+            f" ({confidence.in_percent()} for new training sets {written(low, form)} to "
+            f"{written(high, form)})"
+        )
     known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
     if not known:
         return (
@@ -155,7 +158,7 @@ def _difference_sentence(
     else:
         text += ". No fold has a second seed in common"
     if reached in ("L3", "L3c") and len(family) > 1:
-        if max(adjusted(family)[family.index(pair)]) < 1 - LEVEL:
+        if max(adjusted(family)[family.index(pair)]) < confidence.error():
             text += ", also after adjusting for the other comparisons"
         else:
             text += f", before adjusting for {len(family)} comparisons (Holm), but not after"

@@ -36,15 +36,20 @@ def upper(level: float | None = None) -> float:
     return 0.5 + (CONFIDENCE if level is None else level) / 2
 
 
-def t_half_width(se: float, df: float, level: float | None = None) -> float:
-    """Half the width of Student's t interval; NaN without a degree of freedom."""
-    return float(stats.t.ppf(upper(level), df)) * se if df > 0 else float("nan")
+def t_factor(df: float, level: float | None = None) -> float:
+    """Standard errors in half of Student's t interval with that many degrees of freedom."""
+    return float(stats.t.ppf(upper(level), df))
 
 
-def percent(level: float | None = None) -> str:
+def normal_factor() -> float:
+    """Standard deviations in half of a normal interval: about 2."""
+    return float(stats.norm.ppf(upper()))
+
+
+def in_percent(level: float | None = None) -> str:
     """A level in words.
 
-    >>> percent(), percent(0.9)
+    >>> in_percent(), in_percent(0.9)
     ('95 %', '90 %')
     """
     return f"{100 * (CONFIDENCE if level is None else level):g} %"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.reading.scores import CohortScores
+from analysis.statistics import confidence
 from analysis.statistics.ladder import ladder
 
 EDGES_MM3 = (0.0, 10.0, 50.0, 250.0, np.inf)
@@ -59,14 +59,14 @@ def by_case(cohort: CohortScores, values: np.ndarray) -> np.ndarray:
 
 
 def mean_and_error(values: np.ndarray, fold_of: np.ndarray) -> tuple[float, float, int]:
-    """Mean of one loss's [S, P], the 95 % half-width for new seeds and patients (L2 of the
-    ladder), and the number of cases behind both."""
+    """Mean of one loss's [S, P], the half-width of its interval for new seeds and patients (L2 of
+    the ladder), and the number of cases behind both."""
     fit = ladder(values, fold_of)
     return fit.estimate, fit.half_width("L2"), fit.num_cases
 
 
 def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
-    """Share of hits with patients as clusters, and its 95 % half-width.
+    """Share of hits with patients as clusters, and half the width of its interval.
 
     Ratio estimator p = sum h / sum n over patients, SE^2 = P / (P - 1) sum (h - p n)^2 / (sum n)^2,
     t with P - 1 degrees of freedom.  NaN half-width with fewer than two patients.
@@ -84,7 +84,7 @@ def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
         return float(share), float("nan")
     count = len(total)
     se = np.sqrt(count / (count - 1) * ((hits - share * total) ** 2).sum()) / total.sum()
-    return float(share), float(stats.t.ppf(0.975, count - 1) * se)
+    return float(share), float(confidence.t_factor(count - 1) * se)
 
 
 def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
             share, half = clustered_share(n_hit[index, place, tested] / times[tested], total)
             wrong = n_false[index, place, tested] / times[tested]
             spread = (
-                stats.t.ppf(0.975, len(wrong) - 1) * wrong.std(ddof=1) / np.sqrt(len(wrong))
+                confidence.t_factor(len(wrong) - 1) * wrong.std(ddof=1) / np.sqrt(len(wrong))
                 if len(wrong) > 1
                 else float("nan")
             )

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, holm, ladder
 
 ROPE = 0.01
@@ -16,9 +17,6 @@ ROPE = 0.01
 
 MEANINGFUL = 0.75
 """Bouthillier et al. 2021: a win rate that could be this high is worth caring about."""
-
-
-LEVEL = 0.95
 
 
 WORDS = ("separated", "suggestive", "practically equal", "not separated", "cannot tell")
@@ -44,12 +42,12 @@ class Pair:
 
     @property
     def win_interval(self) -> tuple[float, float]:
-        """95 % percentile bootstrap interval over cells, in closed form: resampling n cells with
+        """Percentile bootstrap interval over cells, in closed form: resampling n cells with
         replacement makes the number of wins binomial."""
         total = self.wins + self.ties + self.losses
         if total == 0:
             return float("nan"), float("nan")
-        low, high = stats.binom.ppf([0.025, 0.975], total, self.win_rate)
+        low, high = stats.binom.ppf(confidence.quantiles(), total, self.win_rate)
         return float(low) / total, float(high) / total
 
     @property
@@ -108,24 +106,24 @@ def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:
 def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
     """One of WORDS for each pair of a family, Holm-adjusted inside it.
 
-    practically equal: the 90 % interval for new training sets (L3) lies inside +-rope, which is
-        two one-sided tests at 5 %.
-    separated: no difference is refuted (adjusted p < .05) for new patients (L2) and for new
-        training sets (L3).
+    practically equal: the interval for new training sets (L3) at `confidence.equivalence` (90 %)
+        lies inside +-rope, which is two one-sided tests at `confidence.error` (5 %).
+    separated: no difference is refuted (adjusted p below `confidence.error`) for new patients (L2)
+        and for new training sets (L3).
     suggestive: refuted for new patients only.
     not separated: neither.  cannot tell: the design has fewer than two seeds or two folds in
         common.
     """
-    words = []
+    words, error = [], confidence.error()
     for pair, (patients, training) in zip(pairs, adjusted(pairs), strict=True):
-        low, high = pair.fit.interval("L3", 0.90)
+        low, high = pair.fit.interval("L3", confidence.equivalence())
         if low >= -rope and high <= rope:
             words.append("practically equal")
-        elif patients < 1 - LEVEL and training < 1 - LEVEL:
+        elif patients < error and training < error:
             words.append("separated")
         elif np.isnan(patients) or np.isnan(training):
             words.append("cannot tell")
-        elif patients < 1 - LEVEL:
+        elif patients < error:
             words.append("suggestive")
         else:
             words.append("not separated")

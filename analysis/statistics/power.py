@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import cast
 
 import pandas as pd
 from scipy import stats
 from scipy.optimize import brentq
 
+from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder
+from analysis.statistics.pairs import MEANINGFUL
 
 FRESH_SEEDS = tuple(range(1, 31))
 
 
-PAIRS_FOR_WIN_RATE = 29
-"""Noether's sample size for P(A>B) = 0.75 at 5 % and 95 % power (Bouthillier et al. 2021)."""
+POWER = 0.8
+"""Share of sweeps that should find a difference that is there."""
 
 
 def needed_seeds(
-    fit: Ladder, num_seeds: int, counts: tuple[int, ...] = FRESH_SEEDS, power: float = 0.8
+    fit: Ladder, num_seeds: int, counts: tuple[int, ...] = FRESH_SEEDS, power: float = POWER
 ) -> pd.DataFrame:
     """Half-width and smallest detectable difference of a pair for k seeds per fold.
 
     Var(D; k) = s_patient / P + s_training / F + s_run / (k F) + s_rest / (k P), with the
     components of the ladder; a rung keeps the terms that it generalises over.  Detectable: found
-    at 5 % with the given power (non-central t).  Degrees of freedom: F (k - 1) on L1, P - F on
-    L2, F - 1 on L3; a single seed has none on L1.
+    at `confidence.error` with the given power (non-central t).  Degrees of freedom: F (k - 1) on
+    L1, P - F on L2, F - 1 on L3; a single seed has none on L1.
     """
     part = fit.components
     rows = []
@@ -40,7 +43,7 @@ def needed_seeds(
             ("L3", seed_part + patient_part + fold_part, fit.num_folds - 1),
         ):
             se = math.sqrt(variance) if variance >= 0 else float("nan")
-            half = float(stats.t.ppf(0.975, df)) * se if df > 0 else float("nan")
+            half = confidence.t_factor(df) * se if df > 0 else float("nan")
             rows.append(
                 {
                     "seeds": k,
@@ -53,11 +56,11 @@ def needed_seeds(
     return pd.DataFrame(rows)
 
 
-def detectable(se: float, df: float, power: float = 0.8) -> float:
-    """Smallest true difference that a two-sided 5 % t-test finds with the given power."""
+def detectable(se: float, df: float, power: float = POWER) -> float:
+    """Smallest difference that a two-sided t-test at `confidence.error` finds with that power."""
     if not df > 0 or math.isnan(se):
         return float("nan")
-    return se * _shift(float(df), power)
+    return se * _shift(float(df), power, confidence.upper())
 
 
 def seeds_until_patients_dominate(fit: Ladder) -> float:
@@ -68,13 +71,20 @@ def seeds_until_patients_dominate(fit: Ladder) -> float:
     return seed_part / patient_part if patient_part > 0 else float("nan")
 
 
-_SHIFTS: dict[tuple[float, float], float] = {}
+def pairs_for_win_rate() -> int:
+    """Noether's sample size for a win rate P(A>B) of `pairs.MEANINGFUL`, error and power at the
+    confidence level (Bouthillier et al. 2021).
+
+    >>> pairs_for_win_rate()
+    29
+    """
+    both = 2 * float(stats.norm.ppf(confidence.CONFIDENCE))
+    return math.ceil(both**2 / (6 * (MEANINGFUL - 0.5) ** 2))
 
 
-def _shift(df: float, power: float) -> float:
+@cache
+def _shift(df: float, power: float, upper: float) -> float:
     """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
-    if (df, power) not in _SHIFTS:
-        critical = stats.t.ppf(0.975, df)
-        root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
-        _SHIFTS[df, power] = cast(float, root)  # the tuple comes with full_output alone
-    return _SHIFTS[df, power]
+    critical = stats.t.ppf(upper, df)
+    root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
+    return cast(float, root)  # the tuple comes with full_output alone

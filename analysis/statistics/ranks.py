@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.reading.scores import CohortScores
+from analysis.statistics import confidence
 from analysis.statistics.ladder import holm
 
 DRAWS = 2000
@@ -153,7 +154,7 @@ def rank_by(patients: np.ndarray, scheme: str) -> np.ndarray:
     off = ~np.eye(len(p), dtype=bool)
     adjusted = np.ones_like(p)
     adjusted[off] = holm(p[off])
-    return ranks((adjusted < 0.05).sum(1).astype(float))
+    return ranks((adjusted < confidence.error()).sum(1).astype(float))
 
 
 def wilcoxon_matrix(patients: np.ndarray) -> np.ndarray:

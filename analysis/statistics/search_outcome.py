@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.statistics import confidence
 from lesion_core import results
 from lesion_core.results import Sweep
 
@@ -186,7 +187,7 @@ def additive(scores: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean and 95 % interval of the best of C configurations [C, K], the choosing included.
+    """Mean and interval of the best of C configurations [C, K], the choosing included.
 
     Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
     replacement, the best configuration on these is chosen, and scored on the cells not drawn.
@@ -201,7 +202,7 @@ def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, floa
     out = weight == 0
     some = out.any(1)
     means = (scores[best] * out).sum(1)[some] / out.sum(1)[some]
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(means, confidence.quantiles())
     return float(means.mean()), float(low), float(high)
 
 
