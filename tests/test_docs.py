@@ -24,7 +24,7 @@ from lesion_core import results
 from lesion_core.losses import loss_named, search_space
 from sweeps import cli
 from tests.support.fake_sweep import FakeSweep
-from tests.support.tiny import write_lit_cohort, write_wmh_cohort
+from tests.support.tiny import write_wmh_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKDOWN = sorted(
@@ -40,7 +40,7 @@ ON_DATA = (
     "python -m lesion_core.cohorts check data --out checked",
     "python analysis/examples.py checked figure1.png",
     "python -m lesion_core.cohorts folds data --fold-rule site",
-    "python -m lesion_core.cohorts folds data --cohorts lit --write splits_final.json",
+    "python -m lesion_core.cohorts folds data --cohorts wmh2017 --write splits_final.json",
     "python sweeps/paper_grid.py --dry-run",
     "lesion-sweep --help",
 )
@@ -195,7 +195,6 @@ def clone(folder: Path) -> Path:
 def with_data(tmp_path_factory) -> Path:
     folder = clone(tmp_path_factory.mktemp("docs"))
     write_wmh_cohort(folder / "data")
-    write_lit_cohort(folder / "data", numbers=(1, 2, 3, 4, 5))
     return folder
 
 
@@ -292,15 +291,19 @@ def test_path_exists(page, path):
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("lesion_core/losses/named.py", "BuiltIn"),
+        ("lesion_core/losses/fields.py", "BuiltIn"),
+        ("lesion_core/losses/fields.py", "searched"),
         ("lesion_core/losses/named.py", "LOSSES"),
         ("lesion_core/cohorts/named.py", "Cohort"),
         ("lesion_core/cohorts/named.py", "COHORTS"),
         ("lesion_core/cohorts/folder.py", "place_for_brain"),
         ("lesion_core/settings.py", "TrainSettings"),
+        ("lesion_core/settings.py", "ALWAYS_STORED"),
         ("analysis/report.py", "SECTIONS"),
         ("analysis/statistics/ladder.py", "LEVEL"),
         ("sweeps/cli.py", "COMMANDS"),
+        ("sweeps/distributed/tune.py", "SupplyFeedback"),
+        ("tests/lesion_core/test_losses.py", "FORMULAS"),
     ],
 )
 def test_recipe_names_what_is_there(file, name):
