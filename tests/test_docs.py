@@ -23,7 +23,7 @@ import lesion_core
 from lesion_core import results
 from lesion_core.losses import loss_named, search_space
 from sweeps import cli
-from tests.support.fake_sweep import FakeSweep
+from sweeps.bench.fake_sweep import FakeSweep
 from tests.support.tiny import write_wmh_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,11 +296,11 @@ def test_path_exists(page, path):
         ("lesion_core/losses/named.py", "LOSSES"),
         ("lesion_core/cohorts/named.py", "Cohort"),
         ("lesion_core/cohorts/named.py", "COHORTS"),
-        ("lesion_core/cohorts/folder.py", "place_for_brain"),
+        ("lesion_core/cohorts/folder.py", "brain_place"),
         ("lesion_core/settings.py", "TrainSettings"),
         ("lesion_core/settings.py", "ALWAYS_STORED"),
         ("analysis/report.py", "SECTIONS"),
-        ("analysis/statistics/ladder.py", "LEVEL"),
+        ("analysis/statistics/confidence.py", "CONFIDENCE"),
         ("sweeps/cli.py", "COMMANDS"),
         ("sweeps/distributed/tune.py", "SupplyFeedback"),
         ("tests/lesion_core/test_losses.py", "FORMULAS"),
