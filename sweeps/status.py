@@ -21,7 +21,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sweeps import command
-from sweeps.ledger.contents import TrialRow
+from sweeps.ledger.contents import TrialState
 from sweeps.ledger.ledger import PROGRESS
 from sweeps.ledger.lock import Holder, holder
 from sweeps.trials.progress import live_lines
@@ -45,26 +45,21 @@ class Status:
     """Show it again every two seconds until every trial is done or the sweep stops."""
 
 
-class TrialState(TrialRow):
-    """A trial that was asked for, how far it is (`results.TrialStatus`), and who works on it."""
+class WatchedTrial(TrialState):
+    """A trial, and who works on it."""
 
-    status: str
-    """One of `results.STATUSES`, or running."""
-    epochs_done: int | None
-    error: str | None
-    log: str | None
     worker: str
     """HOST:PROCESS of one that runs."""
 
 
-def states(results: Path, driver: Holder | None) -> dict[str, TrialState]:
+def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
     """How far every trial is that was asked for; ``running`` where a driver is at it."""
     from lesion_core.results import read_meta, trial_status
 
     found = {}
     for trial in read_meta(results)["trials"]:
         folder = results / "trials" / trial["name"]
-        state = cast(TrialState, trial | {"worker": ""} | dict(trial_status(folder)))
+        state = cast(WatchedTrial, trial | {"worker": ""} | dict(trial_status(folder)))
         if state["status"] == "partial" and driver is not None:
             with suppress(OSError, ValueError):
                 progress = json.loads((folder / PROGRESS).read_text())
@@ -74,7 +69,9 @@ def states(results: Path, driver: Holder | None) -> dict[str, TrialState]:
     return found
 
 
-def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None) -> RenderableType:
+def table(
+    results: Path, found: Mapping[str, WatchedTrial], driver: Holder | None
+) -> RenderableType:
     """Draw what to show of the trials."""
     from rich.console import Group
     from rich.table import Table
@@ -136,16 +133,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if _all_done(found) else 1
 
 
-def _key(state: TrialState) -> tuple[str, str]:
+def _key(state: WatchedTrial) -> tuple[str, str]:
     return state["cohort"], state["loss"]
 
 
-def _word(state: TrialState) -> str:
+def _word(state: WatchedTrial) -> str:
     status: str = state["status"]
     return {"partial": "interrupted", "missing": "left"}.get(status, status)
 
 
-def _all_done(found: Mapping[str, TrialState]) -> bool:
+def _all_done(found: Mapping[str, WatchedTrial]) -> bool:
     return all(state["status"] == "done" for state in found.values())
 
 

@@ -31,6 +31,17 @@ class TrialRow(TypedDict):
     """Which part of the fold it is judged on, where that is not test."""
 
 
+class TrialState(TrialRow):
+    """A trial that was asked for, and how far it is (`lesion_core.results.TrialStatus`)."""
+
+    status: str
+    """One of `results.STATUSES`; while it is watched, also running."""
+    epochs_done: int | None
+    seconds: float | None
+    error: str | None
+    log: str | None
+
+
 class CohortEntry(TypedDict):
     """A cohort in sweep.json."""
 

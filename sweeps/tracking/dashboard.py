@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from sweeps.ledger.contents import SweepContent
 from sweeps.ledger.ledger import Ledger
 from sweeps.provenance import command_to_show
 from sweeps.tracking import scalars
@@ -25,7 +26,7 @@ NAMES = {"dice": "DSC", "sensitivity": "Sensitivity", "precision": "Precision"}
 TRAINING = {"train/patch": "training patches", "train/image": "training images"}
 
 
-def describe(meta: Mapping[str, Any], cohort: str, group: str, media: bool = False) -> dict:
+def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -> dict:
     """Panels for one cohort of a sweep, given its sweep.json.
 
     A band is the mean between the lowest and the highest trial, as in the report: a range, not a
@@ -132,7 +133,7 @@ def write(results: Path, entity: str | None) -> int:
     """
     from lesion_core.results import read_meta
 
-    meta = read_meta(results)
+    meta = cast(SweepContent, read_meta(results))
     before = remembered(results)
     media = before is not None and before["media"]
     project = os.environ.get("WANDB_PROJECT") or (before["project"] if before else PROJECT)

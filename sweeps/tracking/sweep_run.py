@@ -14,8 +14,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from sweeps.ledger.contents import TrialState
 from sweeps.provenance import ROOT
 from sweeps.tracking import redacted, scalars
 from sweeps.tracking.policy import Tracking
@@ -46,17 +47,19 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
 
     meta = read_meta(results)
     states = {
-        trial["name"]: dict(trial) | trial_status(results / "trials" / trial["name"])
+        trial["name"]: cast(
+            TrialState, trial | dict(trial_status(results / "trials" / trial["name"]))
+        )
         for trial in meta["trials"]
     }
     done = [name for name, state in states.items() if state["status"] == "done"]
     if not done:
         return None
     curves = {name: _curve(results, states[name], tracking) for name in done}
-    said = f"{meta['created']} {tracking.media} {sorted(done)}"
+    state = f"{meta['created']} {tracking.media} {sorted(done)}"
     return RunContent(
         identity=RunIdentity(
-            id=f"sweep-{hashlib.sha256(said.encode()).hexdigest()[:8]}",
+            id=f"sweep-{hashlib.sha256(state.encode()).hexdigest()[:8]}",
             name=f"{tracking.group}: {len(done)} of {len(states)} trials",
             job_type="sweep",
             tags=tuple(meta["cohorts"]),
@@ -81,7 +84,7 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
 
 
 def bands(
-    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+    states: Mapping[str, TrialState], curves: Mapping[str, pd.DataFrame]
 ) -> dict[int, dict[str, float]]:
     """Bands over the complete trials, by epoch.
 
@@ -111,7 +114,7 @@ def bands(
 
 
 def trial_rows(
-    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+    states: Mapping[str, TrialState], curves: Mapping[str, pd.DataFrame]
 ) -> list[list[Any]]:
     """A row of `TRIAL_COLUMNS` per trial asked for; no numbers of trials that are not complete."""
     rows = []
@@ -123,7 +126,7 @@ def trial_rows(
 
 
 def loss_rows(
-    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+    states: Mapping[str, TrialState], curves: Mapping[str, pd.DataFrame]
 ) -> list[list[Any]]:
     """A row of `LOSS_COLUMNS` per loss, the best first.
 
@@ -147,7 +150,7 @@ def loss_rows(
     )
 
 
-def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.DataFrame:
+def _curve(results: Path, trial: TrialState, tracking: Tracking) -> pd.DataFrame:
     """A trial's metrics: a row per epoch, a column per view and metric.
 
     NaN where a metric is not defined, or was not evaluated.
@@ -166,7 +169,7 @@ def _curve(results: Path, trial: Mapping[str, Any], tracking: Tracking) -> pd.Da
 
 
 def _groups(
-    states: Mapping[str, Mapping[str, Any]], curves: Mapping[str, pd.DataFrame]
+    states: Mapping[str, TrialState], curves: Mapping[str, pd.DataFrame]
 ) -> dict[tuple[str, str, str], list[str]]:
     """Complete trials by cohort, loss, and the part of the fold that they are judged on."""
     groups: dict[tuple[str, str, str], list[str]] = {}
@@ -175,7 +178,7 @@ def _groups(
     return groups
 
 
-def _group(trial: Mapping[str, Any]) -> tuple[str, str, str]:
+def _group(trial: TrialState) -> tuple[str, str, str]:
     return trial["cohort"], trial["loss"], trial.get("split", "test")
 
 
