@@ -97,9 +97,6 @@ class AlphaGamma(Training, Machines, Logging):
     no_report: bool = False
     """Build no report at the end."""
 
-    def __post_init__(self) -> None:
-        Machines.__post_init__(self)
-
     def cohort_data(self) -> Data:
         """The one cohort to search on.
 

@@ -15,7 +15,13 @@ class Training(TrainSettings):
     """
 
     def __post_init__(self) -> None:
-        """Flags may contradict each other until all are known; `settings` checks them."""
+        """Check the flags of the classes behind this one, but leave these to `settings`.
+
+        They may contradict each other until all are known, and ``stride`` follows the patch size.
+        """
+        check_others = getattr(super(TrainSettings, self), "__post_init__", None)
+        if check_others is not None:
+            check_others()
 
     def settings(self) -> TrainSettings:
         """What these flags say of training.

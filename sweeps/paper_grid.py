@@ -68,9 +68,6 @@ class PaperGrid(Training, Machines, Logging):
     no_report: bool = False
     """Build no report at the end."""
 
-    def __post_init__(self) -> None:
-        Machines.__post_init__(self)
-
     def cohort_objects(self) -> list[Cohort]:
         """The cohorts that the flags name, or else those that are there.
 
