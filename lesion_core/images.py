@@ -67,7 +67,7 @@ class Image:
     brain: np.ndarray
     """bool ``[X, Y, Z]``."""
     shape: tuple[int, int, int]
-    """Of the whole image."""
+    """Voxels of the whole image along each axis."""
     origin: tuple[int, int, int]
     """First voxel of the box in the whole image."""
     spacing_mm: tuple[float, float, float]
@@ -83,19 +83,22 @@ class Image:
 
     @property
     def lesion(self) -> np.ndarray:
+        """bool ``[X, Y, Z]``: label 1 inside the brain box."""
         return self.labels > 0
 
     @property
     def lesion_voxels(self) -> int:
-        """In the whole image."""
+        """Voxels of label 1 in the whole image."""
         return int(np.count_nonzero(self.labels)) + len(self.lesion_outside_box)
 
     @property
     def box_shape(self) -> tuple[int, int, int]:
+        """Voxels of the brain box along each axis."""
         return three(self.brain.shape)
 
     @property
     def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
         return float(np.prod(self.spacing_mm))
 
 
@@ -113,7 +116,7 @@ class LoadedCohort:
 def load_cohort(
     cohort: Cohort, data: Path, on_case: Callable[[int, int, str], None] | None = None
 ) -> LoadedCohort:
-    """Every case, several at a time; the order and the values do not depend on that.
+    """Load every case, several at a time; the order and the values do not depend on that.
 
     A case that was loaded before, from the same bytes, comes from the cache (`cache`): its arrays
     are then mapped from disk and read-only.

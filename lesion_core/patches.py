@@ -32,14 +32,17 @@ class Patches:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All three, in the order of the fields."""
         return self.image, self.start, self.flip
 
     @property
     def mirrored(self) -> Patches:
+        """The same windows, each the other way round."""
         return Patches(self.image, self.start, ~self.flip)
 
     @staticmethod
     def join(parts: Sequence[Patches]) -> Patches:
+        """All patches of several, in order."""
         return Patches(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
 
 
@@ -84,6 +87,7 @@ class Volumes:
     def of(
         images: Sequence[Image], *, patch_size: int, stride: int, device: str = "cpu"
     ) -> Volumes:
+        """The images of a cohort, on a device."""
         return Volumes(
             [image.voxels for image in images],
             [image.lesion for image in images],
@@ -117,7 +121,10 @@ class Volumes:
         return Patches.join([windows, windows.mirrored]) if flip else windows
 
     def gather(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        """``[B, C, p, p, p]`` float32 (channels-last memory) and ``[B, 1, p, p, p]`` bool."""
+        """Cut a batch: images ``[B, C, p, p, p]`` float32 in channels-last memory, and masks.
+
+        Masks are bool ``[B, 1, p, p, p]``.
+        """
         index = self._index(patches)
         shape = [len(patches), *3 * [self.patch_size]]
         values = self._values.index_select(0, index).view(*shape, -1)

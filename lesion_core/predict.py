@@ -46,7 +46,7 @@ class Predict:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to run the network."""
     precision: Precision | None = None
-    """Of the network's arithmetic; default: what it was trained in."""
+    """Precision of the network's arithmetic; default: what it was trained in."""
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
@@ -73,7 +73,7 @@ def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.
 
 
 def predict(options: Predict) -> Iterator[Path]:
-    """Every file as it is written.
+    """Write the masks; yields every file as it is written.
 
     Raises:
         ValueError: no such sweep or trial, an incomplete trial, data that have changed, or a
@@ -129,6 +129,7 @@ def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     import tyro
 
     options = tyro.cli(Predict, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))

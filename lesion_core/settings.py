@@ -14,7 +14,7 @@ PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-"""In what a network can compute; `training.precision` says which of them a device has.
+"""What a network can compute in; `training.precision` says which of them a device has.
 
 tf32 is fp32 but for the factors of convolutions, rounded to 10 bits.
 """
@@ -41,13 +41,13 @@ class TrainSettings:
     stride: int | None = None
     """Voxels between patches; none: half their side, as in the paper."""
     learning_rate: float = 1e-4
-    """Of Adam, constant."""
+    """Learning rate of Adam, constant."""
     filters: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
     flip: bool = True
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Precision = "fp32"
-    """Of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+    """Precision of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride

@@ -24,9 +24,10 @@ from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.patches import Volumes
 from lesion_core.settings import TrainSettings
-from lesion_core.training.epoch import EpochLosses, generator, train_epoch
+from lesion_core.training.epoch import EpochLosses, train_epoch
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
 from lesion_core.versions import installed_versions
@@ -65,7 +66,7 @@ class Trial:
     cohort: str
     """Name of the cohort."""
     fingerprint: str
-    """Of the cohort's files: other data is another trial."""
+    """Hash of the cohort's files: other data is another trial."""
     loss: Loss
     """Callable of (logits, target)."""
     seed: int
@@ -108,6 +109,7 @@ class Trial:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Trial:
+        """The trial that `to_dict` described; ValueError if it does not fit this release."""
         parts = {
             "loss": loss_from_dict(values["loss"]),
             "settings": TrainSettings.from_dict(values["settings"]),
@@ -124,7 +126,7 @@ class Trial:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def tested(self, cases: Sequence[str]) -> list[str]:
-        """Whom it tests of a cohort's cases, in their order.
+        """The cases that the trial tests, of a cohort's and in their order.
 
         Raises:
             ValueError: a test case is none of them, or none is left to train on.
@@ -140,12 +142,14 @@ class Trial:
         return tested
 
     def parts(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Whom it trains on, and whom it is judged on: the validation cases if it has any, else
-        the test cases.  In the cohort's order; test cases beside validation cases are in neither.
+        """The cases that it trains on, and those that it is judged on, each in the cohort's order.
+
+        It is judged on its validation cases if it has any, and then its test cases are in neither
+        part; else on its test cases.
 
         Raises:
-            ValueError: as `tested`; or the validation cases are not part of the training part, or
-                are all of it.
+            ValueError: as of `tested`; or the validation cases are not part of the training part,
+                or are all of it.
         """
         tested = self.tested(cases)
         training = [case for case in cases if case not in set(tested)]
@@ -166,11 +170,12 @@ class Trial:
 
     @property
     def loss_label(self) -> str:
+        """What tables and figures call its loss."""
         return loss_label(self.loss)
 
     @property
     def name(self) -> str:
-        """Its folder in the ledger."""
+        """Name of the trial's folder in the ledger."""
         loss = re.sub(r"[^A-Za-z0-9.-]+", "_", self.loss_label).strip("_")
         return f"{self.cohort}-{loss}-s{self.seed}-f{self.fold}-{self.hash}"
 
@@ -186,7 +191,7 @@ class Trial:
         }
 
     def row(self) -> TrialRow:
-        """How sweep.json lists it; ``split`` only where it is not test."""
+        """The trial as sweep.json lists it; ``split`` only where it is not test."""
         row: TrialRow = {
             "name": self.name,
             "hash": self.hash,
@@ -202,7 +207,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
-    """What only the last epoch leaves: rows of three tables, and the weights."""
+    """What only the last epoch of a trial leaves: rows of three tables, and the weights."""
 
     lesions: list[dict[str, Any]]
     histograms: list[dict[str, Any]]
@@ -213,7 +218,7 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """What one epoch leaves."""
+    """What one epoch of a trial leaves."""
 
     epoch: int
     cases: list[dict[str, Any]]
@@ -236,9 +241,9 @@ class TrialSummary(TypedDict):
     precision: str
     threads: int
     versions: dict[str, str]
-    """Of Python and of the packages that compute."""
+    """Versions of Python and of the packages that compute."""
     fingerprint: str
-    """Of the cohort's files."""
+    """Hash of the cohort's files."""
 
 
 def run(
@@ -338,7 +343,7 @@ def run(
 
 
 def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Puts both where they were, on the device that they are on; returns the epoch of then.
+    """Put network and optimiser where they were, on the device that they are on; returns the epoch.
 
     Whatever device they were on before: only what was learned is taken from the checkpoint.
     """

@@ -71,9 +71,10 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     from lesion_core.evaluate import image_counts, windows_at_once
     from lesion_core.patches import Patches, Volumes
-    from lesion_core.training.epoch import generator, train_epoch
+    from lesion_core.training.epoch import train_epoch
     from lesion_core.training.memory import keep_freed_memory
     from lesion_core.training.precision import autocast, convolutions
+    from lesion_core.training.randomness import generator
     from lesion_core.training.step import Step
     from lesion_core.unet import UNet3d, to_device
 

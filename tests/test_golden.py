@@ -34,7 +34,8 @@ from lesion_core.images import describe
 from lesion_core.losses import LOSSES, PAPER_LOSSES, loss_named, loss_to_dict
 from lesion_core.patches import Volumes
 from lesion_core.settings import TrainSettings
-from lesion_core.training.epoch import batches, generator
+from lesion_core.training.epoch import batches
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d

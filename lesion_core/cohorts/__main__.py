@@ -13,7 +13,7 @@ from lesion_core.cohorts.check import check
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
-    """Exit status 0, or 2 and a line for each thing that cannot be used."""
+    """Run the command; exit status 0, or 2 and a line for each thing that cannot be used."""
     flags = _parser(program).parse_args(arguments)
     try:
         chosen = [

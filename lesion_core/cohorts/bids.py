@@ -34,13 +34,14 @@ class Bids(Dataset):
 
     @staticmethod
     def recognises(root: Path) -> bool:
+        """Whether the files are there by which such a dataset is known."""
         return (root / "dataset_description.json").is_file()
 
     @classmethod
     def of(
         cls, data: Path, name: str, channels: Sequence[str] = (), brain: BrainRule = "mask"
     ) -> Bids:
-        """Takes T1w and FLAIR, whichever are there, unless told otherwise.
+        """The dataset in this folder: of T1w and FLAIR, if there, unless other channels are named.
 
         Raises:
             ValueError: there is no such dataset, or it has none of the two.
@@ -61,6 +62,7 @@ class Bids(Dataset):
         return Bids(name=name, channels=found, brain=brain)
 
     def cases(self, data: Path) -> list[Case]:
+        """Every session of every subject that has one of the images, or a lesion mask."""
         root = Path(data) / self.name
         sites = _bids_sites(root)
         cases = []
@@ -97,6 +99,7 @@ class Bids(Dataset):
         return cases
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """In a derivative of their own."""
         masks = Path(data) / self.name / "derivatives" / "brain-masks"
         return Path(masks, *case.id.split("_"), "anat", f"{case.id}_desc-brain_mask.nii.gz")
 

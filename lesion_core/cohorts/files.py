@@ -28,7 +28,7 @@ def check_name(name: str) -> None:
 
 
 def case_folders(root: Path, layout: str) -> list[Path]:
-    """The folders in a cohort's folder.
+    """The folders in a cohort's folder, each a case or a group of cases.
 
     Raises:
         ValueError: there is no such folder, or nothing in it.

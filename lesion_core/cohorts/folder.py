@@ -36,9 +36,11 @@ class Folder(Layout):
             )
 
     def cases(self, data: Path) -> list[Case]:
+        """Every folder as a case."""
         return flat_cases(Path(data) / self.name, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
         return flat_brain_place(case)
 
 

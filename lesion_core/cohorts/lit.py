@@ -22,7 +22,9 @@ class Lit(Layout):
     channels: ClassVar[tuple[str, ...]] = ("baseline_flair", "followup_flair")
 
     def cases(self, data: Path) -> list[Case]:
+        """Every folder as a case."""
         return flat_cases(Path(data) / self.name, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
         return flat_brain_place(case)

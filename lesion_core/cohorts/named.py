@@ -114,7 +114,7 @@ def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
 
 
 def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
-    """Inverse of `cohort_to_dict`.
+    """The cohort that `cohort_to_dict` described.
 
     Raises:
         ValueError: an unknown type or field.

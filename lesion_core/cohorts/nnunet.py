@@ -32,13 +32,14 @@ class NnUnet(Dataset):
 
     @staticmethod
     def recognises(root: Path) -> bool:
+        """Whether the files are there by which such a dataset is known."""
         return (root / "dataset.json").is_file() and (root / "labelsTr").is_dir()
 
     @classmethod
     def of(
         cls, data: Path, name: str, channels: Sequence[str] = (), brain: BrainRule = "mask"
     ) -> NnUnet:
-        """Reads the names of the channels, which nobody can choose.
+        """The dataset in this folder; dataset.json names its channels, so nobody can choose them.
 
         Raises:
             ValueError: dataset.json is missing or says what cannot be used.
@@ -47,6 +48,7 @@ class NnUnet(Dataset):
         return NnUnet(name=name, channels=_nnunet_channels(Path(data) / name), brain=brain)
 
     def cases(self, data: Path) -> list[Case]:
+        """Every case that has a label."""
         root = Path(data) / self.name
         if (found := _nnunet_channels(root)) != self.channels:
             raise ValueError(
@@ -89,6 +91,7 @@ class NnUnet(Dataset):
         return cases
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """In a folder of their own beside the images."""
         return Path(data) / self.name / "brainsTr" / f"{case.id}.nii.gz"
 
 

@@ -46,10 +46,11 @@ class Simulated(Layout):
 
     @property
     def channels(self) -> tuple[str, ...]:
+        """Those of the real cohort."""
         return Wmh2017.channels if self.kind == "wmh" else Lit.channels
 
     def cases(self, data: Path) -> list[Case]:
-        """Makes the images if they are not there yet; either all of them appear or none."""
+        """Every case; the images are made if they are not there yet, either all of them or none."""
         folder = Path(data) / self.name
         if not folder.exists():
             self._make(folder)
@@ -57,6 +58,7 @@ class Simulated(Layout):
         return wmh_cases(folder) if self.kind == "wmh" else flat_cases(folder, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
         return wmh_brain_place(case) if self.kind == "wmh" else flat_brain_place(case)
 
     @property

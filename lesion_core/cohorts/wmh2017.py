@@ -27,9 +27,11 @@ class Wmh2017(Layout):
     channels: ClassVar[tuple[str, ...]] = ("t1", "flair")
 
     def cases(self, data: Path) -> list[Case]:
+        """Every folder that holds ``pre`` or a lesion mask, at whatever depth."""
         return wmh_cases(Path(data) / self.name)
 
     def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
         return wmh_brain_place(case)
 
 

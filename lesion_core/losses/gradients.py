@@ -41,7 +41,7 @@ class TypicalPatch:
 
     @staticmethod
     def of(cohort: LoadedCohort, settings: TrainSettings) -> TypicalPatch:
-        """With as much lesion as the cohort's training patches have on average; at least a voxel.
+        """A patch with the mean lesion of the cohort's training patches, at least a voxel.
 
         Training patches are the windows that hold lesion, of every case.
         """
@@ -56,6 +56,7 @@ class TypicalPatch:
 
     @property
     def voxels(self) -> int:
+        """Voxels of the whole patch."""
         return self.size**3
 
     def target(self) -> Tensor:

@@ -43,7 +43,7 @@ LOSSES: dict[str, BuiltIn] = {
 
 
 def loss_named(text: str) -> Loss:
-    """The loss that a user names.
+    """The loss that a user means by a text.
 
     A name of ``LOSSES``; a name with fields; or the import path of the user's own loss.
 
@@ -148,7 +148,7 @@ def loss_from_dict(stored: Mapping[str, Any]) -> Loss:
 
 
 def loss_label(loss: Loss) -> str:
-    """What tables and figures call it; for a built-in loss `loss_named` understands it.
+    """What tables and figures call a loss; for a built-in one `loss_named` understands it.
 
     An imported loss goes by its attribute's name, or its whole path if a built-in has that name.
 
@@ -204,7 +204,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """As short as `loss_named` reads it back."""
+    """A value in as few characters as `loss_named` reads back."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
         return str(int(value))
     return str(value)

@@ -36,7 +36,7 @@ class Imported:
     """What a class is instantiated with; plain JSON values."""
     function: Callable[[Tensor, Tensor], Tensor] = field(init=False, repr=False, compare=False)
     source_sha256: str | None = field(init=False, repr=False)
-    """Of the module's file: other code is another loss.  None if it has no source file."""
+    """Hash of the module's file: other code is another loss.  None if it has no source file."""
 
     def __post_init__(self) -> None:
         found, source_sha256 = _import(self.path)

@@ -53,7 +53,7 @@ class TimePoint:
     common: Path | None
     """In the space of the masks, as the archive has it."""
     raw: Path | None
-    """As it was acquired."""
+    """On the grid that it was acquired on."""
     transform: Path | None
     """From the common space to the raw one."""
 
@@ -310,7 +310,8 @@ def _in_common_space(patient: Patient, mask: sitk.Image) -> tuple[list[sitk.Imag
 
 
 def correct_bias(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
-    """N4 inside the mask; the field is estimated at about N4_MM and applied at full resolution."""
+    """Correct an image by N4 inside the mask; the field is estimated on voxels of about N4_MM and
+    applied at full resolution."""
     shrink = [max(1, round(N4_MM / step)) for step in image.GetSpacing()]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     with one_thread():
@@ -493,7 +494,7 @@ def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
 
 # ------------------------------------------------------------------------------------ command line
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
-    """Exit status 0, or 2 and one line for what cannot be used."""
+    """Run the command; exit status 0, or 2 and one line for what cannot be used."""
     flags = _parser(program).parse_args(arguments)
     try:
         if flags.command == "lit":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator
 from typing import TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,17 +24,10 @@ class Diverged(RuntimeError):
         return type(self), (self.epoch, self.batch, self.value, self.what)
 
 
-def generator(seed: int, fold: int, epoch: int, purpose: str) -> torch.Generator:
-    """The random numbers of one purpose: the same for every loss, and at any restart."""
-    key = [seed, fold, epoch, zlib.crc32(purpose.encode())]
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
-
-
 def batches(
     patches: Patches, batch_size: int, shuffle: torch.Generator | None = None
 ) -> Iterator[Patches]:
-    """Patches in order, or shuffled; the last batch may be smaller."""
+    """Part patches into batches, in order or shuffled; the last batch may be smaller."""
     if shuffle is not None:
         order = torch.randperm(len(patches), generator=shuffle)  # drawn on the CPU for any device
         patches = patches[order.to(patches.image.device)]

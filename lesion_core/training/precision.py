@@ -10,7 +10,7 @@ import torch
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raises ValueError if this device does not compute so, rather than compute otherwise."""
+    """Refuse a precision that this device lacks, rather than compute in another (ValueError)."""
     on_gpu = device.startswith("cuda")
     if precision == "tf32" and not on_gpu:
         raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")

@@ -167,7 +167,8 @@ def training(
 
     from lesion_core.patches import Volumes
     from lesion_core.training import step
-    from lesion_core.training.epoch import generator, train_epoch
+    from lesion_core.training.epoch import train_epoch
+    from lesion_core.training.randomness import generator
 
     _prepare(device, keep_memory=kind != "plain")
     cohort = _cohort()
@@ -207,7 +208,7 @@ def plain_trial(
     """A trial as one would write it down, with the numbers of its last epoch."""
     import torch
 
-    from lesion_core.training.epoch import generator
+    from lesion_core.training.randomness import generator
     from sweeps.bench import plain
 
     _prepare(device, keep_memory=False)
@@ -294,7 +295,7 @@ def _wait(device: str) -> None:
 def _network(
     kind: str, device: str, seed: int = 0, filters: tuple[int, ...] = FILTERS["paper"]
 ) -> nn.Module:
-    from lesion_core.training.epoch import generator
+    from lesion_core.training.randomness import generator
     from lesion_core.unet import UNet3d, to_device
 
     if kind == "BasicUNet":

@@ -69,6 +69,7 @@ def test_a_search_ends_with_a_choice_that_is_tested_and_reported(searched):
     tested = sweep.judged_on("test").runs
     best = next(one for one in search["configurations"] if one["number"] == search["chosen"])
     assert {best["loss"], "xent"} <= set(tested["loss"])
+    assert set(tested["loss"]) <= set(results.read_gradients(folder)["loss"])
     tested = tested[tested["loss"].isin([best["loss"], "xent"])]
     assert sorted(set(zip(tested["seed"], tested["fold"], strict=True))) == [
         (seed, fold) for seed in (1, 2) for fold in (0, 1)

@@ -98,6 +98,8 @@ def test_a_failing_loss_fails_its_trials_and_no_others(place, first):
         ("xent", 0): "done", ("xent", 1): "done", ("Breaks", 0): "failed", ("Breaks", 1): "failed"
     }  # fmt: skip
     assert set(runs.loc["Breaks"].error) == {"RuntimeError: I break"}
+    curves = results.read_gradients(place / "results/paper_grid")
+    assert set(curves["loss"]) == {"xent"} and set(curves["patch_voxels"]) == {8**3}
 
 
 def test_failures_are_named_with_reason_and_log(place, first, capsys, monkeypatch):
@@ -123,6 +125,7 @@ def test_one_trial_equals_the_sweeps_bit_for_bit(place, first):
     arguments = ["--cohort", "lit", "--seed", "1", "--fold", "1", *SETTINGS, "--results", "one"]
     assert train_one.main(arguments) == 0
     assert train_one.main(arguments) == 0  # nothing to do
+    assert set(results.read_gradients(Path("one"))["loss"]) == {"xent"}
     (ours,) = Path("one/trials").iterdir()
     theirs = Path("results/paper_grid/trials") / ours.name
     for table in results.TABLES:
@@ -143,6 +146,8 @@ def test_one_trial_that_fails_exits_1_with_its_traceback(place, first, capsys):
 def test_retrying_runs_what_failed_and_the_report_is_built(repaired, place):
     assert repaired == 0
     assert (place / "results/paper_grid/report/report.html").exists()
+    curves = results.read_gradients(place / "results/paper_grid")
+    assert set(curves["loss"]) == {"xent", "Breaks"}
 
 
 def test_a_finished_sweep_has_nothing_to_do(repaired, place, capsys, monkeypatch):
