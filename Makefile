@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-cluster lint clean
+.PHONY: demo test test-slow test-cluster test-package lint clean
 
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
@@ -20,9 +20,14 @@ test-cluster: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster]"
 	$(BIN)/python -m pytest -m cluster
 
+# A wheel, built and used outside the repository; what builds it comes from the package index.
+test-package: .venv/ready
+	$(BIN)/python -m pytest -m package
+
+# Format, lint, types.
 lint: .venv/ready
-	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/pyright
 
 .venv/ready: pyproject.toml constraints.txt

@@ -180,11 +180,9 @@ def in_order(sections: list[Section], profile: str) -> list[Section]:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="analysis/report.py", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog=program, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "results",
         type=Path,
@@ -340,4 +338,4 @@ def _css(losses: list[dict], here: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(program="analysis/report.py"))

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def folder() -> Path | None:
-    """Where the cache is; None if there shall be none."""
+    """The folder of the cache; None if there shall be none."""
     asked = os.environ.get(VARIABLE, "")
     if asked == "off":
         return None
@@ -58,10 +58,11 @@ class Digests:
     def __init__(self) -> None:
         root = folder()
         self._file = root / "digests.json" if root else None
-        self._known: dict[str, list] = _json(self._file) if self._file else {}
+        self._known: dict[str, Any] = _json(self._file) if self._file else {}
         self._changed = False
 
     def of(self, path: Path) -> str:
+        """The hash of a file, read only if need be."""
         name, state = str(path.absolute()), _state(path)
         known = self._known.get(name)
         if isinstance(known, list) and known[:-1] == state and os.access(path, os.R_OK):
@@ -74,7 +75,7 @@ class Digests:
         return digest
 
     def save(self) -> None:
-        """Keep what is new.  A cache that cannot be written is no reason to stop."""
+        """Write what is new to the cache.  A cache that cannot be written is no reason to stop."""
         if self._file is None or not self._changed:
             return
         try:  # another process may have added to it meanwhile
@@ -85,7 +86,7 @@ class Digests:
 
 
 def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays, mapped from disk and read-only, and the values stored with them.
+    """Read an entry: arrays, mapped from disk and read-only, and the values stored with them.
 
     None if they were never stored, or are damaged.
     """
@@ -110,7 +111,7 @@ def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
 
 
 def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bool:
-    """Keep C-contiguous arrays that are not empty, and plain JSON values; whether it worked."""
+    """Store C-contiguous arrays that are not empty, and plain JSON values; returns if it worked."""
     root = folder()
     if root is None:
         return False
@@ -158,7 +159,7 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

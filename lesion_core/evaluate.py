@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from lesion_core.metrics import (
 )
 from lesion_core.patches import Patches, Volumes
 from lesion_core.results import CASES, NUM_BINS
-from lesion_core.training.epoch import TrainSettings, batches
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import batches
 from lesion_core.training.precision import autocast, convolutions
 from lesion_core.training.step import LossFunction
 
@@ -69,10 +70,10 @@ def predict_volume(
 class Evaluation:
     """Rows without identity columns; the last three are empty unless ``final`` was asked for."""
 
-    cases: list[dict]
-    lesions: list[dict]
-    histograms: list[dict]
-    slices: list[dict]
+    cases: list[dict[str, Any]]
+    lesions: list[dict[str, Any]]
+    histograms: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
 
 
 @torch.no_grad()
@@ -224,7 +225,29 @@ def _logits(
         yield target[:, 0], logits[:, 0].float()
 
 
-def image_counts(image: Image, probability: np.ndarray) -> dict[str, int]:
+class ImageCounts(TypedDict):
+    """Voxels and lesions of one image, by what they are and what they were predicted to be."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    fp_masked: int
+    """Without the voxels of other pathology."""
+    fp_sure: int
+    """Of a probability from `SURE` on."""
+    fn_sure: int
+    """Of a probability down to 1 - `SURE`, or never predicted."""
+    n_ref: int
+    n_pred: int
+    n_ref_hit: int
+    n_pred_hit: int
+    n_pred_masked: int
+    """As ``n_pred``, once other pathology is taken out of the prediction."""
+    n_pred_hit_masked: int
+
+
+def image_counts(image: Image, probability: np.ndarray) -> ImageCounts:
     """Voxel and lesion counts of one image, from the probabilities inside its brain box.
 
     Outside the box nothing is predicted: lesion voxels there are false negatives, the rest true

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -24,6 +24,7 @@ from lesion_core import cache
 from lesion_core.cohorts import Case, Cohort, brain_methods
 from lesion_core.metrics import components
 from lesion_core.nifti import File, by, finite_values, mask_labels, read, read_on_grid, unreadable
+from lesion_core.windows import WindowGrid, three
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""
@@ -40,8 +41,6 @@ CACHE_VERSION = 1
 """Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +67,7 @@ class Image:
     brain: np.ndarray
     """bool ``[X, Y, Z]``."""
     shape: tuple[int, int, int]
-    """Of the whole image."""
+    """Voxels of the whole image along each axis."""
     origin: tuple[int, int, int]
     """First voxel of the box in the whole image."""
     spacing_mm: tuple[float, float, float]
@@ -84,19 +83,22 @@ class Image:
 
     @property
     def lesion(self) -> np.ndarray:
+        """bool ``[X, Y, Z]``: label 1 inside the brain box."""
         return self.labels > 0
 
     @property
     def lesion_voxels(self) -> int:
-        """In the whole image."""
+        """Voxels of label 1 in the whole image."""
         return int(np.count_nonzero(self.labels)) + len(self.lesion_outside_box)
 
     @property
     def box_shape(self) -> tuple[int, int, int]:
+        """Voxels of the brain box along each axis."""
         return three(self.brain.shape)
 
     @property
     def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
         return float(np.prod(self.spacing_mm))
 
 
@@ -114,7 +116,7 @@ class LoadedCohort:
 def load_cohort(
     cohort: Cohort, data: Path, on_case: Callable[[int, int, str], None] | None = None
 ) -> LoadedCohort:
-    """Every case, several at a time; the order and the values do not depend on that.
+    """Load every case, several at a time; the order and the values do not depend on that.
 
     A case that was loaded before, from the same bytes, comes from the cache (`cache`): its arrays
     are then mapped from disk and read-only.
@@ -374,14 +376,14 @@ def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
     return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
 
 
-def describe(cohort: LoadedCohort) -> tuple[list[dict], list[dict]]:
+def describe(cohort: LoadedCohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows for `results.COHORT_CASES` and `results.COHORT_SLICES`."""
     cases = [_case_row(cohort.name, image) for image in cohort.images]
     slices = [_slice_row(cohort.name, image) for image in cohort.images]
     return cases, slices
 
 
-def _case_row(cohort: str, image: Image) -> dict:
+def _case_row(cohort: str, image: Image) -> dict[str, Any]:
     outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
     other = 0 if image.other is None else np.count_nonzero(image.other)
     return {
@@ -405,24 +407,12 @@ def _case_row(cohort: str, image: Image) -> dict:
 
 
 def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
-    """Lesion voxels of every training patch of the paper: the windows that hold any.
-
-    By a table of sums along each axis, padded as training pads an image that is smaller than a
-    patch.
-    """
-    from lesion_core.patches import Grid  # which needs this module, and torch
-
-    grid = Grid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
-    counts = np.zeros(grid.padded, dtype=np.int64)
-    counts[grid.inside] = lesion
-    for axis, starts in enumerate(grid.starts):
-        sums = np.insert(counts.cumsum(axis=axis), 0, 0, axis=axis)
-        first = np.array(starts)
-        counts = sums.take(first + PATCH_SIZE, axis=axis) - sums.take(first, axis=axis)
+    """Lesion voxels of every training patch of the paper: the windows that hold any."""
+    counts = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2).counts(lesion)
     return counts[counts > 0].tolist()
 
 
-def _slice_row(cohort: str, image: Image) -> dict:
+def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
     axis, index = shown_slice(image)
     reference = slice_view(image.lesion, image)
     height, width = reference.shape
@@ -517,9 +507,3 @@ def _nonzero(case: Case, first: File) -> np.ndarray:
             "`python -m lesion_core.prepare brains`"
         )
     return filled
-
-
-def three(items: Iterable[T]) -> tuple[T, T, T]:
-    """One item per axis, as a tuple that is known to have three."""
-    x, y, z = items
-    return x, y, z

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 from scipy import ndimage
@@ -56,9 +56,22 @@ def lesion_counts(
     )
 
 
+class LesionRow(TypedDict):
+    """One component: which, how large, whether the other side touches it, and where it lies."""
+
+    lesion: int
+    voxels: int
+    mm3: float
+    hit: bool
+    overlap_voxels: int
+    x: float
+    y: float
+    z: float
+
+
 def lesion_rows(
     labels: np.ndarray, other: np.ndarray, voxel_mm3: float, origin: Sequence[int] = (0, 0, 0)
-) -> list[dict]:
+) -> list[LesionRow]:
     """One row per component of ``labels``: size, hit, overlap with ``other``, centre of mass.
 
     The centre is a voxel index of the image in which ``labels`` begins at ``origin``.

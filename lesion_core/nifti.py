@@ -40,11 +40,12 @@ class File:
 
     @property
     def spacing_mm(self) -> np.ndarray:
+        """Voxel size by the affine."""
         return voxel_sizes(self.affine)
 
 
 def read(path: Path) -> File:
-    """Opens a NIfTI file; decompresses it whole, so that its checksum is verified."""
+    """Open a NIfTI file; it is decompressed whole, so that its checksum is verified."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz" and content:
@@ -101,6 +102,7 @@ def _nifti_version(path: Path, content: bytes) -> type[nib.Nifti1Image]:
 
 
 def read_on_grid(path: Path, first: File) -> File:
+    """Open a file whose voxels must lie where those of another lie."""
     file = read(path)
     if file.shape != first.shape:
         raise ValueError(
@@ -119,7 +121,7 @@ def read_on_grid(path: Path, first: File) -> File:
 
 
 def finite_values(file: File) -> np.ndarray:
-    """Scaled voxel values, float32."""
+    """The scaled voxel values of an image, float32."""
     with np.errstate(over="ignore", invalid="ignore"):  # the check below speaks more clearly
         values = np.asanyarray(file.proxy, dtype=np.float32)
     bad = ~np.isfinite(values)
@@ -150,9 +152,11 @@ def mask_labels(file: File, highest: int) -> np.ndarray:
 
 
 def by(numbers: object) -> str:
+    """Numbers as a size: 1 x 1 x 3."""
     return " x ".join(f"{number:g}" for number in np.asarray(numbers))
 
 
 def unreadable(path: Path, error: Exception) -> str:
+    """The line that says why a file cannot be read."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return f"{path}: cannot be read ({reason}); if it is damaged, copy or download it again"

@@ -1,8 +1,4 @@
-"""Cutting images into windows and putting predicted windows back together.
-
-Windows start every ``stride`` voxels, with a last one flush with the border: the grid of the
-authors' code, of MONAI's ``dense_patch_slices`` and of TorchIO's ``GridSampler`` alike.
-"""
+"""Cutting patches out of images: whole cohorts on one device, a batch of patches in one gather."""
 
 from __future__ import annotations
 
@@ -13,83 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.images import Image, three
-
-
-def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
-    """First voxel of every window along one axis of ``size >= patch_size`` voxels.
-
-    >>> window_starts(70, 32, 16)
-    [0, 16, 32, 38]
-    >>> window_starts(32, 32, 16)
-    [0]
-    """
-    return [*range(0, size - patch_size, stride), size - patch_size]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The windows of one image: ``starts`` per axis, numbered with the last axis fastest."""
-
-    starts: tuple[list[int], list[int], list[int]]
-    patch_size: int
-    padded: tuple[int, int, int]
-    """Size after padding: at least a patch along every axis."""
-    inside: tuple[slice, slice, slice]
-    """Where the image lies in the padded volume; the padding is split evenly, as MONAI does."""
-
-    @staticmethod
-    def of(shape: Sequence[int], patch_size: int, stride: int) -> Grid:
-        padded = three(max(size, patch_size) for size in shape)
-        before = [(full - size) // 2 for full, size in zip(padded, shape, strict=True)]
-        return Grid(
-            starts=three(window_starts(size, patch_size, stride) for size in padded),
-            patch_size=patch_size,
-            padded=padded,
-            inside=three(slice(b, b + size) for b, size in zip(before, shape, strict=True)),
-        )
-
-    def __len__(self) -> int:
-        return int(np.prod([len(axis) for axis in self.starts]))
-
-    @property
-    def inside_window(self) -> tuple[slice, slice, slice]:
-        """Which part of every window is image: all of it, but along axes that were padded.
-
-        A padded axis is one window long, so the part is the same in all windows.
-        """
-        return three(
-            part if part.stop - part.start < self.patch_size else slice(None)
-            for part in self.inside
-        )
-
-    def windows(self) -> np.ndarray:
-        """``[n, 3]`` first voxels of all windows."""
-        return np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, 3)
-
-    def stitch(self, windows: Tensor) -> Tensor:
-        """Average of overlapping windows ``[n, p, p, p]``, cropped to the image ``[X, Y, Z]``.
-
-        Sums along one axis after the other, since the grid is a product of three: no loop over
-        windows.  How many windows cover a voxel is an outer product of three counts.
-        """
-        p = self.patch_size
-        nx, ny, nz = (len(axis) for axis in self.starts)
-        total = windows.reshape(nx, ny, nz, p, p, p)
-        for axis in (2, 1, 0):
-            size = list(total.shape)
-            del size[axis]  # the window index goes,
-            size[2 * axis] = self.padded[axis]  # its voxel axis grows from a window to the image
-            merged = total.new_zeros(size)
-            for index, start in enumerate(self.starts[axis]):
-                merged.narrow(2 * axis, start, p).add_(total.select(axis, index))
-            total = merged
-        counts = [torch.zeros(size, device=total.device) for size in self.padded]
-        for count, starts in zip(counts, self.starts, strict=True):
-            for start in starts:
-                count[start : start + p] += 1
-        cover = counts[0][:, None, None] * counts[1][:, None] * counts[2]
-        return (total / cover)[self.inside]
+from lesion_core.images import Image
+from lesion_core.windows import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -111,14 +32,17 @@ class Patches:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All three, in the order of the fields."""
         return self.image, self.start, self.flip
 
     @property
     def mirrored(self) -> Patches:
+        """The same windows, each the other way round."""
         return Patches(self.image, self.start, ~self.flip)
 
     @staticmethod
     def join(parts: Sequence[Patches]) -> Patches:
+        """All patches of several, in order."""
         return Patches(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
 
 
@@ -141,7 +65,7 @@ class Volumes:
         """Channels ``[C, X, Y, Z]``, lesion masks ``[X, Y, Z]`` and mirror axis, one per image."""
         self.device = torch.device(device)
         self.patch_size = patch_size
-        self.grids = [Grid.of(image.shape[1:], patch_size, stride) for image in voxels]
+        self.grids = [WindowGrid.of(image.shape[1:], patch_size, stride) for image in voxels]
         sizes = np.array([grid.padded for grid in self.grids], dtype=np.int64)
         ends = np.cumsum(sizes.prod(axis=1))
         strides = np.stack([sizes[:, 1] * sizes[:, 2], sizes[:, 2], 0 * sizes[:, 0] + 1], axis=1)
@@ -163,6 +87,7 @@ class Volumes:
     def of(
         images: Sequence[Image], *, patch_size: int, stride: int, device: str = "cpu"
     ) -> Volumes:
+        """The images of a cohort, on a device."""
         return Volumes(
             [image.voxels for image in images],
             [image.lesion for image in images],
@@ -196,7 +121,10 @@ class Volumes:
         return Patches.join([windows, windows.mirrored]) if flip else windows
 
     def gather(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        """``[B, C, p, p, p]`` float32 (channels-last memory) and ``[B, 1, p, p, p]`` bool."""
+        """Cut a batch: images ``[B, C, p, p, p]`` float32 in channels-last memory, and masks.
+
+        Masks are bool ``[B, 1, p, p, p]``.
+        """
         index = self._index(patches)
         shape = [len(patches), *3 * [self.patch_size]]
         values = self._values.index_select(0, index).view(*shape, -1)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +23,7 @@ from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
 from lesion_core.results import read_meta, trial_status
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import Precision, TrainSettings
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
 from lesion_core.unet import UNet3d, to_device
@@ -45,8 +45,8 @@ class Predict:
     """Write the lesion probability (float32) instead of the mask."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to run the network."""
-    precision: Literal["fp32", "tf32", "bf16"] | None = None
-    """Of the network's arithmetic; default: what it was trained in."""
+    precision: Precision | None = None
+    """Precision of the network's arithmetic; default: what it was trained in."""
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
@@ -73,7 +73,7 @@ def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.
 
 
 def predict(options: Predict) -> Iterator[Path]:
-    """Every file as it is written.
+    """Write the masks; yields every file as it is written.
 
     Raises:
         ValueError: no such sweep or trial, an incomplete trial, data that have changed, or a
@@ -116,7 +116,7 @@ def predict(options: Predict) -> Iterator[Path]:
                 yield path
 
 
-def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
+def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
     asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
     for name in wanted:
         status = trial_status(results / "trials" / name)["status"]
@@ -128,10 +128,11 @@ def _complete(results: Path, meta: dict, wanted: Sequence[str]) -> list[str]:
     return list(wanted) or done
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     import tyro
 
-    options = tyro.cli(Predict, config=(tyro.conf.PositionalRequiredArgs,))
+    options = tyro.cli(Predict, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))
     keep_freed_memory()
     try:
         for path in predict(options):

@@ -5,4 +5,4 @@ import sys
 from lesion_core.preparation.prepare import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(program="python -m lesion_core.prepare"))

@@ -5,6 +5,7 @@ A results folder (a *ledger*) holds
     sweep.json                                   what was asked: settings, trials, folds, versions
     search.json  search-journal.log              of a search only: its configurations and what
                                                  became of them; the same for optuna-dashboard
+    gradients.parquet                            how hard each loss pulls on a voxel
     cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
     trials/<trial>/trial.json                    first: the whole configuration
     trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
@@ -30,7 +31,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,26 @@ COHORT_SLICES = pa.schema(
     ]
 )
 """One picture per case, for overlays and example figures."""
+
+GRADIENTS = pa.schema(
+    [
+        pa.field("loss", pa.string()),
+        # untrained: every voxel at 0.5; under way: as in the middle of a training.
+        pa.field("state", pa.string()),
+        pa.field("lesion", pa.bool_()),  # whether the voxel whose probability varies is lesion
+        pa.field("probability", pa.float64()),  # of that voxel
+        pa.field("gradient", pa.float64()),  # of the loss, by that voxel's logit
+        pa.field("patch_voxels", pa.int64()),
+        pa.field("lesion_voxels", pa.int64()),  # in the patch
+        pa.field("p_lesion", pa.float64()),  # probability of all other lesion voxels
+        pa.field("p_background", pa.float64()),  # and of all other background voxels
+    ]
+)
+"""Gradient curves of the losses (`losses.gradients`): one row per (loss, state, lesion,
+probability), ascending in the last.  At ``p_lesion`` and ``p_background`` themselves, where all
+voxels of a kind are alike, the gradient is their mean."""
+
+GRADIENTS_FILE = "gradients.parquet"
 
 STATUSES = ("done", "partial", "failed", "diverged", "missing", "corrupt")
 """done: complete.  partial: begun, neither complete nor failed (running, or interrupted).
@@ -392,10 +413,8 @@ def read_sweep(path: Path | str) -> Sweep:
     runs, tables, partial = [], {name: [] for name in TABLES}, []
     for name, identity in _trials(path, meta).items():
         folder = path / "trials" / name
-        run = identity | trial_status(folder) | {"trial": name}
-        if run["status"] == "done" and (found := damage(folder)):
-            run |= {"status": "corrupt", "error": found}
-        elif run["status"] == "done":
+        run = {**identity, **trial_status(folder), "trial": name}
+        if run["status"] == "done":
             try:
                 read = {
                     file: pq.read_table(folder / file, schema=TABLES[file])
@@ -505,35 +524,67 @@ def read_search(path: Path) -> dict | None:
     return search
 
 
-def trial_status(folder: Path) -> dict:
-    """How far one trial is, from its marker files alone: status, epochs_done, error, ..."""
-    run: dict[str, Any] = dict.fromkeys(
-        ["epochs_done", "seconds", "host", "device", "precision", "error", "log"]
-    )
-    if not (folder / "trial.json").exists():
-        return run | {"status": "missing", "epochs_done": 0}
+def read_gradients(path: Path) -> pd.DataFrame:
+    """The gradient curves of a results folder (`GRADIENTS`); no rows if it has none.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    file = Path(path) / GRADIENTS_FILE
+    if not file.exists():
+        return _concatenate([], GRADIENTS)
     try:
-        if (folder / "done.json").exists():
-            done = json.loads((folder / "done.json").read_text())
-            absent = [name for name in TABLES if not (folder / name).exists()]
-            status = (
-                {"status": "done"}
-                if not absent
-                else {
-                    "status": "corrupt",
-                    "error": f"done.json is there, but not {', '.join(absent)}",
-                }
-            )
-            return run | {key: done[key] for key in run.keys() & done.keys()} | status
-        if (folder / "failed.json").exists():
-            failed = json.loads((folder / "failed.json").read_text())
-            status = "diverged" if failed.get("kind") == "diverged" else "failed"
-            return (
-                run | {key: failed[key] for key in run.keys() & failed.keys()} | {"status": status}
-            )
-    except ValueError as error:
-        return run | {"status": "corrupt", "error": f"marker file unreadable: {error}"}
-    return run | {"status": "partial", "epochs_done": _epochs_written(folder)}
+        return _concatenate([pq.read_table(file, schema=GRADIENTS)], GRADIENTS)
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+class TrialStatus(TypedDict):
+    """How far one trial is; what its marker file does not say is None."""
+
+    status: str
+    """One of STATUSES."""
+    epochs_done: int | None
+    seconds: float | None
+    host: str | None
+    device: str | None
+    precision: str | None
+    error: str | None
+    """Why it failed, or what is damaged."""
+    log: str | None
+    """Path in the results folder."""
+    kind: str | None
+    """Of a failure: error, diverged, or infrastructure (its machines failed)."""
+
+
+def trial_status(folder: Path) -> TrialStatus:
+    """How far one trial is.  Done is only what is complete and as it was written.
+
+    This is the one judgement: status, resume, upload and report all go by it.  Every file of a done
+    trial is compared with what done.json recorded of it, weights by their size, tables by their
+    hash; one without such a record (not written by `sweeps.ledger.ledger`) must have tables that
+    can be read.  A file that has not changed since this process last looked is not read again.
+    """
+    content: dict[str, Any] = {}
+
+    def judged(status: str, **more: Any) -> TrialStatus:
+        known = {key: content.get(key) for key in TrialStatus.__annotations__}
+        return cast(TrialStatus, known | more | {"status": status})
+
+    if not (folder / "trial.json").exists():
+        return judged("missing", epochs_done=0)
+    markers = [name for name in ("done.json", "failed.json") if (folder / name).exists()]
+    if not markers:
+        return judged("partial", epochs_done=_epochs_written(folder))
+    try:
+        content |= json.loads((folder / markers[0]).read_text())
+    except (ValueError, TypeError) as error:
+        return judged("corrupt", error=f"marker file unreadable: {error}")
+    if markers[0] == "failed.json":
+        kind = content.get("kind", "error")
+        return judged("diverged" if kind == "diverged" else "failed", kind=kind)
+    damage = _damage(folder, content)
+    return judged("done") if damage is None else judged("corrupt", error=damage)
 
 
 def file_state(path: Path) -> dict[str, object]:
@@ -542,28 +593,44 @@ def file_state(path: Path) -> dict[str, object]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def damage(folder: Path) -> str | None:
-    """What of a trial that says it is done is not as done.json recorded it; None if nothing is.
-
-    Weights are compared by size, tables by their bytes.  A trial without a record (not written by
-    `sweeps.ledger.ledger`) passes: reading its tables will tell.
-    """
+def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
+    """What of a trial is not as its done.json says; None if nothing is."""
+    absent = [name for name in TABLES if not (folder / name).exists()]
+    if absent:
+        return f"done.json is there, but not {', '.join(absent)}"
+    recorded = done.get("files")
     try:
-        recorded = json.loads((folder / "done.json").read_text()).get("files", {})
-        for name, state in recorded.items():
-            path = folder / name
-            same = (
-                path.stat().st_size == state["bytes"]
-                if name == MODEL
-                else (file_state(path) == state)
-            )
-            if not same:
+        names = list(TABLES if recorded is None else recorded)
+        stats = [(folder / name).stat() for name in ("done.json", *names)]
+        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        if _INTACT.get(folder.absolute()) == stamps:
+            return None
+        for name in names:
+            if recorded is None:
+                intact = _is_readable(folder / name, TABLES[name])
+            elif name == MODEL:
+                intact = (folder / name).stat().st_size == recorded[name]["bytes"]
+            else:
+                intact = file_state(folder / name) == recorded[name]
+            if not intact:
                 return f"{name} is damaged"
     except OSError as error:
         return f"{Path(error.filename or folder).name} is missing or cannot be read"
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (KeyError, TypeError):
         return "done.json is unreadable"
+    _INTACT[folder.absolute()] = stamps
     return None
+
+
+_INTACT: dict[Path, list[tuple[int, int]]] = {}
+"""Size and time of change of the files of trials that this process has found to be as recorded."""
+
+
+def _is_readable(path: Path, schema: pa.Schema) -> bool:
+    try:
+        return pq.read_table(path).schema.equals(schema)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _epochs_written(folder: Path) -> int:

@@ -23,7 +23,7 @@ class Share:
     sd: float
     """Between them, with n - 1; NaN for a single one."""
     pooled: float
-    """Of all voxels together."""
+    """The share of all voxels together."""
 
     @staticmethod
     def of(part: np.ndarray, whole: np.ndarray) -> Share:
@@ -68,7 +68,10 @@ class Row:
 
 
 def rows(cases: pd.DataFrame) -> list[Row]:
-    """Of one cohort's `results.COHORT_CASES`: label 1, and labels 1 and 2 if there is a label 2."""
+    """Rows of one cohort, from its `results.COHORT_CASES`.
+
+    One of label 1, and one of labels 1 and 2 together if there is a label 2.
+    """
     lesion, other = (
         np.asarray(cases[name], np.int64) for name in ("lesion_voxels", "other_voxels")
     )
@@ -121,7 +124,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def as_text(table: Sequence[Row]) -> str:
-    """Aligned columns, for a terminal."""
+    """The table in aligned columns, for a terminal."""
     lines = [list(HEADER), *map(_cells, table)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -131,7 +134,7 @@ def as_text(table: Sequence[Row]) -> str:
 
 
 def as_latex(table: Sequence[Row]) -> str:
-    """A booktabs tabular."""
+    """The table as a booktabs tabular."""
     lines = [r"\begin{tabular}{llrcccr}", r"\toprule", _tex(HEADER), r"\midrule"]
     lines += [_tex(_cells(row)) for row in table]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -144,7 +147,7 @@ def _tex(cells: Sequence[str]) -> str:
 
 
 def as_frame(table: Sequence[Row]) -> pd.DataFrame:
-    """Plain numbers, for a CSV file."""
+    """The table in plain numbers, for a CSV file."""
     return pd.DataFrame(
         [
             {

@@ -14,21 +14,49 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import nn
 
-from lesion_core.evaluate import evaluate
+from lesion_core.evaluate import Evaluation, evaluate
 from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.patches import Volumes
-from lesion_core.training.epoch import TrainSettings, generator, train_epoch
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import EpochLosses, train_epoch
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
+
+
+class Identity(TypedDict):
+    """The columns that open each row of a trial (`results.IDENTITY`)."""
+
+    trial: str
+    cohort: str
+    loss: str
+    seed: int
+    fold: int
+
+
+class TrialRow(TypedDict):
+    """A trial as sweep.json lists it."""
+
+    name: str
+    hash: str
+    cohort: str
+    loss: str
+    loss_params: str
+    """`losses.loss_to_dict`, as JSON."""
+    seed: int
+    fold: int
+    epochs: int
+    split: NotRequired[str]
+    """Only where it is not test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +66,7 @@ class Trial:
     cohort: str
     """Name of the cohort."""
     fingerprint: str
-    """Of the cohort's files: other data is another trial."""
+    """Hash of the cohort's files: other data is another trial."""
     loss: Loss
     """Callable of (logits, target)."""
     seed: int
@@ -81,6 +109,7 @@ class Trial:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Trial:
+        """The trial that `to_dict` described; ValueError if it does not fit this release."""
         parts = {
             "loss": loss_from_dict(values["loss"]),
             "settings": TrainSettings.from_dict(values["settings"]),
@@ -97,7 +126,7 @@ class Trial:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def tested(self, cases: Sequence[str]) -> list[str]:
-        """Whom it tests of a cohort's cases, in their order.
+        """The cases that the trial tests, of a cohort's and in their order.
 
         Raises:
             ValueError: a test case is none of them, or none is left to train on.
@@ -113,12 +142,14 @@ class Trial:
         return tested
 
     def parts(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Whom it trains on, and whom it is judged on: the validation cases if it has any, else
-        the test cases.  In the cohort's order; test cases beside validation cases are in neither.
+        """The cases that it trains on, and those that it is judged on, each in the cohort's order.
+
+        It is judged on its validation cases if it has any, and then its test cases are in neither
+        part; else on its test cases.
 
         Raises:
-            ValueError: as `tested`; or the validation cases are not part of the training part, or
-                are all of it.
+            ValueError: as of `tested`; or the validation cases are not part of the training part,
+                or are all of it.
         """
         tested = self.tested(cases)
         training = [case for case in cases if case not in set(tested)]
@@ -139,17 +170,18 @@ class Trial:
 
     @property
     def loss_label(self) -> str:
+        """What tables and figures call its loss."""
         return loss_label(self.loss)
 
     @property
     def name(self) -> str:
-        """Its folder in the ledger."""
+        """Name of the trial's folder in the ledger."""
         loss = re.sub(r"[^A-Za-z0-9.-]+", "_", self.loss_label).strip("_")
         return f"{self.cohort}-{loss}-s{self.seed}-f{self.fold}-{self.hash}"
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """The columns that open each of its rows (`results.IDENTITY`)."""
+    def identity(self) -> Identity:
+        """The columns that open each of its rows."""
         return {
             "trial": self.name,
             "cohort": self.cohort,
@@ -158,9 +190,9 @@ class Trial:
             "fold": self.fold,
         }
 
-    def row(self) -> dict[str, Any]:
-        """How sweep.json lists it; ``split`` only where it is not test."""
-        row = {
+    def row(self) -> TrialRow:
+        """The trial as sweep.json lists it; ``split`` only where it is not test."""
+        row: TrialRow = {
             "name": self.name,
             "hash": self.hash,
             "cohort": self.cohort,
@@ -170,32 +202,48 @@ class Trial:
             "fold": self.fold,
             "epochs": self.settings.epochs,
         }
-        return row if self.split == "test" else row | {"split": self.split}
+        return row if self.split == "test" else {**row, "split": self.split}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
-    """What only the last epoch leaves: rows of three tables, and the weights."""
+    """What only the last epoch of a trial leaves: rows of three tables, and the weights."""
 
-    lesions: list[dict]
-    histograms: list[dict]
-    slices: list[dict]
+    lesions: list[dict[str, Any]]
+    histograms: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
     model: bytes
     """``torch.save`` of ``{"in_channels", "filters", "weights"}``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """What one epoch leaves."""
+    """What one epoch of a trial leaves."""
 
     epoch: int
-    cases: list[dict]
+    cases: list[dict[str, Any]]
     """Complete `results.CASES` rows of this epoch."""
-    epochs: dict
+    epochs: dict[str, Any]
     """A `results.EPOCHS` row."""
     checkpoint: bytes
     """From which `run` goes on with the next epoch."""
     final: Final | None
+
+
+class TrialSummary(TypedDict):
+    """What a complete trial says of itself: how far, how long, where, with what and on what."""
+
+    epochs_done: int
+    seconds: float
+    host: str
+    device: str
+    """Name of the GPU, else of the processor."""
+    precision: str
+    threads: int
+    versions: dict[str, str]
+    """Versions of Python and of the packages that compute."""
+    fingerprint: str
+    """Hash of the cohort's files."""
 
 
 def run(
@@ -206,7 +254,7 @@ def run(
     device: str = "cpu",
     threads: int = 1,
     on_epoch: Callable[[EpochReport], None],
-) -> dict[str, Any]:
+) -> TrialSummary:
     """Train and evaluate; reports every epoch, 0 (untrained) included; returns a summary.
 
     Given a checkpoint, goes on after its epoch (and reports that one again if it was the last).
@@ -252,7 +300,7 @@ def run(
     first = 0 if trained_until is None else min(trained_until + 1, settings.epochs)
     for epoch in range(first, settings.epochs + 1):
         clock = time.monotonic()
-        losses: dict[str, Any] = {"train_loss": None, "grad_norm": None, "n_batches": 0}
+        losses: EpochLosses = {"train_loss": None, "grad_norm": None, "n_batches": 0}
         if epoch > 0 and epoch != trained_until:
             shuffle = generator(trial.seed, trial.fold, epoch, "order")
             losses = train_epoch(step, patches, epoch=epoch, shuffle=shuffle)
@@ -296,7 +344,7 @@ def run(
 
 
 def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Puts both where they were, on the device that they are on; returns the epoch of then.
+    """Put network and optimiser where they were, on the device that they are on; returns the epoch.
 
     Whatever device they were on before: only what was learned is taken from the checkpoint.
     """
@@ -307,8 +355,8 @@ def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimi
     return state["epoch"]
 
 
-def _final(trial: Trial, scores: Any, network: nn.Module, in_channels: int) -> Final:
-    def complete(rows: list[dict]) -> list[dict]:
+def _final(trial: Trial, scores: Evaluation, network: nn.Module, in_channels: int) -> Final:
+    def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [trial.identity | {"epoch": trial.settings.epochs} | row for row in rows]
 
     model = {
@@ -324,7 +372,7 @@ def _final(trial: Trial, scores: Any, network: nn.Module, in_channels: int) -> F
     )
 
 
-def _saved(state: dict) -> bytes:
+def _saved(state: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()

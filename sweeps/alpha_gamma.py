@@ -15,23 +15,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from sweeps import command, options
-from sweeps.options import Data, Machines, Training
-from sweeps.paper_grid import DEMO, SEEDS, PaperGrid
+from lesion_core.settings import PAPER_SEEDS
+from sweeps import command
+from sweeps.data import Data, request
+from sweeps.ledger.contents import SearchContent, SweepRequest
+from sweeps.options import Machines, Training
+from sweeps.paper_grid import DEMO, PaperGrid
 from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss, Range
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.ledger.ledger import Ledger
-    from sweeps.searching.search import Cell, Plan, Search
+    from sweeps.searching.plan import Cell, SearchPlan
+    from sweeps.searching.search import Search
 
 JOURNAL = "search-journal.log"
 """For optuna-dashboard; follows search.json."""
@@ -72,7 +76,7 @@ class AlphaGamma(Training, Machines, Logging):
     prune_p: float = 0.1
     """Give a configuration up when Wilcoxon's test against the best, cell by cell, is below this
     (four cells at least); 0 never does."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = PAPER_SEEDS
     """Each configuration is judged on every seed in every fold."""
     folds: int = 5
     """Folds of the cross-validation; a fifth of each training part is held out to judge on."""
@@ -93,7 +97,10 @@ class AlphaGamma(Training, Machines, Logging):
     no_report: bool = False
     """Build no report at the end."""
 
-    def the_cohort(self) -> Data:
+    def __post_init__(self) -> None:
+        Machines.__post_init__(self)
+
+    def cohort_data(self) -> Data:
         """Raises ValueError unless it is exactly one, and can be read."""
         grid = PaperGrid(cohorts=self.cohorts, channels=self.channels, data=self.data)
         found = grid.cohort_objects()
@@ -102,14 +109,14 @@ class AlphaGamma(Training, Machines, Logging):
             raise ValueError(f"a search is over one cohort; found {names}: name one by --cohorts")
         return Data.of(found[0], self.data, self.fold_rule)
 
-    def plan(self, cohort: str) -> Plan:
+    def plan(self, cohort: str) -> SearchPlan:
         """
         Raises:
             ValueError: flags that contradict each other, or a loss that refuses such numbers.
         """
         from lesion_core.losses import loss_named
         from sweeps.searching.optuna_study import grid_points
-        from sweeps.searching.search import Plan, shuffled_cells
+        from sweeps.searching.plan import SearchPlan, shuffled_cells
 
         base = loss_named(self.loss)
         space = search_space_of(base, self.space)
@@ -130,7 +137,7 @@ class AlphaGamma(Training, Machines, Logging):
         number = self.configurations
         if self.sampler == "grid":  # the largest whole one within the budget
             number = len(grid_points(space, number))
-        return Plan(
+        return SearchPlan(
             cohort=cohort,
             loss=family(base, space),
             space=space,
@@ -215,10 +222,10 @@ def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, fl
 
 
 @dataclass(frozen=True)
-class Searched:
-    """A search over one cohort: what it needs to make trials, and to begin or go on."""
+class SearchSetup:
+    """What a search over one cohort needs to make trials, and to begin or go on."""
 
-    plan: Plan
+    plan: SearchPlan
     base: Loss
     data: Data
     settings: TrainSettings
@@ -226,13 +233,13 @@ class Searched:
     results: Path
 
     def loss(self, values: Mapping[str, float] | str) -> Loss:
-        """Of a configuration's values, or of a comparator's name."""
+        """The loss of a configuration's values, or of a comparator's name."""
         from lesion_core.losses import loss_named, with_values
 
         return loss_named(values) if isinstance(values, str) else with_values(self.base, values)
 
     def trial(self, loss: Loss, cell: Cell, validation: bool) -> Trial:
-        """In a cell, with a validation part or on the test fold."""
+        """The trial of a loss in a cell, with a validation part or on the test fold."""
         from lesion_core.trial import Trial
 
         return Trial(
@@ -255,8 +262,8 @@ class Searched:
     def _validation_cases(self) -> list[tuple[str, ...]]:
         return self.data.validation_cases(self.folds)
 
-    def agree_with(self, stored: Mapping[str, Any]) -> None:
-        """Raises ValueError if the folder holds another search."""
+    def agree_with(self, stored: SearchContent) -> None:
+        """Raise ValueError if the folder holds another search."""
         if stored["configurations"] and (differences := self.plan.differences(stored)):
             raise ValueError(
                 f"{self.results} holds another search: {'; '.join(differences)}; choose another "
@@ -264,15 +271,15 @@ class Searched:
             )
 
     def search(self, ledger: Ledger, retry_failed: bool) -> Search:
-        """Begun, or gone on with where the ledger says it is (`sweep.Sweep.search`)."""
-        from lesion_core.results import read_search
-        from sweeps.searching.optuna_study import Study
-        from sweeps.searching.search import InLedger, Search
+        """Begin the search, or go on where the ledger says it is (`SweepPlan.search`)."""
+        from sweeps.searching.optuna_study import OptunaStudy
+        from sweeps.searching.search import Search
+        from sweeps.searching.store import LedgerStore, read_search
 
         stored = read_search(self.results)
         if stored is not None:
             self.agree_with(stored)
-        study = Study(
+        study = OptunaStudy(
             self.results / JOURNAL,
             f"{self.plan.cohort} {self.plan.loss}",
             self.plan.space,
@@ -281,9 +288,11 @@ class Searched:
             prune_p=self.plan.prune_p,
         )
         held_out = {str(fold): list(cases) for fold, cases in enumerate(self._validation_cases)}
-        request = options.request([], [self.data], self.settings, self.folds)
-        request["validation"] = {self.data.name: held_out}
-        search = Search(self.plan, study, InLedger(ledger, request), self.loss, self.trial)
+        asked: SweepRequest = {
+            **request([], [self.data], self.settings, self.folds),
+            "validation": {self.data.name: held_out},
+        }
+        search = Search(self.plan, study, LedgerStore(ledger, asked), self.loss, self.trial)
         search.resume(stored, retry_failed=retry_failed)
         return search
 
@@ -292,7 +301,7 @@ DEMO_SEARCH = AlphaGamma(
     cohorts=(DEMO,),
     results=Path("results/demo_search"),
     configurations=8,
-    seeds=SEEDS[:3],
+    seeds=PAPER_SEEDS[:3],
     folds=2,
     epochs=4,
     batch_size=2,  # small steps, or a minute's training would be over before it learned
@@ -304,82 +313,85 @@ DEMO_SEARCH = AlphaGamma(
 
 def main(arguments: Sequence[str]) -> int:
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
-    asked = command.read_flags(AlphaGamma, arguments, default)
-    settings = asked.settings()  # mistakes show before the data are read
-    asked.plan("")
+    flags = command.read_flags(AlphaGamma, arguments, default)
+    settings = flags.settings()  # mistakes show before the data are read
+    flags.plan("")
     from lesion_core.losses import loss_named
-    from sweeps.sweep import Sweep
+    from sweeps.sweep import SweepPlan
 
-    data = asked.the_cohort()
-    print(data.fold_table(asked.folds))
-    plan = asked.plan(data.name)
-    searched = Searched(plan, loss_named(asked.loss), data, settings, asked.folds, asked.results)
-    sweep = Sweep((), [data], settings, asked.folds, asked.results, searched.search)
-    if asked.dry_run:
-        return dry_run(searched, asked)
-    status = sweep.run(asked, asked, retry_failed=asked.retry_failed, report=not asked.no_report)
-    print(summary(asked.results))
-    print(f"all configurations: optuna-dashboard {asked.results / JOURNAL}")
+    data = flags.cohort_data()
+    print(data.fold_table(flags.folds))
+    plan = flags.plan(data.name)
+    setup = SearchSetup(plan, loss_named(flags.loss), data, settings, flags.folds, flags.results)
+    sweep = SweepPlan((), [data], settings, flags.folds, flags.results, setup.search)
+    if flags.dry_run:
+        return dry_run(setup, flags)
+    status = sweep.run(flags, flags, retry_failed=flags.retry_failed, report=not flags.no_report)
+    print(summary(flags.results))
+    print(f"all configurations: optuna-dashboard {flags.results / JOURNAL}")
     return status
 
 
-def dry_run(searched: Searched, machines: Machines) -> int:
+def dry_run(setup: SearchSetup, machines: Machines) -> int:
     """Say what is done, and what is left at most; writes nothing."""
-    from lesion_core.results import read_search
     from sweeps import estimate
     from sweeps.ledger.ledger import Ledger
+    from sweeps.searching.store import read_search
 
-    plan = searched.plan
-    request = options.request([], [searched.data], searched.settings, searched.folds)
-    Ledger(searched.results).united(request)
-    stored = read_search(searched.results) or {"configurations": []}
-    searched.agree_with(stored)
-    begun = stored["configurations"]
-    ended = sum(one["state"] != "running" for one in begun)
+    plan = setup.plan
+    asked = request([], [setup.data], setup.settings, setup.folds)
+    Ledger(setup.results).merged_request(asked)
+    stored = read_search(setup.results)
+    if stored is not None:
+        setup.agree_with(stored)
+    begun = stored["configurations"] if stored is not None else []
+    ended = sum(each["state"] != "running" for each in begun)
     print(
-        f"{searched.results}: {ended} of {plan.configurations} configurations have ended; each is "
+        f"{setup.results}: {ended} of {plan.configurations} configurations have ended; each is "
         f"judged on {len(plan.cells)} cells at most"
     )
     for name, where in plan.space.items():
         print(f"    {name} in {where}")
     left = max(0, plan.configurations - ended) * len(plan.cells)
-    left -= sum(len(one["trials"]) for one in begun if one["state"] == "running")
+    left -= sum(len(each["trials"]) for each in begun if each["state"] == "running")
     # The best one, each fold's own best and what they are compared with are tested in every cell.
     end = (2 + len(plan.comparators)) * len(plan.cells)
-    end += (1 + len(plan.comparators)) * len(plan.confirm_seeds) * searched.folds
+    end += (1 + len(plan.comparators)) * len(plan.confirm_seeds) * setup.folds
     print(f"would run at most {left} trials to search, less what is pruned")
     print(
         f"then at most {end}: the best ones and {' '.join(plan.comparators)} on the test folds"
         f"{' and on fresh seeds' if plan.confirm_seeds else ''}"
     )
     if left:
-        trials = [searched.trial(searched.base, plan.cells[0], True)] * (left + end)
-        print(estimate.predicted(trials, [searched.data], {}, machines, searched.results))
+        trials = [setup.trial(setup.base, plan.cells[0], True)] * (left + end)
+        print(estimate.predicted(trials, [setup.data], machines, setup.results))
     return 0
 
 
 def summary(results: Path) -> str:
     """What came out, in a few lines."""
-    from lesion_core.results import read_search
+    from sweeps.searching.store import read_search
 
     search = read_search(results)
     assert search is not None
-    by_number = {one["number"]: one for one in search["configurations"]}
+    by_number = {each["number"]: each for each in search["configurations"]}
     cells = len(search["cells"])
-    run = sum(len(one["trials"]) for one in by_number.values())
-    pruned = [one for one in by_number.values() if one["state"] == "pruned"]
+    run = sum(len(each["trials"]) for each in by_number.values())
+    pruned = [each for each in by_number.values() if each["state"] == "pruned"]
     lines = [
         f"{len(by_number)} configurations took {run} trials; {len(pruned)} were pruned, which "
-        f"saved {sum(cells - len(one['trials']) for one in pruned)}"
+        f"saved {sum(cells - len(each['trials']) for each in pruned)}"
     ]
-    best = by_number.get(search["chosen"])
-    if best is None:
+    chosen = search["chosen"]
+    best = None if chosen is None else by_number.get(chosen)
+    score = None if best is None else best["score"]
+    if best is None or score is None:
         lines.append(
             "nothing is chosen yet: no configuration is complete, or some still run or lost their "
             "machines; the same command goes on"
         )
         return "\n".join(lines)
-    scores = ", ".join(f"{name} {best['score'][name]:.3f}" for name in search["objectives"])
+    scores = ", ".join(f"{name} {score[name]:.3f}" for name in search["objectives"])
     lines.append(
         f"best: {best['loss']}, validation {scores}; the best of many is partly lucky, the report "
         "says how much"

@@ -30,39 +30,39 @@ _received = [int(signal.SIGINT)]
 
 
 def read_flags(kind: type[T], arguments: Sequence[str], default: T | None = None) -> T:
-    """The flags as an instance of a dataclass; its field docstrings are the help.
+    """Read flags into an instance of a dataclass; its field docstrings are the help.
 
     Raises:
         ValueError: an unknown flag, or a value that does not fit.
     """
-    said = io.StringIO()
+    output = io.StringIO()
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(
                 kind, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,), **options
             )
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise ValueError(_one_line(said.getvalue())) from None
+        raise ValueError(_one_line(output.getvalue())) from None
 
 
 def run(command: Callable[[Sequence[str]], int]) -> int:
-    """Exit status of a command, given the flags that this process was started with."""
+    """Run a command with the flags that this process was started with; returns its exit status."""
     _left_alone.update(n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN)
     catch_signals()
     try:
         return command(sys.argv[1:])
     except (ValueError, LedgerError, KeyboardInterrupt) as error:
-        return told(error)
+        return report_error(error)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         sys.stderr.close()
         return 141
 
 
-def told(error: BaseException) -> int:
-    """Exit status of a command that ends with this; says it in one line."""
+def report_error(error: BaseException) -> int:
+    """Print in one line why a command ends; returns its exit status."""
     if isinstance(error, KeyboardInterrupt):
         print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
         return 128 + _received[-1]
@@ -71,7 +71,7 @@ def told(error: BaseException) -> int:
 
 
 def catch_signals() -> None:
-    """Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt.
+    """Make Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt.
 
     To be called again after Ray starts, which puts its own handlers there.  Another exception
     would not do: Ray 2.60's compiled code answers every one but this with a SystemError.
@@ -82,7 +82,7 @@ def catch_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """While cleaning up."""
+    """Let nothing stop this process while it cleans up."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -6,11 +6,12 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.options import Data, Machines
+from sweeps.data import Data
+from sweeps.options import Machines
 from sweeps.trials.progress import duration
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 def predicted(
     trials: Sequence[Trial],
     data: Sequence[Data],
-    states: Mapping[str, Mapping[str, Any]],
     machines: Machines,
     results: Path,
 ) -> str:
-    """A sentence or two for people."""
+    """How many hours these trials would take, and where that comes from, for people."""
     slots, where, device = _slots(machines)
     spent = finished_seconds(results)
     total, sources = 0.0, []
@@ -71,9 +71,10 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     from lesion_core.evaluate import image_counts, windows_at_once
     from lesion_core.patches import Patches, Volumes
-    from lesion_core.training.epoch import generator, train_epoch
+    from lesion_core.training.epoch import train_epoch
     from lesion_core.training.memory import keep_freed_memory
     from lesion_core.training.precision import autocast, convolutions
+    from lesion_core.training.randomness import generator
     from lesion_core.training.step import Step
     from lesion_core.unet import UNet3d, to_device
 
@@ -157,7 +158,7 @@ def _slots(machines: Machines) -> tuple[int, str, str]:
     on_gpu = torch.cuda.is_available() and machines.gpus_per_trial != 0
     device = "cuda" if on_gpu else "cpu"
     if machines.address is not None:
-        from sweeps.distributed.launch import connected
+        from sweeps.distributed.cluster import connected
 
         with connected(machines) as cluster:
             return cluster.slots, cluster.where, device

@@ -19,19 +19,15 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
-from sweeps.options import Data, Machines, Training
+from sweeps.data import Data
+from sweeps.options import Machines, Training
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort
     from lesion_core.trial import Trial
-
-LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-"""`lesion_core.losses.PAPER_LOSSES`, which loads torch: --help should not wait for it."""
-
-SEEDS = (42, 80702, 74794, 62021, 48497)
-"""Those of the authors' code."""
 
 DEMO = "demo"
 """Name of the demo's simulated cohort."""
@@ -54,9 +50,9 @@ class PaperGrid(Training, Machines, Logging):
     --channels); default: wmh2017 and lit, if they are there."""
     channels: tuple[str, ...] = ()
     """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
-    losses: tuple[str, ...] = LOSSES
+    losses: tuple[str, ...] = PAPER_LOSSES
     """Names, names with fields such as focal(alpha=0.3,gamma=1.5), or module:name of your own."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] = PAPER_SEEDS
     """One whole cross-validation per seed."""
     folds: int = 5
     """Folds of the cross-validation."""
@@ -71,6 +67,9 @@ class PaperGrid(Training, Machines, Logging):
     """All losses on a small simulated cohort with a narrow network, in minutes."""
     no_report: bool = False
     """Build no report at the end."""
+
+    def __post_init__(self) -> None:
+        Machines.__post_init__(self)
 
     def cohort_objects(self) -> list[Cohort]:
         """Raises ValueError when a name is unknown, or none is given and none is there."""
@@ -116,7 +115,7 @@ class PaperGrid(Training, Machines, Logging):
 DEMO_GRID = PaperGrid(
     cohorts=(DEMO,),
     results=Path("results/demo"),
-    seeds=SEEDS[:2],
+    seeds=PAPER_SEEDS[:2],
     folds=2,
     epochs=5,
     batch_size=2,  # small steps, or a minute's training would be over before it learned
@@ -137,7 +136,7 @@ def run_grid(grid: PaperGrid) -> int:
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
     from lesion_core.losses import loss_named
-    from sweeps.sweep import Sweep
+    from sweeps.sweep import SweepPlan
 
     settings = grid.settings()  # mistakes show before the data are read
     for name in grid.losses:
@@ -146,10 +145,10 @@ def run_grid(grid: PaperGrid) -> int:
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
-    sweep = Sweep(grid.trials(data), data, settings, grid.folds, grid.results)
+    plan = SweepPlan(grid.trials(data), data, settings, grid.folds, grid.results)
     if grid.dry_run:
-        return sweep.dry_run(grid, retry_failed=grid.retry_failed)
-    return sweep.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
+        return plan.dry_run(grid, retry_failed=grid.retry_failed)
+    return plan.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
 
 
 if __name__ == "__main__":

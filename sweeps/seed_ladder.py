@@ -17,10 +17,12 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
-from sweeps.paper_grid import DEMO_GRID, SEEDS, PaperGrid, run_grid
+from sweeps.paper_grid import DEMO_GRID, PaperGrid, run_grid
+from sweeps.provenance import command_to_show
 
-MANY_SEEDS = (*SEEDS, *range(1, 16))
+MANY_SEEDS = (*PAPER_SEEDS, *range(1, 16))
 """The authors' five first, so that a grid's trials need not be run again in its folder."""
 
 
@@ -41,9 +43,9 @@ class SeedLadder(PaperGrid):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.losses)) > 2:
+            grid = command_to_show("sweeps/paper_grid.py", "grid")
             raise ValueError(
-                f"--losses {' '.join(self.losses)}: expected one or two; sweeps/paper_grid.py "
-                "compares more"
+                f"--losses {' '.join(self.losses)}: expected one or two; {grid} compares more"
             )
         if len(set(self.seeds)) < 2:
             raise ValueError("--seeds: expected two or more, or nothing can be said about others")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import tyro
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sweeps import command
+from sweeps.ledger.contents import TrialRow
 from sweeps.ledger.ledger import PROGRESS
 from sweeps.ledger.lock import Holder, holder
 from sweeps.trials.progress import live_lines
@@ -44,27 +45,37 @@ class Status:
     """Show it again every two seconds until every trial is done or the sweep stops."""
 
 
-def states(results: Path, driver: Holder | None) -> dict[str, dict[str, Any]]:
-    """`results.trial_status` of every trial asked for, and ``running`` where a driver is at it."""
+class TrialState(TrialRow):
+    """A trial that was asked for, how far it is (`results.TrialStatus`), and who works on it."""
+
+    status: str
+    """One of `results.STATUSES`, or running."""
+    epochs_done: int | None
+    error: str | None
+    log: str | None
+    worker: str
+    """HOST:PROCESS of one that runs."""
+
+
+def states(results: Path, driver: Holder | None) -> dict[str, TrialState]:
+    """How far every trial is that was asked for; ``running`` where a driver is at it."""
     from lesion_core.results import read_meta, trial_status
 
     found = {}
     for trial in read_meta(results)["trials"]:
         folder = results / "trials" / trial["name"]
-        state = trial | trial_status(folder)
+        state = cast(TrialState, trial | {"worker": ""} | dict(trial_status(folder)))
         if state["status"] == "partial" and driver is not None:
             with suppress(OSError, ValueError):
                 progress = json.loads((folder / PROGRESS).read_text())
                 if progress.get("driver") == driver.token:
-                    state |= {"status": "running", "worker": progress.get("worker", "")}
+                    state["status"], state["worker"] = "running", progress.get("worker", "")
         found[trial["name"]] = state
     return found
 
 
-def table(
-    results: Path, found: Mapping[str, Mapping[str, Any]], driver: Holder | None
-) -> RenderableType:
-    """What to show of them."""
+def table(results: Path, found: Mapping[str, TrialState], driver: Holder | None) -> RenderableType:
+    """Draw what to show of the trials."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -106,34 +117,34 @@ def table(
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = command.read_flags(Status, arguments)
+    flags = command.read_flags(Status, arguments)
     from rich.console import Console
     from rich.live import Live
 
-    driver = holder(asked.results)
-    found = states(asked.results, driver)
-    if asked.watch:
-        with Live(table(asked.results, found, driver), auto_refresh=False) as live:
+    driver = holder(flags.results)
+    found = states(flags.results, driver)
+    if flags.watch:
+        with Live(table(flags.results, found, driver), auto_refresh=False) as live:
             while driver is not None and not _all_done(found):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-                driver = holder(asked.results)
-                found = states(asked.results, driver)
-                live.update(table(asked.results, found, driver), refresh=True)
+                driver = holder(flags.results)
+                found = states(flags.results, driver)
+                live.update(table(flags.results, found, driver), refresh=True)
     else:
-        Console().print(table(asked.results, found, driver))
+        Console().print(table(flags.results, found, driver))
     return 0 if _all_done(found) else 1
 
 
-def _key(state: Mapping[str, Any]) -> tuple[str, str]:
+def _key(state: TrialState) -> tuple[str, str]:
     return state["cohort"], state["loss"]
 
 
-def _word(state: Mapping[str, Any]) -> str:
+def _word(state: TrialState) -> str:
     status: str = state["status"]
     return {"partial": "interrupted", "missing": "left"}.get(status, status)
 
 
-def _all_done(found: Mapping[str, Mapping[str, Any]]) -> bool:
+def _all_done(found: Mapping[str, TrialState]) -> bool:
     return all(state["status"] == "done" for state in found.values())
 
 

@@ -4,87 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from sweeps import options
+from sweeps import provenance
+from sweeps.data import Data, request
+from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.options import ROOT, Data, Machines
+from sweeps.options import Machines
+from sweeps.provenance import ROOT
 from sweeps.tracking.policy import Logging, Tracking
+from sweeps.trials.supply import FixedSupply, Supply
 
 if TYPE_CHECKING:
-    from lesion_core.losses import Loss
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.results import TrialStatus
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
-    from sweeps.distributed.launch import Supply
 
 FAILURES_SHOWN = 20
 
 
-class Source(Protocol):
-    """Where a sweep's trials come from, given its ledger: a list, or a search."""
-
-    def names(self) -> list[str]:
-        """Of every trial that was asked for up to now."""
-        ...
-
-    @property
-    def any_left(self) -> bool:
-        """Whether there is anything to run."""
-        ...
-
-    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> str:
-        """How much is done and left, for people."""
-        ...
-
-    def losses(self) -> Sequence[Loss]:
-        """Whose modules the workers need."""
-        ...
-
-    def cohorts(self) -> set[str]:
-        """Whose images they need."""
-        ...
-
-    def supply(self, slots: int) -> Supply:
-        """What is left, for so many trials at a time."""
-        ...
-
-
-class Fixed:
-    """Trials that are all known beforehand (`Source`)."""
-
-    def __init__(self, trials: Sequence[Trial], ledger: Ledger, retry_failed: bool) -> None:
-        self._trials = {trial.name: trial for trial in trials}
-        self._left = ledger.missing(list(self._trials), retry_failed=retry_failed)
-
-    def names(self) -> list[str]:
-        return list(self._trials)
-
-    @property
-    def any_left(self) -> bool:
-        return bool(self._left)
-
-    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> str:
-        return _counted(states, self._left)
-
-    def losses(self) -> Sequence[Loss]:
-        return [self._trials[name].loss for name in self._left]
-
-    def cohorts(self) -> set[str]:
-        return {self._trials[name].cohort for name in self._left}
-
-    def supply(self, slots: int) -> Supply:
-        from sweeps.distributed.launch import Listed
-
-        return Listed([options.described(self._trials[name]) for name in self._left])
-
-
 @dataclass(frozen=True)
-class Sweep:
+class SweepPlan:
     """What to run, and where its results go."""
 
     trials: Sequence[Trial]
@@ -92,7 +37,7 @@ class Sweep:
     settings: TrainSettings
     num_folds: int
     results: Path
-    search: Callable[[Ledger, bool], Source] | None = None
+    search: Callable[[Ledger, bool], Supply] | None = None
     """Decides on the trials instead, given the ledger and whether failed ones run again."""
 
     def run(
@@ -109,28 +54,28 @@ class Sweep:
             ValueError: the folder holds another sweep, or is in use; no such cluster or data.
             LedgerError: the folder cannot be written.
         """
-        options.refuse_fleeting(self.results)
+        _refuse_job_copy(self.results)
         tracking = logging.tracking(self.results)
         if notice := tracking.notice():
             print(notice)
-        with Lock(self.results, options.command_line()) as lock:
+        with Lock(self.results, provenance.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()
-            ledger.united(self._request())
-            source = self._source(ledger, retry_failed)
-            states = ledger.states(source.names())
+            ledger.merged_request(self._request())
+            supply = self._supply(ledger, retry_failed)
+            states = ledger.states(supply.names())
             for name, state in states.items():
                 if state["status"] == "corrupt":
                     print(f"{name} is damaged and runs again: {state['error']}", file=sys.stderr)
-            print(f"{self.results}: {source.counted(states)}", flush=True)
-            any_left = source.any_left
+            print(f"{self.results}: {supply.counted(states)}", flush=True)
+            any_left = not supply.finished
             if any_left:
                 done = sum(state["status"] == "done" for state in states.values())
-                self._launch(source, done, ledger, lock, machines, tracking)
-                states = ledger.states(source.names())
+                self._launch(supply, done, ledger, lock, machines, tracking)
+                states = ledger.states(supply.names())
                 _track_sweep(self.results, tracking)
             else:
-                ledger.ask(self._request())
+                ledger.write_request(self._request())
                 print("nothing to do")
         unfinished = _print_failures(self.results, states)
         done = sum(state["status"] == "done" for state in states.values())
@@ -146,26 +91,27 @@ class Sweep:
         from sweeps import estimate
 
         ledger = Ledger(self.results)
-        ledger.united(self._request())
+        ledger.merged_request(self._request())
         trials = {trial.name: trial for trial in self.trials}
         states = ledger.states(list(trials))
         left = ledger.missing(list(trials), retry_failed=retry_failed)
-        print(f"{self.results}: {_counted(states, left)}")
+        print(f"{self.results}: {FixedSupply(self.trials, left).counted(states)}")
         for name in left:
             print(f"would run  {name}")
         if left:
             rows = [trials[name] for name in left]
-            print(estimate.predicted(rows, self.data, states, machines, self.results))
+            print(estimate.predicted(rows, self.data, machines, self.results))
         return 0
 
-    def _source(self, ledger: Ledger, retry_failed: bool) -> Source:
+    def _supply(self, ledger: Ledger, retry_failed: bool) -> Supply:
         if self.search is not None:
             return self.search(ledger, retry_failed)
-        return Fixed(self.trials, ledger, retry_failed)
+        names = [trial.name for trial in self.trials]
+        return FixedSupply(self.trials, ledger.missing(names, retry_failed=retry_failed))
 
     def _launch(
         self,
-        source: Source,
+        supply: Supply,
         already_done: int,
         ledger: Ledger,
         lock: Lock,
@@ -174,26 +120,33 @@ class Sweep:
     ) -> None:
         from lesion_core.images import describe
         from lesion_core.losses import loss_to_dict
+        from lesion_core.losses.gradients import TypicalPatch
         from lesion_core.training.precision import check_precision
-        from sweeps.distributed.launch import connected
+        from sweeps.distributed.cluster import connected
 
-        stored = [loss_to_dict(loss).get("import", "") for loss in source.losses()]
+        stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
             check_precision(self.settings.precision, "cuda" if cluster.gpus_per_trial else "cpu")
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )
-            supply = source.supply(cluster.slots)
+            supply.set_slots(cluster.slots)
             at_once = min(cluster.slots, len(supply.epochs) or cluster.slots)
             print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
-            needed = source.cohorts()
+            needed = supply.cohorts()
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
             cluster.check(cohorts)
-            ledger.ask(self._request())  # not before: images that cannot be used leave no trace
-            ledger.keep(tracking.to_remember())
+            ledger.write_request(
+                self._request()
+            )  # not before: images that cannot be used leave no trace
+            ledger.write_files(tracking.to_remember())
             for name, cohort in cohorts.items():
                 ledger.write_cohort(name, *describe(cohort))
+            first = next(data.name for data in self.data if data.name in needed)
+            add_gradients(
+                ledger, supply.losses(), lambda: TypicalPatch.of(cohorts[first], self.settings)
+            )
             sys.stdout.flush()
             cluster.run(
                 supply,
@@ -204,15 +157,15 @@ class Sweep:
                 already_done=already_done,
             )
 
-    def _request(self) -> dict[str, Any]:
-        return options.request(self.trials, self.data, self.settings, self.num_folds)
+    def _request(self) -> SweepRequest:
+        return request(self.trials, self.data, self.settings, self.num_folds)
 
     def _warn_of_other_versions(self) -> None:
         from lesion_core.results import read_meta
 
         if not (self.results / "sweep.json").exists():
             return
-        before, now = read_meta(self.results).get("versions", {}), options.versions()
+        before, now = read_meta(self.results).get("versions", {}), provenance.versions()
         changed = [
             f"{name} {before[name]} -> {now[name]}"
             for name in ("torch", "numpy", "scipy", "monai")
@@ -233,7 +186,7 @@ def _track_sweep(results: Path, tracking: Tracking) -> None:
     from sweeps.tracking import upload
 
     print("writing the sweep's W&B run ...", flush=True)
-    if problem := upload.keep_sweep(results, tracking):
+    if problem := upload.track_sweep(results, tracking):
         print(f"W&B did not get the sweep's own run ({problem}); `sync` tries again")
 
 
@@ -253,24 +206,23 @@ def build_report(results: Path) -> bool:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
-            print(f"the report could not be built ({reason}); try: {' '.join(command)}")
+            again = provenance.command_to_show(f"{command[0]} {command[1]}", "report")
+            print(f"the report could not be built ({reason}); try: {again} {results}")
             return False
     print(f"report: {page}")
     return True
 
 
-def _counted(states: Mapping[str, Mapping[str, Any]], left: Sequence[str]) -> str:
-    count = Counter(state["status"] for state in states.values())
-    parts = [f"{len(states)} trials", f"{count['done']} done", f"{len(left)} to run"]
-    skipped = sum(
-        states[name]["status"] in ("failed", "diverged") for name in states.keys() - set(left)
-    )
-    if skipped:
-        parts.append(f"{skipped} failed before (--retry-failed runs them again)")
-    return ", ".join(parts)
+def _refuse_job_copy(results: Path) -> None:
+    """Raise ValueError for a folder that Ray deletes: a job runs in a copy of what was sent."""
+    if "working_dir_files" in results.resolve().parts:
+        raise ValueError(
+            f"--results {results}: that is in the job's copy of the code, which Ray deletes; give "
+            "a folder on the head's disk that stays, such as --results /data/results/paper_grid"
+        )
 
 
-def _print_failures(results: Path, states: Mapping[str, Mapping[str, Any]]) -> int:
+def _print_failures(results: Path, states: Mapping[str, TrialStatus]) -> int:
     """Which trials are not done, why, and where their logs are; returns how many."""
     unfinished = [name for name, state in states.items() if state["status"] != "done"]
     for name in unfinished[:FAILURES_SHOWN]:
@@ -280,8 +232,7 @@ def _print_failures(results: Path, states: Mapping[str, Mapping[str, Any]]) -> i
         print(f"    why: {state.get('error') or 'it was not finished; run the same command again'}")
         print(f"    log: {log}")
     if len(unfinished) > FAILURES_SHOWN:
-        print(
-            f"and {len(unfinished) - FAILURES_SHOWN} more: "
-            f"{sys.executable} {ROOT / 'sweeps' / 'status.py'} {results}"
-        )
+        script = f"{sys.executable} {ROOT / 'sweeps' / 'status.py'}"
+        status = provenance.command_to_show(script, "status")
+        print(f"and {len(unfinished) - FAILURES_SHOWN} more: {status} {results}")
     return len(unfinished)

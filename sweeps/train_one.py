@@ -17,10 +17,13 @@ from typing import Literal
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from sweeps import command, options
+from sweeps import command, provenance
+from sweeps.data import Data, request
+from sweeps.ledger.contents import described
+from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.options import Data, Training
+from sweeps.options import Training
 from sweeps.tracking.policy import Logging, Mode
 from sweeps.trials.attempt import attempt
 
@@ -61,56 +64,58 @@ class TrainOne(Training, Logging):
 
 
 def main(arguments: Sequence[str]) -> int:
-    one = command.read_flags(TrainOne, arguments)
-    if one.cpus_per_trial < 1:
-        raise ValueError(f"--cpus-per-trial {one.cpus_per_trial}: expected 1 or more")
-    settings = one.settings()
-    device = _device(one.device)
+    flags = command.read_flags(TrainOne, arguments)
+    if flags.cpus_per_trial < 1:
+        raise ValueError(f"--cpus-per-trial {flags.cpus_per_trial}: expected 1 or more")
+    settings = flags.settings()
+    device = _device(flags.device)
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import describe
     from lesion_core.losses import loss_named
+    from lesion_core.losses.gradients import TypicalPatch
     from lesion_core.training.precision import check_precision
     from lesion_core.trial import Trial
 
     check_precision(settings.precision, device)
-    cohort = cohort_named(one.cohort, one.channels, one.data)
-    data = Data.of(cohort, one.data, one.fold_rule)
-    if not 0 <= one.fold < one.folds:
-        raise ValueError(f"--fold {one.fold}: expected 0 to {one.folds - 1}")
+    cohort = cohort_named(flags.cohort, flags.channels, flags.data)
+    data = Data.of(cohort, flags.data, flags.fold_rule)
+    if not 0 <= flags.fold < flags.folds:
+        raise ValueError(f"--fold {flags.fold}: expected 0 to {flags.folds - 1}")
     trial = Trial(
         cohort=data.name,
         fingerprint=data.fingerprint,
-        loss=loss_named(one.loss),
-        seed=one.seed,
-        fold=one.fold,
-        num_folds=one.folds,
+        loss=loss_named(flags.loss),
+        seed=flags.seed,
+        fold=flags.fold,
+        num_folds=flags.folds,
         settings=settings,
-        test_cases=data.test_cases(one.folds)[one.fold],
+        test_cases=data.test_cases(flags.folds)[flags.fold],
     )
-    tracking = one.tracking(one.results)
-    folder = one.results / "trials" / trial.name
-    with Lock(one.results, options.command_line()) as lock:
-        ledger = Ledger(one.results, lock.token)
-        request = options.request([trial], [data], settings, one.folds)
-        ledger.united(request)
+    tracking = flags.tracking(flags.results)
+    folder = flags.results / "trials" / trial.name
+    with Lock(flags.results, provenance.command_line()) as lock:
+        ledger = Ledger(flags.results, lock.token)
+        asked = request([trial], [data], settings, flags.folds)
+        ledger.merged_request(asked)
         if not ledger.missing([trial.name], retry_failed=True):
-            ledger.ask(request)
+            ledger.write_request(asked)
             print(f"nothing to do: {folder} is done")
             return 0
-        cohort = data.load()
-        ledger.ask(request)  # not before: images that cannot be used leave no trace
-        ledger.keep(tracking.to_remember())
-        ledger.write_cohort(data.name, *describe(cohort))
+        loaded = data.load()
+        ledger.write_request(asked)  # not before: images that cannot be used leave no trace
+        ledger.write_files(tracking.to_remember())
+        ledger.write_cohort(data.name, *describe(loaded))
+        add_gradients(ledger, [trial.loss], lambda: TypicalPatch.of(loaded, settings))
         done = attempt(
-            options.described(trial),
-            lambda: cohort,
+            described(trial),
+            lambda: loaded,
             ledger,
             device=device,
-            threads=one.cpus_per_trial,
+            threads=flags.cpus_per_trial,
             tracking=tracking,
             echo=True,
         )
-    if hint := tracking.hint(one.results):
+    if hint := tracking.hint(flags.results):
         print(hint)
     print(f"{'done' if done else 'failed'}: {folder}")
     return 0 if done else 1

@@ -46,7 +46,7 @@ def test_training_loads_neither_monai_nor_matplotlib():
     loaded = loaded_by("""
 import sys
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from tests.support.toy import toy_cohort
 

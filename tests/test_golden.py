@@ -33,13 +33,15 @@ from lesion_core.cohorts import COHORTS, Bids, Folder, NnUnet, Simulated, cohort
 from lesion_core.images import describe
 from lesion_core.losses import LOSSES, PAPER_LOSSES, loss_named, loss_to_dict
 from lesion_core.patches import Volumes
-from lesion_core.training.epoch import TrainSettings, batches, generator
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import batches
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
-from sweeps import options
+from sweeps.data import Data, request
+from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger
-from sweeps.options import Data
 from sweeps.tracking.policy import Tracking
 from sweeps.trials.attempt import attempt
 from tests.analysis.test_search_outcome import found
@@ -132,13 +134,13 @@ def ledger(folder: Path) -> dict[str, Any]:
     done = Trial(**fields, loss=LOSSES["xent"])
     failed = Trial(**fields, loss=loss_named("golden_losses:infinite"), validation_cases=("case1",))
     written = Ledger(folder / "results")
-    written.ask(options.request([done, failed], [data], settings, num_folds=2))
+    written.write_request(request([done, failed], [data], settings, num_folds=2))
     loaded = data.load()
     written.write_cohort(data.name, *describe(loaded))
     told = {"device": "cpu", "threads": 1, "tracking": Tracking(mode="disabled", group="golden")}
     with one_thread():
-        assert attempt(options.described(done), lambda: loaded, written, **told)
-        assert not attempt(options.described(failed), lambda: loaded, written, **told)
+        assert attempt(described(done), lambda: loaded, written, **told)
+        assert not attempt(described(failed), lambda: loaded, written, **told)
     surface = Surface(0)
     searched = a_search(
         a_plan(configurations=4, comparators=("xent",), confirm_seeds=(7,)), surface
@@ -210,9 +212,9 @@ def test_nothing_has_moved(name: str, tmp_path: Path) -> None:
     if was.get("versions", versions()) != versions():
         pytest.skip(f"recorded with {was['versions']}, here are {versions()}")
     moved = list(differences(was, recorded(name, tmp_path), TOLERANCE.get(name, 0)))
-    assert not moved, "\n".join(
-        [f"{len(moved)} moved against tests/golden/{name}.json (made in {tmp_path}):", *moved]
-    )
+    if moved:
+        head = f"{len(moved)} moved against tests/golden/{name}.json (what was made: {tmp_path})"
+        pytest.fail("\n  ".join([head, *moved]), pytrace=False)
 
 
 def differences(was: Any, now: Any, rtol: float = 0, place: str = "") -> Iterator[str]:
@@ -248,11 +250,13 @@ def recorded(name: str, folder: Path) -> Any:
 
 
 # ------------------------------------------------------------------------------------ what is told
-def inside(file: Path) -> Any:
-    """Columns and types of a table, keys of JSON; None of anything else."""
+def inside(file: Path) -> dict[str, str]:
+    """Columns and types of a table, keys of JSON; nothing of any other file."""
     if file.suffix == ".parquet":
         return {field.name: str(field.type) for field in pq.read_schema(file)}
-    return sorted(keys(json.loads(file.read_text()))) if file.suffix == ".json" else None
+    if file.suffix == ".json":
+        return dict.fromkeys(sorted(keys(json.loads(file.read_text()))), "there")
+    return {}
 
 
 def keys(value: Any, place: str = "") -> set[str]:
@@ -282,7 +286,8 @@ def files(folder: Path) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of the libraries that decide a report's bytes."""
-    return {name: version(name) for name in ("matplotlib", "numpy", "pandas", "scipy")}
+    libraries = ("matplotlib", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
+    return {name: version(name) for name in libraries}
 
 
 def sha256(text: str) -> str:

@@ -12,9 +12,9 @@ from lesion_core.cohorts import Cohort, cohort_named, cohorts_found
 from lesion_core.cohorts.check import check
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 2 and a line for each thing that cannot be used."""
-    flags = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
+    """Run the command; exit status 0, or 2 and a line for each thing that cannot be used."""
+    flags = _parser(program).parse_args(arguments)
     try:
         chosen = [
             cohort_named(name, flags.channels, flags.data)
@@ -67,9 +67,9 @@ def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
             print(f"written: {flags.write}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lesion_core.cohorts", description="Look at the cohorts in a data folder."
+        prog=program, description="Look at the cohorts in a data folder."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("check", help="every case checked, and Table 1")
@@ -101,4 +101,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(program="python -m lesion_core.cohorts"))

@@ -94,7 +94,7 @@ def case_table(cohort: LoadedCohort) -> str:
 
 
 def volumes_ml(image: Image) -> tuple[float, float, float]:
-    """Of the brain, the lesions, and other pathology."""
+    """Volumes of the brain, the lesions, and other pathology, ml."""
     other = 0 if image.other is None else np.count_nonzero(image.other)
     voxels = (np.count_nonzero(image.brain), image.lesion_voxels, other + image.other_outside_box)
     brain, lesion, second = (float(number * image.voxel_mm3 / 1000) for number in voxels)
@@ -115,7 +115,7 @@ def _load(cohort: Cohort, data: Path) -> LoadedCohort:
 
 
 def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
-    """Of every case that cannot be used, not of the first alone."""
+    """What is wrong with every case that cannot be used, not with the first alone."""
     for case in cohort.cases(data):
         try:
             load_case(case)
@@ -125,7 +125,7 @@ def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
 
 # ----------------------------------------------------------------------------------------- memory
 def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
-    """At most needed: while reading a case, by the cohort, and by the data of one trial.
+    """Bytes needed at most: while reading a case, by the cohort, and by the data of one trial.
 
     From the headers alone, as if every brain filled its image.  A sweep holds the cohort once per
     machine (on the first reading, as pages that can be given back) and a copy in each trial that
@@ -160,7 +160,10 @@ def _size(number: int) -> str:
 
 
 def _voxels(path: Path) -> int:
-    """By the header alone, 0 where it cannot be read: reading the whole file will say why."""
+    """Voxels of an image by its header alone.
+
+    0 where that cannot be read: reading the whole file will say why.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(540)

@@ -43,7 +43,7 @@ class Contrast:
     infarct: tuple[float, float]
     """Core and rim of other pathology."""
     skin: float
-    """Of fat below the skin; bone is dark."""
+    """Signal of fat below the skin; bone is dark."""
     noise: float
     """Deviation of the noise in each of the two parts of the complex signal."""
 
@@ -86,7 +86,7 @@ class Load:
     range_percent: tuple[float, float]
     """No case has less or more."""
     median_mm3: float
-    """Of the sizes of lesions, log-normal as well, in a case of mean load."""
+    """Median of the sizes of lesions, log-normal as well, in a case of mean load."""
     sigma: float
     """Deviation of the logarithm of the size."""
 
@@ -133,7 +133,7 @@ class Scanner:
     axes: str
     """Where the stored array's axes point."""
     slope: float
-    """Of the stored whole numbers (scl_slope)."""
+    """Slope of the stored whole numbers (scl_slope)."""
     gain: dict[str, float]
     """Signal of white matter, per channel."""
 
@@ -462,7 +462,7 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    """Of those that are connected through voxels' faces."""
+    """The largest of the pieces that are connected through voxels' faces."""
     pieces = np.empty(mask.shape, dtype=np.int32)
     ndimage.label(mask, output=pieces)
     sizes = np.bincount(pieces.ravel())

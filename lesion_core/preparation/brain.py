@@ -28,7 +28,7 @@ BRAIN_LEVEL = 0.2
 
 
 def derive(head: sitk.Image) -> sitk.Image:
-    """The brain in a T1 or FLAIR image: uint8, 1 inside, on the image's grid."""
+    """Derive a mask of the brain in a T1 or FLAIR image: uint8, 1 inside, on the image's grid."""
     template, brain = _template()
     surroundings = sitk.BinaryDilate(brain, [2, 2, 2])
     transform = affine(template, sitk.Cast(head, sitk.sitkFloat32), surroundings)
@@ -36,7 +36,7 @@ def derive(head: sitk.Image) -> sitk.Image:
 
 
 def volume_ml(mask: sitk.Image) -> float:
-    """Of the voxels that are not 0."""
+    """Volume of the voxels that are not 0, ml."""
     voxels = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
     x, y, z = mask.GetSpacing()
     return float(voxels * x * y * z / 1000)

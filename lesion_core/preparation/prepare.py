@@ -31,7 +31,6 @@ from lesion_core.cohorts import (
     Wmh2017,
     cohort_named,
     natural_key,
-    place_for_brain,
     wmh_cases,
 )
 from lesion_core.images import LARGEST_BRAIN_ML
@@ -48,13 +47,13 @@ Say = Callable[[str], None]
 
 # ------------------------------------------------------------------------------- longitudinal MS
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """One FLAIR image of a patient."""
+class TimePoint:
+    """One of the two FLAIR images of a patient, in the forms that the archive has it in."""
 
     common: Path | None
     """In the space of the masks, as the archive has it."""
     raw: Path | None
-    """As it was acquired."""
+    """On the grid that it was acquired on."""
     transform: Path | None
     """From the common space to the raw one."""
 
@@ -71,7 +70,7 @@ class Patient:
     id: str
     lesion: Path
     brain: Path
-    studies: tuple[Study, Study]
+    studies: tuple[TimePoint, TimePoint]
 
 
 def prepare_lit(
@@ -180,7 +179,7 @@ def _patient(name: str, prefix: str, common: Path, raw: Path) -> Patient:
 
     studies = []
     for number in (1, 2):
-        study = Study(
+        study = TimePoint(
             common=find(f"study{number}_FLAIRreg.nii.gz", places)
             or find(f"study{number}_FLAIR.nii.gz", [common]),
             raw=find(f"study{number}_FLAIR.nii.gz", [raw]),
@@ -311,7 +310,8 @@ def _in_common_space(patient: Patient, mask: sitk.Image) -> tuple[list[sitk.Imag
 
 
 def correct_bias(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
-    """N4 inside the mask; the field is estimated at about N4_MM and applied at full resolution."""
+    """Correct an image by N4 inside the mask; the field is estimated on voxels of about N4_MM and
+    applied at full resolution."""
     shrink = [max(1, round(N4_MM / step)) for step in image.GetSpacing()]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     with one_thread():
@@ -422,12 +422,15 @@ def prepare_brains(
         ValueError: an image cannot be used, or every case has a mask already.
     """
     cohort = cohort_named(name, channels, data)
-    if getattr(cohort, "brain", "mask") == "nonzero":
-        raise ValueError(f"{name}: asks for no masks; leave out ':nonzero' to have them made")
     root = data / cohort.name
     cases = [case for case in cohort.cases(data) if case.brain is None]
     if not cases:
         raise ValueError(f"{root}: every case has a brain mask already")
+    if any(case.nonzero_brain for case in cases):
+        raise ValueError(f"{name}: asks for no masks; leave out ':nonzero' to have them made")
+    places = {case.id: cohort.brain_place(data, case) for case in cases}
+    if len(set(places.values())) < len(cases):
+        raise ValueError(f"{root}: the layout puts the masks of several cases in one file")
     for case in cases:
         _check_case(case)
     say(f"{root}: {len(cases)} cases without a brain mask")
@@ -439,7 +442,7 @@ def prepare_brains(
             path = Path(temporary) / f"{number}.nii.gz"
             method = _brain_of(case, path, False, say)
             record.setdefault("brain", {})[case.id] = method
-            made.append((path, place_for_brain(cohort, case, data)))
+            made.append((path, places[case.id]))
         for path, target in made:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
@@ -490,9 +493,9 @@ def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
 
 
 # ------------------------------------------------------------------------------------ command line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 2 and one line for what cannot be used."""
-    flags = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
+    """Run the command; exit status 0, or 2 and one line for what cannot be used."""
+    flags = _parser(program).parse_args(arguments)
     try:
         if flags.command == "lit":
             done = prepare_lit(
@@ -518,9 +521,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lesion_core.prepare",
+        prog=program,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -558,7 +561,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 
 def read_transform(path: Path) -> sitk.AffineTransform:
-    """An ITK text file with one 3D affine, whatever the class's name in it.
+    """Read an ITK text file with one 3D affine, whatever the class's name in it.
 
     The Ljubljana archive's are of class MatrixOffsetTransformBase, which SimpleITK reads but
     cannot use.
@@ -55,7 +55,7 @@ def read_transform(path: Path) -> sitk.AffineTransform:
 def rigid(
     fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image | None = None
 ) -> sitk.Euler3DTransform:
-    """Rotation and translation by Mattes mutual information, from coarse to fine.
+    """Align rigidly: rotation and translation by Mattes mutual information, from coarse to fine.
 
     Begins with the centres of mass on each other; only the fixed mask, if any, is compared.
     """
@@ -75,7 +75,7 @@ def rigid(
 def affine(
     fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image | None = None
 ) -> sitk.AffineTransform:
-    """Twelve degrees of freedom, by the same means, beginning with `rigid`."""
+    """Align with twelve degrees of freedom, by the same means, beginning with `rigid`."""
     first = rigid(fixed, moving, fixed_mask)
     start = sitk.AffineTransform(3)
     start.SetCenter(first.GetCenter())
@@ -98,7 +98,10 @@ def resample(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums by several threads would differ in the last bits from run to run."""
+    """SimpleITK computes with one thread in this block.
+
+    Sums by several threads would differ in the last bits from run to run.
+    """
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:

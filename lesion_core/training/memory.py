@@ -18,7 +18,9 @@ ENVIRONMENT = {
 
 
 def keep_freed_memory() -> bool:
-    """From now on in this process, for its main thread; False where the C library cannot.
+    """Let this process keep the memory that its main thread frees from now on.
+
+    Returns False where the C library cannot.
 
     Its memory then stays at the highest it ever was.  Results do not depend on it.
     """

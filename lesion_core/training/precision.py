@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-
 
 def check_precision(precision: str, device: str) -> None:
-    """Raises ValueError if this device does not compute so, rather than compute otherwise."""
+    """Refuse a precision that this device lacks, rather than compute in another (ValueError)."""
     on_gpu = device.startswith("cuda")
     if precision == "tf32" and not on_gpu:
         raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
@@ -41,7 +39,7 @@ def convolutions(precision: str, *, search: bool = True) -> Iterator[None]:
         cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which the network runs.
 
     It keeps no rounded weights: a pass needs each once, and a recorded step (`step.Step`) must

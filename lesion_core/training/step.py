@@ -81,7 +81,10 @@ class Step:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """On a stream of its own, as steps must be to be recorded: backward runs where it did."""
+        """Steps in this block run on a stream of their own, as they must to be recorded.
+
+        Backward runs on the stream that forward ran on.
+        """
         if self._stream is None:
             yield
             return
@@ -111,7 +114,7 @@ class Step:
         return torch.stack([value.detach().float(), norm])
 
     def _without_waiting(self, patches: Patches) -> Tensor:
-        """As `_once`, and finds out whether the step can be recorded."""
+        """Do a step, and find out whether it can be recorded."""
         before = torch.cuda.get_sync_debug_mode()
         try:
             _raise_on_waiting("error")
@@ -125,7 +128,10 @@ class Step:
         return self._once(patches)  # nothing was updated yet: the loss comes before
 
     def _record(self, patches: Patches) -> None:
-        """Runs nothing.  What the step allocates, gradients too, is the graph's own."""
+        """Record a step without running it.
+
+        What the step allocates, gradients too, is the graph's own.
+        """
         self._fixed = Patches(*(tensor.clone() for tensor in patches.tensors))
         graph = torch.cuda.CUDAGraph()
         try:
@@ -158,6 +164,6 @@ def _raise_on_waiting(mode: str | int) -> None:
 
 
 def optimiser_of(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """Adam, which on a GPU counts its steps there, as a recording must."""
+    """Adam, with its count of steps on the GPU if there is one, as a recorded step needs it."""
     on_gpu = next(network.parameters()).is_cuda
     return torch.optim.Adam(network.parameters(), lr=learning_rate, capturable=on_gpu)

@@ -24,7 +24,7 @@ import tyro
 
 from sweeps import command
 from sweeps.bench.timing import Row, markdown
-from sweeps.options import git_commit
+from sweeps.provenance import git_commit
 
 PARTS = ("core", "sweep", "report")
 """What there is to measure: `NAME.NAME(device)` here yields a `Row` after each measurement."""

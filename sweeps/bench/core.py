@@ -39,7 +39,7 @@ MONAI = "MONAI sliding_window_inference"
 
 def core(device: str) -> Iterator[Row]:
     """Raises RuntimeError if peers disagree.  The targets in seconds against peers are a CPU's."""
-    from lesion_core.training.precision import PRECISIONS
+    from lesion_core.settings import PRECISIONS
 
     precisions = [one for one in PRECISIONS if _has(device, one)]
     matrix = {}

@@ -6,6 +6,7 @@ Nothing here is tuned.  Tests compare numbers with it, `sweeps/bench.py` compare
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,8 @@ def predict_with_torchio(network: nn.Module, image: Tensor, patch_size: int = 32
     subject = torchio.Subject(image=torchio.ScalarImage(tensor=image.cpu()))
     sampler = torchio.GridSampler(subject, patch_size, patch_size // 2)
     aggregator = torchio.GridAggregator(sampler, overlap_mode="average")
-    for batch in torchio.SubjectsLoader(sampler, batch_size=BATCH_SIZE):
+    dataset = cast(Dataset, sampler)  # by its methods, not by descent
+    for batch in torchio.SubjectsLoader(dataset, batch_size=BATCH_SIZE):
         inputs = batch["image"]["data"].to(image.device)
         aggregator.add_batch(network(inputs).sigmoid(), batch["location"])
     return aggregator.get_output_tensor()[0]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.bench.timing import Row
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 
 
 def report(device: str) -> Iterator[Row]:

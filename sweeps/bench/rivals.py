@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lesion_core.images import LoadedCohort
+    from lesion_core.settings import Precision
     from lesion_core.trial import EpochReport, Trial
 
 BATCH = (16, 2, 32, 32, 32)
@@ -32,7 +33,7 @@ SHAPE = (64, 80, 48)
 FILTERS = {"paper": (32, 64, 128, 256), "narrow": (8, 16, 32, 64)}
 
 
-def matrices(precision: str, device: str) -> Callable[[], float]:
+def matrices(precision: Precision, device: str) -> Callable[[], float]:
     """On a CPU products of 4096 x 1024 with 1024 x 1024, by the library that convolves; on a GPU
     of 8192 x 8192 with as many: operations."""
     import torch
@@ -85,7 +86,9 @@ def copy(device: str) -> Callable[[], int]:
     return run
 
 
-def network(kind: str, precision: str, backward: bool, device: str) -> Callable[[], dict[str, Any]]:
+def network(
+    kind: str, precision: Precision, backward: bool, device: str
+) -> Callable[[], dict[str, Any]]:
     """One pass over a batch: number of parameters, and of operations and bytes per kernel."""
     import torch
 
@@ -123,7 +126,7 @@ def network(kind: str, precision: str, backward: bool, device: str) -> Callable[
     return run
 
 
-def whole_image(kind: str, precision: str, device: str) -> Callable[[], Any]:
+def whole_image(kind: str, precision: Precision, device: str) -> Callable[[], Any]:
     """Probabilities of every voxel of an image."""
     import torch
 
@@ -139,7 +142,7 @@ def whole_image(kind: str, precision: str, device: str) -> Callable[[], Any]:
     return lambda: predict(net, image.to(device)).cpu().numpy()
 
 
-def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, float]]:
+def epoch(kind: str, precision: Precision, device: str) -> Callable[[], dict[str, float]]:
     """An epoch: mean loss, and mean Dice of test images, training images and training patches."""
     from sweeps.bench import plain
 
@@ -153,8 +156,8 @@ def epoch(kind: str, precision: str, device: str) -> Callable[[], dict[str, floa
 
 
 def training(
-    kind: str, precision: str, device: str, num_batches: int = 100, width: str = "paper"
-) -> Callable[[], dict[str, Any]]:
+    kind: str, precision: Precision, device: str, num_batches: int = 100, width: str = "paper"
+) -> Callable[[], Mapping[str, Any]]:
     """An epoch of full batches, cut from images, without its evaluations: what it says.
 
     ``kind`` is recorded (as trials train on a GPU), launched (kernel by kernel) or plain (that and
@@ -164,7 +167,8 @@ def training(
 
     from lesion_core.patches import Volumes
     from lesion_core.training import step
-    from lesion_core.training.epoch import generator, train_epoch
+    from lesion_core.training.epoch import train_epoch
+    from lesion_core.training.randomness import generator
 
     _prepare(device, keep_memory=kind != "plain")
     cohort = _cohort()
@@ -204,7 +208,7 @@ def plain_trial(
     """A trial as one would write it down, with the numbers of its last epoch."""
     import torch
 
-    from lesion_core.training.epoch import generator
+    from lesion_core.training.randomness import generator
     from sweeps.bench import plain
 
     _prepare(device, keep_memory=False)
@@ -231,7 +235,7 @@ def plain_trial(
 
 
 def trial(
-    seed: int, precision: str, device: str, epochs: int = 7, width: str = "paper"
+    seed: int, precision: Precision, device: str, epochs: int = 7, width: str = "paper"
 ) -> Callable[[], dict[str, Any]]:
     """A short trial: its numbers after the last epoch, and how much memory on a GPU it had then
     over what it had after its second.
@@ -291,7 +295,7 @@ def _wait(device: str) -> None:
 def _network(
     kind: str, device: str, seed: int = 0, filters: tuple[int, ...] = FILTERS["paper"]
 ) -> nn.Module:
-    from lesion_core.training.epoch import generator
+    from lesion_core.training.randomness import generator
     from lesion_core.unet import UNet3d, to_device
 
     if kind == "BasicUNet":
@@ -328,10 +332,10 @@ def _cohort() -> LoadedCohort:
 
 
 def _trial(
-    cohort: LoadedCohort, seed: int, precision: str, epochs: int, filters: tuple[int, ...]
+    cohort: LoadedCohort, seed: int, precision: Precision, epochs: int, filters: tuple[int, ...]
 ) -> Trial:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     return Trial(

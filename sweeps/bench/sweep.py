@@ -10,15 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps import options
 from sweeps.bench.timing import Row
-from sweeps.distributed import launch
-from sweeps.options import ROOT, Machines
+from sweeps.data import Data, request
+from sweeps.distributed.cluster import Cluster, connected
+from sweeps.ledger.contents import Summary, described
+from sweeps.options import Machines
+from sweeps.provenance import ROOT
 from sweeps.tracking.policy import Tracking
+from sweeps.trials.supply import FixedSupply
 
 if TYPE_CHECKING:
     from lesion_core.trial import Trial
@@ -39,7 +42,7 @@ def sweep(device: str) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="lesion-bench-") as scratch:
         place = Path(scratch)
         os.environ["LESION_CACHE"] = str(place / "cache")  # not the user's own; children inherit it
-        with launch.connected(Machines(quiet=True, gpus_per_trial=0)) as cluster:
+        with connected(Machines(quiet=True, gpus_per_trial=0)) as cluster:
             yield from _short(cluster, place / "short")
             yield from _long(cluster, place / "long")
             yield from _many(cluster, place / "many")
@@ -51,14 +54,14 @@ def sweep(device: str) -> Iterator[Row]:
 
 
 # ---------------------------------------------------------------------- stand-ins for trial.run
-def nothing(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> dict:
+def nothing(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> Summary:
     """Reports epochs 0 and 1 of one case, and all that a trial must leave; trains nothing."""
     for epoch in range(trial.settings.epochs + 1):
         on_epoch(_report(trial, epoch, b"checkpoint"))
     return _summary(trial)
 
 
-def a_minute(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> dict:
+def a_minute(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> Summary:
     """Fixed work where a trial trains, about a minute in all; the seed chooses the checkpoints."""
     checkpoint = CHECKPOINTS[trial.seed % 2]
     for epoch in range(trial.settings.epochs + 1):
@@ -104,14 +107,14 @@ def _report(trial: Trial, epoch: int, checkpoint: bytes, seconds_train: float = 
     )
 
 
-def _summary(trial: Trial) -> dict[str, Any]:
+def _summary(trial: Trial) -> Summary:
     return {"epochs_done": trial.settings.epochs, "seconds": 0.0, "host": "", "device": "none"}
 
 
 # ------------------------------------------------------------------------------------ the sweeps
-def _trials(number: int, epochs: int) -> list[Mapping[str, Any]]:
+def _trials(number: int, epochs: int) -> list[Trial]:
     from lesion_core.losses import LOSSES
-    from lesion_core.training.epoch import TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
     first = Trial(
@@ -123,13 +126,10 @@ def _trials(number: int, epochs: int) -> list[Mapping[str, Any]]:
         num_folds=2,
         settings=TrainSettings(epochs=epochs),
     )
-    return [
-        options.described(dataclasses.replace(first, seed=seed, fold=seed % 2))
-        for seed in range(number)
-    ]
+    return [dataclasses.replace(first, seed=seed, fold=seed % 2) for seed in range(number)]
 
 
-def _run(cluster: launch.Cluster, supply: launch.Supply, results: Path, stand_in: str) -> float:
+def _run(cluster: Cluster, supply: FixedSupply, results: Path, stand_in: str) -> float:
     """Seconds, from the first trial asked for to the last in the ledger."""
     from lesion_core.images import LoadedCohort
 
@@ -146,14 +146,14 @@ def _run(cluster: launch.Cluster, supply: launch.Supply, results: Path, stand_in
     return time.monotonic() - begun
 
 
-def _short(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
-    listed = launch.Listed(_trials(NUM_SHORT, epochs=1))
-    seconds = _run(cluster, listed, results, "nothing")
+def _short(cluster: Cluster, results: Path) -> Iterator[Row]:
+    supply = FixedSupply(_trials(NUM_SHORT, epochs=1))
+    seconds = _run(cluster, supply, results, "nothing")
     note = f"{cluster.slots} at a time, 2 epochs of 1 case each, start of the workers included"
     yield Row(what=f"{NUM_SHORT} trials that train nothing", value=seconds, most=15, note=note)
 
 
-def _long(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
+def _long(cluster: Cluster, results: Path) -> Iterator[Row]:
     """How much of the processors' time training gets, against as many plain processes, which report
     to nobody.  Shares, since the speed of a processor changes from minute to minute."""
     epochs = 25
@@ -167,11 +167,11 @@ def _long(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
         for _ in range(cluster.slots)
     ]
     plain = statistics.mean(float(process.communicate()[0]) for process in alone)
-    described = _trials(4 * cluster.slots, epochs)
+    all_trials = _trials(4 * cluster.slots, epochs)
     for which, checkpoint in enumerate(CHECKPOINTS):
         place = results / str(which)
-        trials = [trial for trial in described if trial["seed"] % 2 == which]
-        _run(cluster, launch.Listed(trials), place, "a_minute")
+        trials = [trial for trial in all_trials if trial.seed % 2 == which]
+        _run(cluster, FixedSupply(trials), place, "a_minute")
         spent, seconds = _second_round(place, cluster.slots)
         yield Row(
             what=f"overhead of trials of a minute, checkpoints of {len(checkpoint) / 1e6:.2g} MB",
@@ -199,10 +199,10 @@ def _second_round(results: Path, slots: int) -> tuple[float, float]:
     return sum(spent) / slots, (ends[1] - ends[0]) / slots
 
 
-class _Watched(launch.Listed):
+class _Watched(FixedSupply):
     """Notes this process's memory whenever another thousand trials have ended."""
 
-    def __init__(self, trials: list[Mapping[str, Any]]) -> None:
+    def __init__(self, trials: Sequence[Trial]) -> None:
         super().__init__(trials)
         self.ended_at: list[float] = []
         self.memory_mb: dict[int, float] = {}
@@ -213,7 +213,7 @@ class _Watched(launch.Listed):
             self.memory_mb[len(self.ended_at)] = _memory_mb()
 
 
-def _many(cluster: launch.Cluster, results: Path) -> Iterator[Row]:
+def _many(cluster: Cluster, results: Path) -> Iterator[Row]:
     watched = _Watched(_trials(NUM_TINY, epochs=1))
     seconds = _run(cluster, watched, results, "nothing")
     yield Row(
@@ -272,16 +272,15 @@ def _finish(place: Path) -> None:
     """A ledger in which 350 trials of `_command`'s grid are done, with tables of the real size."""
     from lesion_core import results
     from sweeps.ledger.ledger import Ledger
-    from sweeps.options import Data
     from sweeps.paper_grid import PaperGrid
 
     grid = PaperGrid(data=place / "data", losses=LOSSES, seeds=tuple(range(10)))
     data = [Data.of(cohort, grid.data) for cohort in grid.cohort_objects()]
     ledger = Ledger(place / "results" / "paper_grid")
     trials = grid.trials(data)
-    ledger.ask(options.request(trials, data, grid.settings(), grid.folds))
+    ledger.write_request(request(trials, data, grid.settings(), grid.folds))
     for trial in trials:
-        ledger.begin(options.described(trial))
+        ledger.begin(described(trial))
         folder = ledger.path / "trials" / trial.name
         reports = [_report(trial, epoch, b"model") for epoch in range(trial.settings.epochs + 1)]
         cases = [report.cases[0] | {"case": f"c{n}"} for report in reports for n in range(108)]

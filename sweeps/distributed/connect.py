@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
-from sweeps.options import ROOT
+from sweeps.provenance import INSTALLED, ROOT
 
 FORWARDED = (
     "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -35,7 +35,7 @@ SECONDS_TO_CONNECT = 5
 
 
 def import_ray(address: str | None) -> Any:
-    """Ray, with the settings that it reads when it is imported or starts its processes."""
+    """Import Ray, with the settings that it reads then or when it starts its processes."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours stops at once; the ledger has it all
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"  # nothing is ever restored from it
@@ -57,7 +57,7 @@ def import_ray(address: str | None) -> Any:
 
 
 def _has_token() -> bool:
-    """Where Ray looks for one."""
+    """Whether there is a token where Ray looks for one."""
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return True
     try:
@@ -66,11 +66,12 @@ def _has_token() -> bool:
         return False
 
 
-def start(ray: Any) -> None:
-    """A Ray of this machine alone.  Its workers inherit this process's environment."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def start_local(ray: Any) -> None:
+    """Start a Ray of this machine alone.  Its workers inherit this process's environment."""
     ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
-    ours["PYTHONPATH"] = os.pathsep.join(paths)
+    if not INSTALLED:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours["PYTHONPATH"] = os.pathsep.join(paths)
     before = {name: os.environ[name] for name in ours if name in os.environ}
     os.environ.update(ours)
     try:
@@ -94,9 +95,14 @@ def start(ray: Any) -> None:
         os.environ.update(before)
 
 
-def join(ray: Any, address: str, staged: Path) -> None:
+def join_cluster(ray: Any, address: str, staged: Path) -> None:
+    """Connect to the Ray cluster at an address, with the code of ``staged`` for its workers.
+
+    Raises:
+        ValueError: none answers there, it has other versions, or it lets nobody in.
+    """
     if address != "auto":
-        knock(address)
+        check_address(address)
     forwarded = _forwarded()
     try:
         with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
@@ -108,9 +114,9 @@ def join(ray: Any, address: str, staged: Path) -> None:
             )
     except (ConnectionError, RuntimeError) as error:  # AuthenticationError is a RuntimeError
         if "Version mismatch" in str(error):
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"--address {address}: {said}; use the cluster's versions here, or ours there"
+                f"--address {address}: {reason}; use the cluster's versions here, or ours there"
             ) from None
         if "Auth" in "".join(traceback.format_exception(error)):  # Ray buries the reason
             raise ValueError(
@@ -151,13 +157,13 @@ def _silent_descriptor(descriptor: int) -> Iterator[None]:
         os.close(kept)
 
 
-def knock(address: str) -> None:
-    """Ray itself would try for minutes."""
+def check_address(address: str) -> None:
+    """Raise ValueError unless something answers at host:port; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"--address {address}: expected auto or host:port, such as 10.0.0.1:6379")
     try:
-        touch(address)
+        check_reachable(address)
     except OSError as error:
         raise ValueError(
             f"--address {address}: nothing answers there ({error.strerror or error}); is that the "
@@ -165,14 +171,14 @@ def knock(address: str) -> None:
         ) from None
 
 
-def touch(address: str) -> None:
-    """Raises OSError if nothing answers at host:port."""
+def check_reachable(address: str) -> None:
+    """Raise OSError if nothing answers at host:port."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
 
 
 def stage(modules: Sequence[str]) -> Path:
-    """A folder with our packages and the user's modules, which Ray copies to every machine."""
+    """Make a folder with our packages and the user's modules, which Ray copies to every machine."""
     import importlib.util
 
     staged = Path(tempfile.mkdtemp(prefix="lesion-code-"))
@@ -187,7 +193,7 @@ def stage(modules: Sequence[str]) -> Path:
         if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
             continue  # installed: every machine must have it, as it has torch
         if origin.name == "__init__.py":
-            shutil.copytree(origin.parent, staged / top, ignore=_ONLY_PYTHON, dirs_exist_ok=True)
+            shutil.copytree(origin.parent, staged / top, ignore=_only_python, dirs_exist_ok=True)
         else:  # with its neighbours, which it may import
             for file in origin.parent.glob("*.py"):
                 shutil.copy(file, staged / file.name)
@@ -197,7 +203,7 @@ def stage(modules: Sequence[str]) -> Path:
 _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
-def _ONLY_PYTHON(folder: str, names: list[str]) -> list[str]:
+def _only_python(folder: str, names: list[str]) -> list[str]:
     return [
         name
         for name in names

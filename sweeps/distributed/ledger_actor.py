@@ -12,21 +12,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweeps.ledger.contents import (
+    EpochContent,
+    Failure,
+    Go,
+    NothingToDo,
+    Summary,
+    TrialDescription,
+)
 from sweeps.ledger.ledger import Ledger, LedgerError, NotTheTrialsFault
+from sweeps.trials.progress import Running, Snapshot
 
 
-class Keeper(Ledger):
+class LedgerActor(Ledger):
     """A ledger that also knows what goes on."""
 
     def __init__(self, path: Path, token: str | None) -> None:
         super().__init__(path, token)
-        self._running: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, Running] = {}
         self._done: list[str] = []
         self._failed: dict[str, str] = {}
         self._epochs_trained = 0
         self._broken: str | None = None
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
+        """How far the trials of this driver are."""
         return {
             "running": self._running,
             "done": self._done,
@@ -35,11 +45,11 @@ class Keeper(Ledger):
             "broken": self._broken,
         }
 
-    def begin(self, trial: Mapping[str, Any], worker: str = "") -> dict[str, Any]:
+    def begin(self, trial: TrialDescription, worker: str = "") -> Go | NothingToDo:
         if trial["name"] in self._failed:  # its worker died before Tune heard of it
             return {"state": "failed"}
         begun = super().begin(trial, worker)
-        if begun["state"] == "done":  # its worker died before Tune heard of it
+        if begun["state"] != "go":  # its worker died before Tune heard of it
             self._running.pop(trial["name"], None)
             self._done.append(trial["name"])
         else:
@@ -51,26 +61,24 @@ class Keeper(Ledger):
         """Its worker is gone; it waits for another."""
         self._running.pop(name, None)
 
-    def epoch(self, name: str, report: Mapping[str, Any], attempt: int | None = None) -> None:
+    def epoch(self, name: str, report: EpochContent, attempt: int | None = None) -> None:
         super().epoch(name, report, attempt)
         self._epochs_trained += report["epoch"] > 0
         if name in self._running:
             self._running[name]["epoch"] = report["epoch"]
 
     def epoch_in_parts(
-        self, name: str, report: Mapping[str, Any], attempt: int, checkpoint: bytes | None
+        self, name: str, report: EpochContent, attempt: int, checkpoint: bytes | None
     ) -> None:
-        """As `epoch`: Ray passes large bytes by themselves at a tenth of the cost."""
+        """Add an epoch whose checkpoint comes apart: so Ray passes it at a tenth of the cost."""
         self.epoch(name, {**report, "checkpoint": checkpoint}, attempt)
 
-    def done(self, name: str, summary: Mapping[str, Any], attempt: int | None = None) -> None:
+    def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         super().done(name, summary, attempt)
         self._running.pop(name, None)
         self._done.append(name)
 
-    def failed(
-        self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int | None = None
-    ) -> None:
+    def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
         super().failed(trial, failure, attempt)
         self._running.pop(trial["name"], None)
         self._failed[trial["name"]] = failure["error"]
@@ -86,54 +94,66 @@ class Keeper(Ledger):
 
 
 def start(results: Path, token: str | None) -> Any:
-    """On the driver's machine, where the folder is; restarted if it dies, its calls repeated."""
+    """Start the actor on this machine, where the folder is.
+
+    Ray restarts it if it dies, and repeats its calls.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = ray.get_runtime_context().get_node_id()
+    this_node = ray.get_runtime_context().get_node_id()
     return (
-        ray.remote(Keeper)
+        ray.remote(LedgerActor)
         .options(
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=here, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=this_node, soft=False),
         )
         .remote(results.resolve(), token)
     )
 
 
-class Remote:
-    """The keeper's methods as if it were here (`attempt.LedgerCalls`).
+class RemoteLedger:
+    """The actor's methods, called from a worker (`attempt.LedgerCalls`).
 
     Epochs and logs are handed over, and the worker goes on while they are written; the next call
     but a log, or `settle`, waits for that and raises what went wrong.
     """
 
-    def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
         self._handed_over: list[Any] = []
 
-    def epoch(self, name: str, report: Mapping[str, Any], attempt: int) -> None:
+    def begin(self, trial: TrialDescription, worker: str) -> Go | NothingToDo:
+        return self._answer(self._actor.begin, trial, worker)
+
+    def epoch(self, name: str, report: EpochContent, attempt: int) -> None:
         self.settle()
         rest = {**report, "checkpoint": None}
-        call = self._keeper.epoch_in_parts.remote(name, rest, attempt, report["checkpoint"])
+        call = self._actor.epoch_in_parts.remote(name, rest, attempt, report["checkpoint"])
         self._handed_over.append(call)
 
-    def log(self, *arguments: Any) -> None:
-        self._handed_over.append(self._keeper.log.remote(*arguments))
+    def done(self, name: str, summary: Summary, attempt: int) -> None:
+        self._answer(self._actor.done, name, summary, attempt)
+
+    def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
+        self._answer(self._actor.failed, trial, failure, attempt)
+
+    def log(self, name: str, text: str) -> None:
+        self._handed_over.append(self._actor.log.remote(name, text))
+
+    def write_files(self, files: Mapping[str, bytes], instead_of: str | None) -> None:
+        self._answer(self._actor.write_files, files, instead_of)
 
     def settle(self) -> None:
-        """Returns when all that was handed over is in the ledger."""
+        """Wait until all that was handed over is in the ledger."""
         handed_over, self._handed_over = self._handed_over, []
         _answers(handed_over)
 
-    def __getattr__(self, method: str) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.settle()
-            return _answers([getattr(self._keeper, method).remote(*arguments, **named)])[0]
-
-        return call
+    def _answer(self, method: Any, *arguments: Any) -> Any:
+        self.settle()
+        return _answers([method.remote(*arguments)])[0]
 
 
 def _answers(calls: list[Any]) -> list[Any]:

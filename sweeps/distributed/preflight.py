@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from sweeps import options
+from sweeps.provenance import versions
 
 SECONDS_TO_ANSWER = 120
 """A machine unpacks our code and imports PyTorch meanwhile, perhaps from a slow network disk."""
@@ -36,6 +34,9 @@ COMPUTING = ("python", "torch", "ray", "numpy", "scipy", "monai")
 IMPORTS = ("torch", "lesion_core.trial", "sweeps.trials.attempt", "ray.tune")
 STORE_SHARE = 0.9
 """Of an object store, for images: checkpoints pass through it too."""
+
+ALSO_COMPARED = "wandb"
+"""Beside `provenance.LIBRARIES`."""
 
 COUNT_GPUS = "import torch; torch.cuda.init(); print(torch.cuda.device_count())"
 
@@ -63,40 +64,44 @@ class Node:
     """Trials that fit at a time."""
 
 
-def probe(gpus: float, modules: Sequence[str]) -> dict[str, Any]:
-    """What a machine says of itself; runs there."""
+class Answer(TypedDict):
+    """What a machine says of itself."""
+
+    host: str
+    failed: dict[str, str]
+    """Why, by name of the module that cannot be imported there."""
+    gpus: int | str | None
+    """How many PyTorch can use, or why none; None: Ray counts none there."""
+    versions: dict[str, str]
+
+
+def probe(gpus: float, modules: Sequence[str]) -> Answer:
+    """What the machine that this runs on says of itself."""
     failed = {}
     for name in (*IMPORTS, *modules):
         try:
             importlib.import_module(name)
         except Exception as error:  # a broken library raises anything
             failed[name] = f"{type(error).__name__}: {error}"
-    found: dict[str, Any] = {"host": socket.gethostname(), "failed": failed, "gpus": None}
-    found["versions"] = versions()
+    usable: int | str | None = None
     if gpus:  # in another process, which Ray has not hidden them from
         environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
         counted = subprocess.run(
             [sys.executable, "-c", COUNT_GPUS],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        said = counted.stderr.strip().splitlines()
-        found["gpus"] = int(counted.stdout) if counted.returncode == 0 else said[-1]
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Of this machine, W&B's too."""
-    found = {"python": platform.python_version()}
-    for library in (*options.LIBRARIES, "wandb"):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found
+        complaints = counted.stderr.strip().splitlines()
+        usable = int(counted.stdout) if counted.returncode == 0 else complaints[-1]
+    return {
+        "host": socket.gethostname(),
+        "failed": failed,
+        "gpus": usable,
+        "versions": versions(ALSO_COMPARED),
+    }
 
 
 def start(machines: Sequence[Node], modules: Sequence[str]) -> dict[str, Any]:
-    """Send the probes; `findings` collects the answers, while the driver does something else."""
+    """Send a probe to every machine; `findings` collects the answers later."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -114,20 +119,20 @@ def start(machines: Sequence[Node], modules: Sequence[str]) -> dict[str, Any]:
 def findings(
     machines: Sequence[Node], started: Mapping[str, Any], alive: Callable[[], set[str]]
 ) -> list[Finding]:
-    """What the probes found; waits for them.
+    """Wait for the machines' answers, and say what is not as it should be.
 
     ``alive``: node ids of the machines that are in the cluster now: those that left are no matter.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
-    expected, found = versions(), []
+    expected, found = versions(ALSO_COMPARED), []
     deadline = time.monotonic() + SECONDS_TO_ANSWER
     for machine in machines:
         if machine.node_id not in started:
             continue
         try:
-            answer: Any = ray.get(
+            answer: Answer = ray.get(
                 started[machine.node_id], timeout=max(0.1, deadline - time.monotonic())
             )
         except GetTimeoutError:
@@ -151,7 +156,7 @@ class Newcomers:
         self._asked: dict[str, tuple[Node, Any]] = {}
 
     def look(self, machines: Sequence[Node]) -> list[Finding]:
-        """Given those that are alive now; waits for nothing."""
+        """Look at the machines that are alive now; waits for no answer."""
         import ray
         from ray.exceptions import RayError
 
@@ -164,7 +169,7 @@ class Newcomers:
             if ray.wait([answer], timeout=0)[0]:
                 del self._asked[node_id]
                 try:
-                    found += judged(machine, ray.get(answer), versions())
+                    found += judged(machine, ray.get(answer), versions(ALSO_COMPARED))
                 except RayError as error:
                     if machine in machines:  # not left again
                         found.append(_unanswered(machine, str(error)))
@@ -172,20 +177,20 @@ class Newcomers:
 
 
 def _unanswered(machine: Node, trouble: str) -> Finding:
-    said = " ".join(trouble.split())[:300]
-    return Finding(_level(machine), machine.address, "answer", said, "one")
+    reason = " ".join(trouble.split())[:300]
+    return Finding(_level(machine), machine.address, "answer", reason, "one")
 
 
-def judged(machine: Node, answer: Mapping[str, Any], expected: Mapping[str, str]) -> list[Finding]:
+def judged(machine: Node, answer: Answer, expected: Mapping[str, str]) -> list[Finding]:
     """What is not as it should be in a machine's answer."""
     name, found = f"{machine.address} ({answer['host']})", []
     for module, error in answer["failed"].items():
         found.append(Finding(_level(machine), name, f"import {module}", error, "no error"))
-    for library, there in answer["versions"].items():
+    for library, installed in answer["versions"].items():
         # torch 2.13.0+cpu and 2.13.0+cu130 are one version: the driver need not have a GPU
-        if there.partition("+")[0] != expected[library].partition("+")[0]:
+        if installed.partition("+")[0] != expected[library].partition("+")[0]:
             level = _level(machine) if library in COMPUTING else "warning"
-            found.append(Finding(level, name, library, there, expected[library]))
+            found.append(Finding(level, name, library, installed, expected[library]))
     gpus = answer["gpus"]
     if gpus is not None and (isinstance(gpus, str) or gpus < machine.gpus):
         expectation = f"{machine.gpus:g}, which Ray counts there"
@@ -193,8 +198,8 @@ def judged(machine: Node, answer: Mapping[str, Any], expected: Mapping[str, str]
     return found
 
 
-def room(machines: Sequence[Node], cohorts: Mapping[str, int]) -> list[Finding]:
-    """Whether every machine that runs trials can hold the images (bytes by cohort)."""
+def object_store_findings(machines: Sequence[Node], cohorts: Mapping[str, int]) -> list[Finding]:
+    """Machines that run trials but cannot hold the images (bytes by cohort)."""
     found, largest, total = [], max(cohorts.values(), default=0), sum(cohorts.values())
     for machine in machines:
         if not machine.slots or total <= STORE_SHARE * machine.store_bytes:
@@ -212,11 +217,11 @@ def room(machines: Sequence[Node], cohorts: Mapping[str, int]) -> list[Finding]:
 
 
 def table(found: Sequence[Finding]) -> str:
-    """For people, errors first."""
+    """Findings as a table for people, errors first."""
     rows = [("", "machine", "what", "found there", "expected")]
     rows += [
-        (one.level, one.machine, one.what, one.found, one.expected)
-        for one in sorted(found, key=lambda one: one.level)
+        (each.level, each.machine, each.what, each.found, each.expected)
+        for each in sorted(found, key=lambda each: each.level)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(

@@ -20,14 +20,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sweeps.ledger import lock
+from sweeps.ledger.contents import (
+    AttemptProgress,
+    EpochContent,
+    Failure,
+    Go,
+    NothingToDo,
+    Row,
+    SearchContent,
+    Summary,
+    SweepContent,
+    SweepRequest,
+    TrialDescription,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FINAL_TABLES = ("lesions.parquet", "histograms.parquet", "slices.parquet")
+    from lesion_core.results import TrialStatus
+
+
 PROGRESS = "progress.json"
 """Of a trial that is not done: attempts, who works on it, and the epoch of its checkpoint."""
 
@@ -51,10 +66,8 @@ class Ledger:
         self._token = token
 
     # ------------------------------------------------------------------------------- the sweep
-    def united(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """sweep.json as it would be, were this asked of the folder too.  Writes nothing.
-
-        ``request`` has sweep.json's fields but the schema version and the times.
+    def merged_request(self, request: SweepRequest) -> SweepContent:
+        """What sweep.json will say once this is asked of the folder too.  Writes nothing.
 
         Raises:
             ValueError: the folder holds a sweep with other settings, folds, data or losses.
@@ -62,40 +75,40 @@ class Ledger:
         from lesion_core import results
 
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        new = {"schema_version": results.SCHEMA_VERSION, "created": now, "updated": now}
-        new |= json.loads(json.dumps(request, allow_nan=False))
+        times = {"schema_version": results.SCHEMA_VERSION, "created": now, "updated": now}
+        new = cast(SweepContent, times | json.loads(json.dumps(request, allow_nan=False)))
         if not (self.path / "sweep.json").exists():
             return new
-        old = results.read_meta(self.path)
+        old = cast(SweepContent, results.read_meta(self.path))
         differences = _differences(old, new)
         if differences:
             raise ValueError(
                 f"{self.path} holds another sweep: {'; '.join(differences)}; choose another folder "
                 "with --results, or ask for the same"
             )
-        return _union(old, new)
+        return _merged(old, new)
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Write `united` to sweep.json, unless it says all that already; returns it."""
+    def write_request(self, request: SweepRequest) -> SweepContent:
+        """Write `merged_request` to sweep.json, unless it says all that already; returns it."""
         from lesion_core import results
 
-        new = self.united(request)
+        new = self.merged_request(request)
         file = self.path / "sweep.json"
         if not file.exists() or new != results.read_meta(self.path) | {"updated": new["updated"]}:
             with self._writing():
                 results.write_json(file, new)
         return new
 
-    def write_search(self, search: Mapping[str, Any]) -> None:
-        """Write search.json (`results.SEARCH`), without its schema version."""
+    def write_search(self, search: SearchContent) -> None:
+        """Write search.json (`results.SEARCH`)."""
         from lesion_core import results
 
         content = {"schema_version": results.SCHEMA_VERSION, **search}
         with self._writing():
             results.write_json(self.path / results.SEARCH, content)
 
-    def write_cohort(self, name: str, cases: list[dict], slices: list[dict]) -> None:
-        """Describe a cohort, unless the folder does already (other data is never united)."""
+    def write_cohort(self, name: str, cases: list[Row], slices: list[Row]) -> None:
+        """Describe a cohort, unless the folder does already (other data is never merged)."""
         from lesion_core import results
 
         folder = self.path / "cohorts" / name
@@ -107,7 +120,20 @@ class Ledger:
                 if _table(folder / file, schema) is None:
                     results.write_table(folder / file, rows, schema)
 
-    def keep(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
+    def write_gradients(self, rows: list[Row]) -> None:
+        """Add gradient curves (`results.GRADIENTS`) of losses that have none in the folder."""
+        from lesion_core import results
+
+        file = self.path / results.GRADIENTS_FILE
+        table = _table(file, results.GRADIENTS)
+        stored = [] if table is None else table.to_pylist()
+        known = {row["loss"] for row in stored}
+        new = [row for row in rows if row["loss"] not in known]
+        if new:
+            with self._writing():
+                results.write_table(file, [*stored, *new], results.GRADIENTS)
+
+    def write_files(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
         """Store other files (W&B's offline runs), named by their path in the folder.
 
         ``instead_of``: pattern of folders that they replace.
@@ -120,19 +146,11 @@ class Ledger:
             for name, content in files.items():
                 results.write_bytes(self.path / name, content)
 
-    def states(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """`results.trial_status` by trial, with the damage that only reading the files shows."""
+    def states(self, names: Sequence[str]) -> dict[str, TrialStatus]:
+        """`results.trial_status` by name of the trial."""
         from lesion_core import results
 
-        found = {}
-        for name in names:
-            folder = self.path / "trials" / name
-            found[name] = results.trial_status(folder)
-            if found[name]["status"] == "done" and (damage := _damage(folder)):
-                found[name] |= {"status": "corrupt", "error": damage}
-            elif found[name]["status"] == "failed":
-                found[name]["kind"] = _json(folder / "failed.json").get("kind", "error")
-        return found
+        return {name: results.trial_status(self.path / "trials" / name) for name in names}
 
     def missing(self, names: Sequence[str], *, retry_failed: bool = False) -> list[str]:
         """What is left to run, in order.
@@ -146,23 +164,19 @@ class Ledger:
         return [
             name
             for name, state in self.states(names).items()
-            if state["status"] in run_again or state.get("kind") == "infrastructure"
+            if state["status"] in run_again or state["kind"] == "infrastructure"
         ]
 
     # ------------------------------------------------------------------------------- one trial
-    def begin(self, trial: Mapping[str, Any], worker: str = "") -> dict[str, Any]:
-        """Start or continue a trial, given what its trial.json says (but the schema version).
-
-        Returns ``state`` (``go``, or ``done`` if there is nothing left to do), ``attempt`` (from
-        1), ``checkpoint`` (bytes, or None to start afresh), its ``epoch``, the ``cases`` rows up
-        to it, and ``notes`` on what was found damaged and thrown away.
-        """
+    def begin(self, trial: TrialDescription, worker: str = "") -> Go | NothingToDo:
+        """Start or continue a trial; says where to go on, or that it is done."""
         from lesion_core import results
 
         name = trial["name"]
         folder = self.path / "trials" / name
         config = _configuration(trial)
-        if self.states([name])[name]["status"] == "done":
+        found = results.trial_status(folder)
+        if found["status"] == "done":
             return {"state": "done"}
         with self._writing():
             before = _json(folder / PROGRESS) | _json(folder / "failed.json")
@@ -170,7 +184,7 @@ class Ledger:
                 leftover.unlink()
             notes = []
             if (folder / "done.json").exists():
-                notes.append(_damage(folder) or "done.json is unreadable")
+                notes.append(found["error"] or "done.json is unreadable")
             if (folder / "trial.json").exists() and _json(folder / "trial.json") != config:
                 notes.append("trial.json does not say what this trial is")
             for marker in ("done.json", "failed.json"):
@@ -181,24 +195,26 @@ class Ledger:
                     (folder / file).unlink(missing_ok=True)
             results.write_json(folder / "trial.json", config)
             epoch, checkpoint, rows = resumed or (None, None, {"cases": [], "epochs": []})
+            known = {} if resumed is None else {_sha256(resumed[1]): resumed[0]}
             attempt = int(before.get("attempts", 0)) + 1
-            progress = {
+            started: AttemptProgress = {
                 "attempts": attempt,
                 "driver": self._token,
                 "worker": worker,
-                "checkpoints": {} if checkpoint is None else {_sha256(checkpoint): epoch},
+                "checkpoints": known,
             }
-            results.write_json(folder / PROGRESS, progress)
+            results.write_json(folder / PROGRESS, started)
         return {
             "state": "go",
             "attempt": attempt,
             "checkpoint": checkpoint,
             "epoch": epoch,
-            **rows,
+            "cases": rows["cases"],
+            "epochs": rows["epochs"],
             "notes": notes,
         }
 
-    def epoch(self, name: str, report: Mapping[str, Any], attempt: int | None = None) -> None:
+    def epoch(self, name: str, report: EpochContent, attempt: int | None = None) -> None:
         """Add an epoch (``dataclasses.asdict`` of an `EpochReport`), replacing later ones.
 
         Without a checkpoint (None), the one before stays the place to go on from.  With the number
@@ -223,8 +239,11 @@ class Ledger:
                     raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
                 results.write_table(folder / file, [*kept, *rows], schema)
             if final is not None:
-                for file in FINAL_TABLES:
-                    rows = final[file.removesuffix(".parquet")]
+                for file, rows in (
+                    ("lesions.parquet", final["lesions"]),
+                    ("histograms.parquet", final["histograms"]),
+                    ("slices.parquet", final["slices"]),
+                ):
                     results.write_table(folder / file, rows, results.TABLES[file])
                 results.write_bytes(folder / "model.pt", final["model"])
                 return
@@ -237,7 +256,7 @@ class Ledger:
             results.write_json(folder / PROGRESS, progress | {"checkpoints": dict(known)})
             results.write_bytes(folder / "checkpoint.pt", report["checkpoint"])
 
-    def done(self, name: str, summary: Mapping[str, Any], attempt: int | None = None) -> None:
+    def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete, given what `trial.run` returned; once is enough.
 
         ``seconds`` becomes the time of all attempts, epochs that were lost left out.
@@ -276,10 +295,8 @@ class Ledger:
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
                 (folder / file).unlink(missing_ok=True)
 
-    def failed(
-        self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int | None = None
-    ) -> None:
-        """Mark a trial failed: ``kind`` (error, diverged or infrastructure), ``error``, ...
+    def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
+        """Mark a trial failed, and say why.
 
         Its checkpoint stays, for another attempt to go on from.  One that is done stays so.
         """
@@ -314,7 +331,7 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns what the disk refuses into one line, and stops a writer that lost its lock."""
+        """Turn what the disk refuses into one line, and stop a writer that lost its lock."""
         try:
             if self._token is not None and not lock.owns(self.path, self._token):
                 raise LedgerError(
@@ -330,27 +347,30 @@ class Ledger:
 
 
 # ------------------------------------------------------------------------------------ sweep.json
-def _union(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merged(old: SweepContent, new: SweepContent) -> SweepContent:
     known = {trial["name"] for trial in old["trials"]}
     validation = {
         cohort: folds | new.get("validation", {}).get(cohort, {})
         for cohort, folds in (new.get("validation", {}) | old.get("validation", {})).items()
     }
-    return {
+    merged: SweepContent = {
         **old,
-        **({"validation": validation} if validation else {}),
-        **{key: new[key] for key in ("updated", "command", "git_commit", "versions")},
+        "updated": new["updated"],
+        "command": new["command"],
+        "git_commit": new["git_commit"],
+        "versions": new["versions"],
         "losses": list(dict.fromkeys([*old["losses"], *new["losses"]])),
         "folds": old["folds"] | new["folds"],
         "cohorts": old["cohorts"] | new["cohorts"],
         "trials": old["trials"] + [t for t in new["trials"] if t["name"] not in known],
     }
+    return {**merged, "validation": validation} if validation else merged
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Field by field, what keeps two requests from sharing a folder."""
+def _differences(old: SweepContent, new: SweepContent) -> list[str]:
+    """What keeps two requests from sharing a folder, field by field."""
     found = [
-        f"{key} is {_shown(old['settings'].get(key))} there, {_shown(new['settings'].get(key))} now"
+        f"{key} is {_short(old['settings'].get(key))} there, {_short(new['settings'].get(key))} now"
         for key in dict.fromkeys([*old["settings"], *new["settings"]])
         if old["settings"].get(key) != new["settings"].get(key)
     ]
@@ -360,7 +380,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for cohort in shared:
         before, now = old["cohorts"][cohort], new["cohorts"][cohort]
         changed = [
-            f"{key} is {_shown(before.get(key))} there, {_shown(now.get(key))} now"
+            f"{key} is {_short(before.get(key))} there, {_short(now.get(key))} now"
             for key in ("channels", "num_cases", "fingerprint")
             if before.get(key) != now.get(key)
         ]
@@ -381,7 +401,11 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
+    """A value for people.
+
+    Only the beginning of a fingerprint.
+    """
     if isinstance(value, list):
         return " ".join(str(item) for item in value)
     text = str(value)
@@ -389,8 +413,8 @@ def _shown(value: object) -> str:
 
 
 # ------------------------------------------------------------------------------- a trial's folder
-def _configuration(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """As trial.json gives it back."""
+def _configuration(trial: TrialDescription) -> dict[str, Any]:
+    """What trial.json holds, as reading it gives it back."""
     from lesion_core import results
 
     content = {"schema_version": results.SCHEMA_VERSION, **trial}
@@ -405,8 +429,8 @@ def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
 
 def _resumable(
     folder: Path, name: str, notes: list[str]
-) -> tuple[int, bytes, dict[str, list[dict]]] | None:
-    """Epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
+) -> tuple[int, bytes, dict[str, list[Row]]] | None:
+    """Find the epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
 
     None: start afresh.  What was damaged is added to ``notes``; any note means starting afresh.
     """
@@ -437,21 +461,8 @@ def _resumable(
     return None if notes else (epoch, content, kept)
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with the files of a trial that says it is done; None if nothing is."""
-    from lesion_core import results
-
-    if found := results.damage(folder):
-        return found
-    if "files" not in _json(folder / "done.json"):  # not written by this code: reading must do
-        for file, schema in results.TABLES.items():
-            if _table(folder / file, schema) is None:
-                return f"{file} is damaged or missing"
-    return None
-
-
 def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """None: absent, or not readable as what it should be."""
+    """A table; None if it is absent, or not readable as what it should be."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -463,7 +474,7 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """{} if absent or unreadable."""
+    """Content of a JSON file; {} if it is absent or unreadable."""
     with suppress(FileNotFoundError, ValueError):
         content = json.loads(path.read_text())
         if isinstance(content, dict):

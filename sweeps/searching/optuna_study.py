@@ -43,13 +43,13 @@ class Known:
     values: Mapping[str, float]
     reports: Mapping[int, float]
     """First objective by cell."""
-    told: tuple[float, ...] | None
-    """Objectives; None while it runs, and if it failed."""
+    objectives: tuple[float, ...] | None
+    """Their values; None while it runs, and if it failed."""
     failed: bool
     pruned: bool
 
 
-class Study:
+class OptunaStudy:
     """An Optuna study over float fields, in a journal or (None) in memory."""
 
     def __init__(
@@ -87,31 +87,35 @@ class Study:
     def agree(self, known: Sequence[Known]) -> None:
         """Make the study say what the ledger says, after whatever happened to either.
 
-        A running trial that the ledger does not know is told FAIL; one that it has results of is
-        told them.  If they contradict each other, the journal is begun anew from the ledger.
+        A running trial that the ledger does not know becomes FAIL; one that it has results of gets
+        them.  If the two contradict each other, the journal is begun anew from the ledger.
         """
         if not self._follows(known):
             if self._journal is not None:
                 self._journal.unlink(missing_ok=True)
             self._open(fresh=True)
-            for one in sorted(known, key=lambda one: one.number):
-                while self._number_of_trials() < one.number:  # was never heard of again
+            for configuration in sorted(known, key=lambda configuration: configuration.number):
+                while self._number_of_trials() < configuration.number:  # was never heard of again
                     self._add("FAIL", {}, None)
-                self._add("RUNNING", one.values, None)
-        by_number = {one.number: one for one in known}
+                self._add("RUNNING", configuration.values, None)
+        by_number = {each.number: each for each in known}
         running = self._optuna.trial.TrialState.RUNNING
         for frozen in self._trials():
-            one = by_number.get(frozen.number)
-            for cell, value in (one.reports if one is not None else {}).items():
+            configuration = by_number.get(frozen.number)
+            for cell, value in (configuration.reports if configuration is not None else {}).items():
                 if not frozen.state.is_finished():
                     self.report(frozen.number, cell, value)
-            if frozen.state == running and (one is None or one.failed):
+            if frozen.state == running and (configuration is None or configuration.failed):
                 self.tell(frozen.number, None)
-            elif frozen.state == running and one is not None and one.told is not None:
-                self.tell(frozen.number, one.told, pruned=one.pruned)
+            elif (
+                frozen.state == running
+                and configuration is not None
+                and configuration.objectives is not None
+            ):
+                self.tell(frozen.number, configuration.objectives, pruned=configuration.pruned)
 
     def ask(self, values: Mapping[str, float] | None = None) -> tuple[int, dict[str, float]]:
-        """Number and values of a new trial: the sampler's choice, unless they are given."""
+        """Begin a trial; returns its number and values: the sampler's, unless they are given."""
         if values is not None:
             return self._add("RUNNING", values, None), dict(values)
         with _quiet():
@@ -119,7 +123,7 @@ class Study:
         return trial.number, {field: _rounded(trial.params[field]) for field in self._distributions}
 
     def report(self, number: int, cell: int, value: float) -> None:
-        """The first objective in one cell; again is no harm."""
+        """Report the first objective of a trial in one cell; again is no harm."""
         if len(self._objectives) > 1:  # Optuna has no place for it
             return
         frozen = self._trials()[number]
@@ -127,10 +131,10 @@ class Study:
             self._optuna.trial.Trial(self._study, frozen._trial_id).report(value, cell)
 
     def hopeless(self, number: int) -> int | None:
-        """The best trial so far, if this one is worse in the cells that both have; else None.
+        """Number of the best trial, if this one is worse in the cells that both have; else None.
 
         Wilcoxon's signed ranks of the paired differences.  The mean difference must be negative
-        too, or what is then told of it (best + difference) would make it the best itself.
+        too, or what is then said of it (best + difference) would make it the best itself.
         """
         if len(self._objectives) > 1:
             return None
@@ -149,7 +153,7 @@ class Study:
         return best.number if difference < 0 else None
 
     def tell(self, number: int, values: Sequence[float] | None, *, pruned: bool = False) -> None:
-        """The objectives of a trial; None: it failed."""
+        """End a trial with its objectives; None: it failed."""
         state = self._optuna.trial.TrialState
         if pruned:  # Optuna's own PRUNED has no value, which GP and CMA-ES would not learn from
             trial = self._optuna.trial.Trial(self._study, self._trials()[number]._trial_id)
@@ -237,34 +241,39 @@ class Study:
             return samplers.RandomSampler(seed=seed)
 
     def _follows(self, known: Sequence[Known]) -> bool:
-        """Whether the study is, or can become by telling it more, what the ledger says."""
+        """Whether the study says what the ledger says, or a part of it."""
         trials = self._trials()
-        for one in known:
-            if one.number >= len(trials):
+        for configuration in known:
+            if configuration.number >= len(trials):
                 return False
-            frozen = trials[one.number]
+            frozen = trials[configuration.number]
             if (
                 any(
                     abs(frozen.params.get(field, float("nan")) - value) > 1e-9
-                    for field, value in one.values.items()
+                    for field, value in configuration.values.items()
                 )
-                or frozen.params.keys() != one.values.keys()
+                or frozen.params.keys() != configuration.values.keys()
             ):
                 return False
             state = frozen.state.name
-            if state == "FAIL" and not one.failed:
+            if state == "FAIL" and not configuration.failed:
                 return False
             if state == "COMPLETE" and (
-                one.told is None
-                or any(abs(a - b) > 1e-9 for a, b in zip(frozen.values, one.told, strict=True))
+                configuration.objectives is None
+                or any(
+                    abs(a - b) > 1e-9
+                    for a, b in zip(frozen.values, configuration.objectives, strict=True)
+                )
             ):
                 return False
         return True
 
-    def _add(self, state: str, values: Mapping[str, float], told: Sequence[float] | None) -> int:
+    def _add(
+        self, state: str, values: Mapping[str, float], objectives: Sequence[float] | None
+    ) -> int:
         trial = self._optuna.trial.create_trial(
             state=self._optuna.trial.TrialState[state],
-            values=told,
+            values=objectives,
             params=dict(values),
             distributions={field: self._distributions[field] for field in values},
         )
@@ -280,8 +289,10 @@ class Study:
 
 
 def distribution(where: Range) -> FloatDistribution:
-    """In steps of a thousandth of the range's power of ten, so that labels stay short: a search
-    among noise cannot tell 0.3745 from 0.3746."""
+    """Optuna's distribution over a range, in steps of a thousandth of its power of ten.
+
+    So labels stay short: a search among noise cannot tell 0.3745 from 0.3746.
+    """
     from optuna.distributions import FloatDistribution
 
     step, low, high = _grid_of(where)
@@ -304,17 +315,17 @@ def _grid_of(where: Range) -> tuple[float, float, float]:
 
 
 def _rounded(value: float) -> float:
-    """Free of the last digits that adding steps leaves."""
+    """A number without the last digits that adding steps leaves."""
     return float(f"{value:.12g}")
 
 
-def ends(where: Range) -> tuple[float, float]:
-    """The lowest and the highest value that is tried."""
+def tried_ends(where: Range) -> tuple[float, float]:
+    """The lowest and the highest value of a range that is tried."""
     return _grid_of(where)[1:]
 
 
 def can_be_tried(value: float, where: Range) -> bool:
-    """Whether it is one of the steps between the ends."""
+    """Whether a value is one of the steps between the ends of a range."""
     step, low, high = _grid_of(where)
     steps = (value - low) / step
     return low <= value <= high and abs(steps - round(steps)) < 1e-6
@@ -370,7 +381,7 @@ def _cut_torn_line(journal: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna warns of every class that it calls experimental."""
+    """Let Optuna not warn of every class that it calls experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

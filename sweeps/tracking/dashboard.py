@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.ledger.ledger import Ledger
+from sweeps.provenance import command_to_show
 from sweeps.tracking import scalars
-from sweeps.tracking.policy import PROJECT, configured_key, remembered
+from sweeps.tracking.credentials import configured_key
+from sweeps.tracking.policy import PROJECT, remembered
 
 NAMES = {"dice": "DSC", "sensitivity": "Sensitivity", "precision": "Precision"}
 TRAINING = {"train/patch": "training patches", "train/image": "training images"}
@@ -131,8 +133,9 @@ def write(results: Path, entity: str | None) -> int:
     from lesion_core.results import read_meta
 
     meta = read_meta(results)
-    before = remembered(results) or {"project": PROJECT, "media": False}
-    project = os.environ.get("WANDB_PROJECT") or before["project"]
+    before = remembered(results)
+    media = before is not None and before["media"]
+    project = os.environ.get("WANDB_PROJECT") or (before["project"] if before else PROJECT)
     library = _library()
     if entity is not None and library is None:
         raise ValueError("--entity needs the library: pip install wandb-workspaces")
@@ -140,7 +143,7 @@ def write(results: Path, entity: str | None) -> int:
         raise ValueError("--entity needs a key: set WANDB_API_KEY or run `wandb login`")
     files, urls = {}, []
     for cohort in dict.fromkeys(trial["cohort"] for trial in meta["trials"]):
-        content = describe(meta, cohort, results.resolve().name, before["media"])
+        content = describe(meta, cohort, results.resolve().name, media)
         content |= {"entity": entity, "project": project}
         if library is not None:
             workspace = built(content)
@@ -150,7 +153,7 @@ def write(results: Path, entity: str | None) -> int:
             if entity is not None:
                 urls.append(_saved(workspace))
         files[f"wandb/workspace-{cohort}.json"] = _bytes(content)
-    Ledger(results).keep(files)
+    Ledger(results).write_files(files)
     for name in files:
         print(f"workspace: {results / name}")
     for url in urls:
@@ -161,12 +164,13 @@ def write(results: Path, entity: str | None) -> int:
             "--entity NAME puts them there"
         )
     elif entity is None:
-        print(f"to put it there: python sweeps/tracking.py dashboard {results} --entity NAME")
+        again = command_to_show("python sweeps/tracking.py", "wandb")
+        print(f"to put it there: {again} dashboard {results} --entity NAME")
     return 0
 
 
 def built(content: Mapping[str, Any]) -> Any:
-    """A `wandb_workspaces.workspaces.Workspace` of a description."""
+    """The `wandb_workspaces.workspaces.Workspace` that a description asks for."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 

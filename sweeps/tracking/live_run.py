@@ -23,8 +23,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from sweeps.ledger.contents import TrialDescription
 from sweeps.tracking.policy import Tracking
-from sweeps.tracking.record import Ending, Heading, Record, heading
+from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
 
 SECONDS_TO_CONNECT = 30
 MOST_STEPS_WAITING = 256
@@ -48,11 +49,11 @@ class Run:
     def __init__(
         self,
         tracking: Tracking,
-        trial: Mapping[str, Any],
+        trial: TrialDescription,
         earlier: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
         self._tracking = tracking
-        self._heading = heading(trial, tracking)
+        self._identity = identity(trial, tracking)
         self._earlier = dict(earlier or {})
         self._begun = time.monotonic()
         self._waiting: queue.Queue[_Item] = queue.Queue(MOST_STEPS_WAITING)
@@ -76,9 +77,10 @@ class Run:
             self._clean_up()
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
+        """Hand an epoch's numbers to the thread that writes; waits for nothing."""
         self._put((epoch, numbers))
 
-    def finish(self, ending: Callable[[], Ending], *, failed: bool) -> dict[str, bytes]:
+    def finish(self, ending: Callable[[], RunEnding], *, failed: bool) -> dict[str, bytes]:
         """Close the run; what to keep of it, by path in the results folder: an offline run's
         files, or a note that W&B did not get everything.
 
@@ -100,20 +102,20 @@ class Run:
             if not self._thread.is_alive():
                 self._clean_up()
         if self._trouble is not None:
-            files[f"wandb/unsent-{self._heading.id}/why.txt"] = f"{self._trouble}\n".encode()
+            files[f"wandb/unsent-{self._identity.id}/why.txt"] = f"{self._trouble}\n".encode()
         return files
 
     def leave(self) -> None:
         """Close the run without an ending: another attempt, perhaps here, goes on with it."""
         self._abandoned.set()
-        self._put(Ending)
+        self._put(RunEnding)
         if self._thread is not None and not self._thread.is_alive():
             self._clean_up()
 
     @property
     def replaces(self) -> str | None:
         """Pattern of the folders in RESULTS that earlier attempts left; None if not tracked."""
-        return None if self._tracking.mode == "disabled" else f"wandb/*-{self._heading.id}"
+        return None if self._tracking.mode == "disabled" else f"wandb/*-{self._identity.id}"
 
     @property
     def _patience(self) -> float:
@@ -132,7 +134,7 @@ class Run:
         """The thread's work."""
         try:
             assert self._folder is not None
-            run = open_run(self._tracking, self._heading, self._folder)
+            run = open_run(self._tracking, self._identity, self._folder)
             for epoch, numbers in self._earlier.items():
                 if epoch >= run.starting_step:  # what the server has stays as it is
                     run.log(dict(numbers), step=epoch)
@@ -159,7 +161,7 @@ class Run:
                 return self._waiting.get(timeout=1)
             except queue.Empty:
                 if self._abandoned.is_set():  # nothing will come any more
-                    return Ending
+                    return RunEnding
 
     def _clean_up(self) -> None:
         if self._folder is not None:
@@ -174,22 +176,22 @@ class Run:
         print(f"W&B: {reason}; the trial goes on without it", file=sys.stderr)
 
 
-_Item = tuple[int, Mapping[str, float]] | Callable[[], Ending]
+_Item = tuple[int, Mapping[str, float]] | Callable[[], RunEnding]
 """An epoch and its numbers, or the ending."""
 
 
-def write(tracking: Tracking, record: Record, folder: Path) -> None:
+def write(tracking: Tracking, content: RunContent, folder: Path) -> None:
     """A whole run at once, in this thread; an offline run's folder appears below ``folder``.
 
     Raises:
         Exception: whatever wandb raises.
     """
-    run = open_run(tracking, record.heading, folder)
-    for step, numbers in record.steps.items():
+    run = open_run(tracking, content.identity, folder)
+    for step, numbers in content.steps.items():
         if step >= run.starting_step:
             run.log(dict(numbers), step=step)
-    write_ending(run, record.ending, max(record.steps, default=0))
-    run.finish(exit_code=int(record.failed))
+    write_ending(run, content.ending, max(content.steps, default=0))
+    run.finish(exit_code=int(content.failed))
     close_service()
 
 
@@ -202,7 +204,7 @@ def offline_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
+def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     """A `wandb.Run` that goes on where the server's, if there is one, stopped.
 
     Quiet and light: no console capture, no threads that watch the machine, nothing about the
@@ -241,15 +243,15 @@ def open_run(tracking: Tracking, heading: Heading, folder: Path) -> Any:
     return wandb.init(
         project=tracking.project,
         entity=tracking.entity,
-        id=heading.id,
-        name=heading.name,
+        id=identity.id,
+        name=identity.name,
         resume="allow",
         mode=mode,
         dir=str(folder),
         group=tracking.group,
-        job_type=heading.job_type,
-        tags=list(heading.tags),
-        config=dict(heading.config),
+        job_type=identity.job_type,
+        tags=list(identity.tags),
+        config=dict(identity.config),
         settings=settings,
     )
 
@@ -267,7 +269,7 @@ _FEW_TRIES = {
 """Settings of each of wandb's ways to the server."""
 
 
-def write_ending(run: Any, ending: Ending, step: int) -> None:
+def write_ending(run: Any, ending: RunEnding, step: int) -> None:
     """Tables, pictures, pages, the model and the summary of an open `wandb.Run`."""
     import wandb
 
@@ -291,7 +293,7 @@ def write_ending(run: Any, ending: Ending, step: int) -> None:
 
 
 def default_url() -> str:
-    """Of the server that wandb logs to if it is told none."""
+    """Address of the server that wandb logs to by default."""
     import wandb
 
     return wandb.Settings().base_url

@@ -30,7 +30,7 @@ class Overlay:
 def overlays(
     predicted: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
 ) -> list[Overlay]:
-    """Of a trial's `results.SLICES` rows and its cohort's `results.COHORT_SLICES` rows.
+    """Draw a trial's `results.SLICES` rows on its cohort's `results.COHORT_SLICES` rows.
 
     The last channel is shown: FLAIR of the paper's cohorts.
 

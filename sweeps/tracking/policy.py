@@ -6,27 +6,38 @@ by the driver; `sweeps.tracking.live_run` says it, and is the only code that imp
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import hmac
 import json
-import netrc
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Literal, TypedDict
+
+from sweeps.provenance import command_to_show
+from sweeps.tracking.credentials import configured_key, server_url
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
-HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
-"""Of the public server, the newer name first."""
-PLACE = ("project", "entity", "url")
 FILE = "wandb/tracking.json"
 """In a results folder: what was decided for it.  Holds the salt, so it stays on the site."""
+
+
+class Place(TypedDict):
+    """Where a sweep's runs go; None: wandb's own default."""
+
+    project: str
+    entity: str | None
+    url: str | None
+
+
+class Decided(Place):
+    """What was decided for a results folder that is tracked."""
+
+    media: bool
+    artifacts: bool
+    salt: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +54,11 @@ class Logging:
     """In what W&B hears, replace the names of cases and sites by hashes salted for this sweep."""
 
     def tracking(self, results: Path) -> Tracking:
-        """Raises ValueError as `Tracking.decide` does, or where a flag has no effect."""
+        """Decide how a sweep is tracked.
+
+        Raises:
+            ValueError: a flag has no effect, or what `Tracking.decide` raises.
+        """
         flags = {
             "--wandb-media": self.wandb_media,
             "--wandb-artifacts": self.wandb_artifacts,
@@ -108,9 +123,10 @@ class Tracking:
         place = _place(before, results)
         key = configured_key(place["url"])
         if asked == "online" and key is None:
+            later = command_to_show("python sweeps/tracking.py", "wandb")
             raise ValueError(
                 "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
-                "--wandb offline and `python sweeps/tracking.py sync` later"
+                f"--wandb offline and `{later} sync` later"
             )
         if asked == "auto":
             asked = "offline" if key is None else "online"
@@ -134,11 +150,11 @@ class Tracking:
         )
 
     def case_name(self, case: str) -> str:
-        """As W&B hears it."""
+        """The name of a case as W&B hears it."""
         return case if self.salt is None else f"case-{self._hash('case', case)}"
 
     def site_name(self, site: str) -> str:
-        """As W&B hears it; hospitals are few, so they would narrow down who a case is."""
+        """The name of a site as W&B hears it; hospitals are few, and would say who a case is."""
         return site if self.salt is None or not site else f"site-{self._hash('site', site)}"
 
     def _hash(self, kind: str, name: str) -> str:
@@ -146,11 +162,16 @@ class Tracking:
         return hmac.new(salt, f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:10]
 
     def to_remember(self) -> dict[str, bytes]:
-        """For `Ledger.keep`: what `remembered` reads.  Never the key."""
-        content: dict[str, Any] = {
-            key: getattr(self, key) for key in (*PLACE, "media", "artifacts")
+        """The file that `remembered` reads, for `Ledger.write_files`.  Never holds the key."""
+        content: Decided = {
+            "project": self.project,
+            "entity": self.entity,
+            "url": self.url,
+            "media": self.media,
+            "artifacts": self.artifacts,
+            "salt": self.salt,
         }
-        text = json.dumps(content | {"salt": self.salt}, indent=1)
+        text = json.dumps(content, indent=1)
         return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
 
     def notice(self) -> str | None:
@@ -163,14 +184,14 @@ class Tracking:
 
     def hint(self, results: Path) -> str | None:
         """How to upload what was written offline, or what W&B missed; None if there is nothing."""
-        send = f"python sweeps/tracking.py sync {results}"
+        send = f"{command_to_show('python sweeps/tracking.py', 'wandb')} sync {results}"
         if self.mode == "offline":
             return f"W&B is offline; to upload: {send}"
         unsent = len(list(results.glob("wandb/unsent-*"))) if self.mode == "online" else 0
         return f"W&B did not get all of {unsent} trials; to send them: {send}" if unsent else None
 
 
-def remembered(results: Path) -> dict[str, Any] | None:
+def remembered(results: Path) -> Decided | None:
     """What was decided for a results folder before; None: it was never tracked.
 
     Raises:
@@ -179,7 +200,14 @@ def remembered(results: Path) -> dict[str, Any] | None:
     file = results / FILE
     try:
         content = json.loads(file.read_text())
-        return {key: content[key] for key in (*PLACE, "media", "artifacts", "salt")}
+        return {
+            "project": content["project"],
+            "entity": content["entity"],
+            "url": content["url"],
+            "media": content["media"],
+            "artifacts": content["artifacts"],
+            "salt": content["salt"],
+        }
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -189,7 +217,7 @@ def remembered(results: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def _place(before: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
+def _place(before: Decided | None, results: Path) -> Place:
     """Where a sweep's runs go: where they went before; else as the environment says.
 
     Raises:
@@ -208,34 +236,4 @@ def _place(before: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
                 f"runs stay together: unset it, or delete {results / 'wandb'} and backfill"
             )
         now[key] = value or known or None
-    return now | {"project": now["project"] or PROJECT}
-
-
-def configured_key(url: str | None = None) -> str | None:
-    """From WANDB_API_KEY, or the netrc file that ``wandb login`` writes, for the server at
-    ``url``, or that of `server_url`."""
-    if os.environ.get("WANDB_API_KEY"):
-        return os.environ["WANDB_API_KEY"]
-    host = urlsplit(url or server_url() or "").netloc
-    hosts = HOSTS if not host or host in HOSTS else (host,)
-    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        with suppress(OSError, netrc.NetrcParseError, RuntimeError):
-            entries = netrc.netrc(str(Path(file).expanduser())) if file else None
-            for name in hosts if entries else ():
-                login = entries.hosts.get(name) if entries else None
-                if login and login[2]:
-                    return login[2]
-    return None
-
-
-def server_url() -> str | None:
-    """From WANDB_BASE_URL, or the settings file that ``wandb login --host`` writes; None: wandb's
-    default."""
-    if os.environ.get("WANDB_BASE_URL"):
-        return os.environ["WANDB_BASE_URL"].rstrip("/")
-    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
-    settings = configparser.ConfigParser()
-    with suppress(OSError, configparser.Error, RuntimeError, UnicodeError):
-        settings.read(Path(folder).expanduser() / "settings")
-        return settings.get("default", "base_url").rstrip("/")
-    return None
+    return {"project": now["project"] or PROJECT, "entity": now["entity"], "url": now["url"]}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.tracking.policy import Tracking
-from sweeps.tracking.record import CASE_LISTS
+from sweeps.tracking.run_content import CASE_LISTS
 
 PICTURES = "slices.parquet"
 TRIAL_FILES = ("trial.json", "done.json", "failed.json")
@@ -44,7 +44,7 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
         for file in TRIAL_FILES:
             if (folder / file).exists():
                 place = target / folder.relative_to(results) / file
-                ledger.write_json(place, _told(file, _json(folder / file), tracking))
+                ledger.write_json(place, _redacted(file, _json(folder / file), tracking))
         for file, schema in ledger.TABLES.items():
             if file != PICTURES or tracking.media:
                 _table(folder / file, target, results, schema, tracking)
@@ -53,8 +53,8 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
     return target
 
 
-def _told(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str, Any]:
-    """Without the record of other files' bytes, which are others here."""
+def _redacted(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str, Any]:
+    """What W&B may hear of a JSON file; its hashes of the other files would not fit the copy."""
     content.pop("files", None)
     if file != "trial.json":
         content |= {"host": None} | ({"traceback": None} if file == "failed.json" else {})
@@ -71,7 +71,8 @@ def _told(file: str, content: dict[str, Any], tracking: Tracking) -> Mapping[str
 
 
 def _without_folders(command: str) -> str:
-    """
+    """A command line with the last part of every path only.
+
     >>> _without_folders("paper_grid.py --data /home/anna/data --epochs 3")
     'paper_grid.py --data data --epochs 3'
     """

@@ -27,7 +27,7 @@ TABLE_COLUMNS = (
     "lesion_precision", "lesion_f1", "hd95_mm", "nsd", "wmh_h95_mm", "tp", "fp", "fn", "tn",
     "voxel_mm3", "n_ref", "n_ref_hit", "n_pred", "n_pred_hit",
 )  # fmt: skip
-"""Of `case_table`."""
+"""Columns of `case_table`."""
 
 
 def by_epoch(

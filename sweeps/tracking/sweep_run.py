@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 from sweeps.tracking import redacted, scalars
 from sweeps.tracking.policy import Tracking
-from sweeps.tracking.record import Ending, Heading, Record
+from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +36,8 @@ LOSS_COLUMNS = (
 )  # fmt: skip
 
 
-def record(results: Path, tracking: Tracking) -> Record | None:
-    """The sweep as its ledger tells; None if no trial is done yet.
+def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
+    """The run of a whole sweep by its ledger; None if no trial is done yet.
 
     Raises:
         ValueError: not a results folder, or one that cannot be read.
@@ -54,8 +54,8 @@ def record(results: Path, tracking: Tracking) -> Record | None:
         return None
     curves = {name: _curve(results, states[name], tracking) for name in done}
     said = f"{meta['created']} {tracking.media} {sorted(done)}"
-    return Record(
-        heading=Heading(
+    return RunContent(
+        identity=RunIdentity(
             id=f"sweep-{hashlib.sha256(said.encode()).hexdigest()[:8]}",
             name=f"{tracking.group}: {len(done)} of {len(states)} trials",
             job_type="sweep",
@@ -69,7 +69,7 @@ def record(results: Path, tracking: Tracking) -> Record | None:
             },
         ),
         steps=bands(states, curves),
-        ending=Ending(
+        ending=RunEnding(
             summary={"status": "done", "trials_done": len(done), "trials_asked": len(states)},
             tables={
                 "trials": (TRIAL_COLUMNS, trial_rows(states, curves)),

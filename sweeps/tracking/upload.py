@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.ledger.ledger import Ledger, LedgerError
-from sweeps.tracking import live_run, record, sweep_run
+from sweeps.provenance import command_to_show
+from sweeps.tracking import live_run
 from sweeps.tracking.policy import Logging, Tracking, remembered
-from sweeps.tracking.record import Record
+from sweeps.tracking.run_content import RunContent, content_of
+from sweeps.tracking.sweep_run import content_of_sweep
 
 SECONDS_TO_ANSWER = 15
 SECONDS_TO_SETTLE = (0, 1, 2, 4, 8)
@@ -43,14 +45,15 @@ class NoAnswer(RuntimeError):
 
 
 @dataclass(frozen=True)
-class There:
+class OnServer:
     """What the server has of a run."""
 
     steps: int
     status: str | None
     """As the run's summary says; None: the run has not ended there."""
 
-    def has(self, whole: Record) -> bool:
+    def has(self, whole: RunContent) -> bool:
+        """Whether that is all of the run."""
         return self.steps >= len(whole.steps) and self.status == whole.ending.summary["status"]
 
 
@@ -65,13 +68,14 @@ class Server:
 
     @staticmethod
     def of(tracking: Tracking) -> Server:
+        """The server that a sweep is tracked on."""
         url = tracking.url or live_run.default_url()
         return Server(
             project=tracking.project, entity=tracking.entity, key=tracking.key or "", url=url
         )
 
-    def there(self, run_id: str) -> There:
-        """Raises NoAnswer."""
+    def what_it_has(self, run_id: str) -> OnServer:
+        """Ask for a run.  Raises NoAnswer."""
         variables = {
             "project": self.project,
             "entity": self.entity,
@@ -90,7 +94,7 @@ class Server:
                 data = json.load(answer)["data"]
             bucket = (data.get("model") or {}).get("bucket") or {}
             summary = json.loads(bucket.get("summaryMetrics") or "{}")
-            return There(int(bucket.get("historyLineCount") or 0), summary.get("status"))
+            return OnServer(int(bucket.get("historyLineCount") or 0), summary.get("status"))
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
                 raise NoAnswer(
@@ -114,9 +118,10 @@ def sync(results: Path) -> int:
     read_meta(results)
     before = remembered(results)
     if before is None:
+        again = command_to_show("python sweeps/tracking.py", "wandb")
         raise ValueError(
-            f"{results} was never tracked; `python sweeps/tracking.py backfill {results}` makes "
-            "its runs from the ledger"
+            f"{results} was never tracked; `{again} backfill {results}` makes its runs from the "
+            "ledger"
         )
     tracking = Tracking.decide(
         "online",
@@ -132,7 +137,7 @@ def backfill(results: Path, logging: Logging) -> int:
     """Make every run from the ledger; returns the exit status.
 
     Raises:
-        ValueError: not a results folder, or as `Tracking.decide`.
+        ValueError: not a results folder, or what `Tracking.decide` raises.
     """
     from lesion_core.results import read_meta
 
@@ -140,26 +145,26 @@ def backfill(results: Path, logging: Logging) -> int:
     tracking = logging.tracking(results)
     if tracking.mode == "disabled":
         raise ValueError("backfill with --wandb disabled does nothing; say online or offline")
-    Ledger(results).keep(tracking.to_remember())
+    Ledger(results).write_files(tracking.to_remember())
     if tracking.mode == "online":
         return _send(results, tracking)
     return _write_offline(results, tracking)
 
 
-def keep_sweep(results: Path, tracking: Tracking) -> str | None:
+def track_sweep(results: Path, tracking: Tracking) -> str | None:
     """At the end of a sweep, its own run: sent, or written offline; returns what went wrong.
 
     Whatever W&B does, a sweep goes on.
     """
     try:
-        whole = sweep_run.record(results, tracking)
+        whole = content_of_sweep(results, tracking)
         if whole is None:
             return None
         if tracking.mode == "offline":
-            _keep_offline(results, tracking, whole)
+            _write_offline_run(results, tracking, whole)
             return None
         server = Server.of(tracking)
-        if not server.there(whole.heading.id).has(whole):
+        if not server.what_it_has(whole.identity.id).has(whole):
             problem = _write(tracking, whole)
             if not _arrived(server, whole):
                 return problem or "it did not take all of it"
@@ -187,8 +192,8 @@ def _send(results: Path, tracking: Tracking) -> int:
             if whole is None:
                 unfinished += name != ""
                 continue
-            there = server.there(whole.heading.id)
-            if there.has(whole):
+            on_server = server.what_it_has(whole.identity.id)
+            if on_server.has(whole):
                 count["there already"] += 1
                 _forget(results, whole)
                 continue
@@ -196,44 +201,46 @@ def _send(results: Path, tracking: Tracking) -> int:
             if _arrived(server, whole):
                 count["sent"] += 1
                 _forget(results, whole)
-                after = f", {there.steps} of them there already" if there.steps else ""
+                after = f", {on_server.steps} of them there already" if on_server.steps else ""
                 print(
-                    f"sent     {whole.heading.name} ({len(whole.steps)} steps{after})", flush=True
+                    f"sent     {whole.identity.name} ({len(whole.steps)} steps{after})", flush=True
                 )
             else:
                 count["not complete there"] += 1
                 reason = problem or "W&B did not take all of it"
-                print(f"FAILED   {whole.heading.name}: {reason}", flush=True)
+                print(f"FAILED   {whole.identity.name}: {reason}", flush=True)
     except NoAnswer as error:
         print(f"W&B: {error}; {_counted(count)}; the same command goes on", file=sys.stderr)
         return 1
     finally:
-        ledger.keep(tracking.to_remember())
+        ledger.write_files(tracking.to_remember())
     left = f"; {unfinished} are not finished and were left out" if unfinished else ""
     print(f"{results}: {_counted(count)}{left}")
     return 1 if count["damaged"] or count["not complete there"] else 0
 
 
-def _arrived(server: Server, whole: Record) -> bool:
+def _arrived(server: Server, whole: RunContent) -> bool:
     """Whether the server has all of it; asked a few times, for it counts a moment later."""
     for seconds in SECONDS_TO_SETTLE:
         time.sleep(seconds)
-        if server.there(whole.heading.id).has(whole):
+        if server.what_it_has(whole.identity.id).has(whole):
             return True
     return False
 
 
-def _all_of(results: Path, tracking: Tracking) -> Iterator[tuple[str, Callable[[], Record | None]]]:
+def _all_of(
+    results: Path, tracking: Tracking
+) -> Iterator[tuple[str, Callable[[], RunContent | None]]]:
     """Every trial in the sweep's order, then the sweep itself (without a name)."""
     from lesion_core.results import read_meta
 
     for trial in read_meta(results)["trials"]:
         name = trial["name"]
-        yield name, lambda name=name: record.of_ledger(results, name, tracking)
-    yield "", lambda: sweep_run.record(results, tracking)
+        yield name, lambda name=name: content_of(results, name, tracking)
+    yield "", lambda: content_of_sweep(results, tracking)
 
 
-def _write(tracking: Tracking, whole: Record) -> str | None:
+def _write(tracking: Tracking, whole: RunContent) -> str | None:
     """A run from the ledger, here and now; returns what wandb had to complain of."""
     with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
         try:
@@ -244,9 +251,9 @@ def _write(tracking: Tracking, whole: Record) -> str | None:
 
 
 # --------------------------------------------------------------------------------- offline folders
-def _offline_folder(results: Path, whole: Record) -> Path | None:
-    """The newest of a run."""
-    found = sorted(results.glob(f"wandb/offline-run-*-{whole.heading.id}"))
+def _offline_folder(results: Path, whole: RunContent) -> Path | None:
+    """The newest offline folder of a run."""
+    found = sorted(results.glob(f"wandb/offline-run-*-{whole.identity.id}"))
     return found[-1] if found else None
 
 
@@ -264,25 +271,25 @@ def _write_offline(results: Path, tracking: Tracking) -> int:
         elif _offline_folder(results, whole) is not None:
             there += 1
         else:
-            _keep_offline(results, tracking, whole)
+            _write_offline_run(results, tracking, whole)
             made += 1
-            print(f"written  {whole.heading.name} ({len(whole.steps)} steps)", flush=True)
+            print(f"written  {whole.identity.name} ({len(whole.steps)} steps)", flush=True)
     left = f"; {unfinished} are not finished and were left out" if unfinished else ""
     print(f"{results}: {made} written, {there} there already, {damaged} damaged{left}")
     print(tracking.hint(results))
     return 1 if damaged else 0
 
 
-def _keep_offline(results: Path, tracking: Tracking, whole: Record) -> None:
+def _write_offline_run(results: Path, tracking: Tracking, whole: RunContent) -> None:
     with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
         live_run.write(tracking, whole, Path(folder))
         files = live_run.offline_files(Path(folder))
-    Ledger(results).keep(files, f"wandb/*-{whole.heading.id}")
+    Ledger(results).write_files(files, f"wandb/*-{whole.identity.id}")
 
 
-def _forget(results: Path, whole: Record) -> None:
-    """The note that W&B missed something of this run."""
-    Ledger(results).keep({}, f"wandb/unsent-{whole.heading.id}")
+def _forget(results: Path, whole: RunContent) -> None:
+    """Remove the note that W&B missed something of this run."""
+    Ledger(results).write_files({}, f"wandb/unsent-{whole.identity.id}")
 
 
 def _counted(count: Mapping[str, int]) -> str:

@@ -15,13 +15,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from sweeps.ledger.contents import (
+    EpochContent,
+    Failure,
+    Go,
+    NothingToDo,
+    Summary,
+    TrialDescription,
+)
 from sweeps.ledger.ledger import LedgerError, NotTheTrialsFault
 from sweeps.tracking import scalars
 from sweeps.tracking.live_run import Run
 from sweeps.tracking.policy import Tracking
-from sweeps.tracking.record import Ending, done_ending, failed_ending, slices_of
+from sweeps.tracking.run_content import RunEnding, done_ending, failed_ending, slices_of
+
+if TYPE_CHECKING:
+    from lesion_core.images import LoadedCohort
+    from lesion_core.trial import EpochReport
 
 RUN = "lesion_core.trial:run"
 """What trains; another function with the same arguments can stand in for it in tests."""
@@ -32,19 +44,17 @@ SECONDS_BETWEEN_DELIVERIES = 2
 class LedgerCalls(Protocol):
     """What an attempt needs of a ledger: `Ledger` itself, or a stand-in that is far away."""
 
-    def begin(self, trial: Mapping[str, Any], worker: str) -> dict[str, Any]: ...
-    def epoch(self, name: str, report: Mapping[str, Any], attempt: int) -> None: ...
-    def done(self, name: str, summary: Mapping[str, Any], attempt: int) -> None: ...
-    def failed(
-        self, trial: Mapping[str, Any], failure: Mapping[str, Any], attempt: int
-    ) -> None: ...
+    def begin(self, trial: TrialDescription, worker: str) -> Go | NothingToDo: ...
+    def epoch(self, name: str, report: EpochContent, attempt: int) -> None: ...
+    def done(self, name: str, summary: Summary, attempt: int) -> None: ...
+    def failed(self, trial: TrialDescription, failure: Failure, attempt: int) -> None: ...
     def log(self, name: str, text: str) -> None: ...
-    def keep(self, files: Mapping[str, bytes], instead_of: str | None) -> None: ...
+    def write_files(self, files: Mapping[str, bytes], instead_of: str | None) -> None: ...
 
 
 def attempt(
-    trial: Mapping[str, Any],
-    cohort: Callable[[], Any],
+    trial: TrialDescription,
+    cohort: Callable[[], LoadedCohort],
     ledger: LedgerCalls,
     *,
     device: str,
@@ -56,11 +66,11 @@ def attempt(
 ) -> bool:
     """Train until the ledger says done (True) or failed (False).
 
-    ``trial`` is what its trial.json says; ``checkpoint_every`` is in epochs.  An error of the
+    ``checkpoint_every`` is in epochs.  An error of the
     trial's own - of its code, its data or a loss that diverged - is recorded, not raised.
 
     Raises:
-        LedgerError, NotTheTrialsFault: the results folder or its keeper failed.
+        LedgerError, NotTheTrialsFault: the results folder or the ledger's actor failed.
     """
     name = trial["name"]
     begun = ledger.begin(trial, worker=f"{socket.gethostname()}:{os.getpid()}")
@@ -72,11 +82,11 @@ def attempt(
         epochs = list(begun["epochs"])
         numbers = scalars.by_epoch(begun["cases"], epochs, trial["epochs"], tracking.site_name)
         tracked = Run(tracking, trial, numbers)
-        last: Any = None
+        last: EpochReport | None = None
 
-        def on_epoch(report: Any) -> None:
+        def on_epoch(report: EpochReport) -> None:
             nonlocal last
-            content = dataclasses.asdict(report)
+            content = cast(EpochContent, dataclasses.asdict(report))
             if report.epoch % checkpoint_every:
                 content["checkpoint"] = None
             ledger.epoch(name, content, number)
@@ -113,17 +123,19 @@ def attempt(
         print(f"done in {summary['seconds']:.1f} s")
         output.deliver()
 
-        def ending() -> Ending:
-            tested = [row["case"] for row in last.final.slices]
+        def ending() -> RunEnding:
+            assert last is not None and last.final is not None  # as every run that returns
+            final = last.final
+            tested = [row["case"] for row in final.slices]
             return done_ending(
                 trial,
                 tracking,
                 cases=last.cases,
                 epochs=epochs,
-                predicted=last.final.slices,
+                predicted=final.slices,
                 shown=lambda: slices_of(cohort(), tested),
-                model=lambda: last.final.model,
-                facts=summary,
+                model=lambda: final.model,
+                summary=summary,
             )
 
         ledger.done(name, summary, number)  # first: W&B can take its time
@@ -131,7 +143,9 @@ def attempt(
     return True
 
 
-def _train(trial: Mapping[str, Any], cohort: Callable[[], Any], run: str, **arguments: Any) -> dict:
+def _train(
+    trial: TrialDescription, cohort: Callable[[], LoadedCohort], run: str, **arguments: Any
+) -> Summary:
     from lesion_core.trial import Trial
 
     module, _, function = run.partition(":")
@@ -144,8 +158,8 @@ def _train(trial: Mapping[str, Any], cohort: Callable[[], Any], run: str, **argu
     return getattr(importlib.import_module(module), function)(configured, cohort(), **arguments)
 
 
-def _failure(error: BaseException, epoch: int) -> dict[str, Any]:
-    """What failed.json says of it."""
+def _failure(error: BaseException, epoch: int) -> Failure:
+    """What failed.json says of an error."""
     reason = " ".join(str(error).split()) or "no message"
     if len(reason) > 400:
         reason = f"{reason[:400]}..."
@@ -184,15 +198,15 @@ def _lost(device: str) -> str | None:
 
 
 def _finish(
-    tracked: Run, ledger: LedgerCalls, ending: Callable[[], Ending], *, failed: bool
+    tracked: Run, ledger: LedgerCalls, ending: Callable[[], RunEnding], *, failed: bool
 ) -> None:
     files = tracked.finish(ending, failed=failed)
     if tracked.replaces:
-        ledger.keep(files, tracked.replaces)
+        ledger.write_files(files, tracked.replaces)
 
 
 # ------------------------------------------------------------------------------------- what it says
-def _announce(name: str, begun: Mapping[str, Any], device: str, threads: int) -> None:
+def _announce(name: str, begun: Go, device: str, threads: int) -> None:
     start = "from the start" if begun["epoch"] is None else f"after epoch {begun['epoch']}"
     print(
         f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: attempt {begun['attempt']}, {start}, on "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -19,6 +19,39 @@ SECONDS_OF_SILENCE = 45.0
 without a clear word after 60."""
 
 LIVE = ".live.json"
+
+
+class Running(TypedDict):
+    """A trial that runs at the moment."""
+
+    epoch: int
+    """The newest; -1: none yet."""
+    worker: str
+    """HOST:PROCESS."""
+    since: float
+    """When this attempt began, seconds since 1970."""
+
+
+class Snapshot(TypedDict):
+    """What the ledger's actor knows of the trials of this command."""
+
+    running: dict[str, Running]
+    done: list[str]
+    failed: dict[str, str]
+    """Why, by name."""
+    epochs_trained: int
+    broken: str | None
+    """Why the sweep cannot go on."""
+
+
+class ClusterSnapshot(Snapshot):
+    """The trials, and the machines that they run on."""
+
+    warning: str
+    """On machines that have joined; empty if there is nothing to say."""
+    nodes: int
+    gpus: float
+    slots: int
 
 
 @dataclass
@@ -39,16 +72,16 @@ class Progress:
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by name."""
-    running: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By name: epoch, resumed_at, worker, since."""
+    running: dict[str, Running] = field(default_factory=dict)
+    """By name."""
     epochs_trained: int = 0
     """By this command."""
     first_epoch_at: float | None = None
     note: Callable[[], str] = str
-    """What else there is to say; nothing unless told otherwise."""
+    """What else there is to say; by default nothing."""
 
-    def update(self, snapshot: Mapping[str, Any]) -> None:
-        """Take in what the ledger's keeper says."""
+    def update(self, snapshot: ClusterSnapshot) -> None:
+        """Take in what the ledger's actor and the cluster say."""
         self.done |= set(snapshot["done"])
         self.failed |= snapshot["failed"]
         self.running = dict(snapshot["running"])
@@ -87,7 +120,7 @@ class Progress:
         return epochs / rate
 
     def line(self) -> str:
-        """Everything in one line."""
+        """How far the sweep is, in one line."""
         parts = [
             f"{self.already_done + len(self.done)}/{self.already_done + len(self.trials)} done",
             f"{len(self.failed)} failed",
@@ -104,7 +137,7 @@ class Progress:
 
     @property
     def used(self) -> list[str]:
-        """Of the cluster's GPUs and machines, how many are at work; nothing of one without GPUs."""
+        """How many GPUs and machines of the cluster are at work; no word of one without GPUs."""
         parts = []
         if self.gpus:
             parts.append(f"{len(self.running) * self.gpus_per_trial:g}/{self.gpus:g} GPUs")
@@ -124,7 +157,7 @@ class Progress:
 
 
 class LiveFile:
-    """What the terminal of a running sweep shows, for `sweeps.status` to show it too."""
+    """A file with what the terminal of a running sweep shows, for `sweeps.status`."""
 
     def __init__(self, results: Path, token: str | None) -> None:
         self._path, self._token = results / LIVE, token
@@ -134,7 +167,7 @@ class LiveFile:
         if progress.last_failure:
             content["lines"].append(progress.last_failure)
         aside = self._path.with_name(f"{LIVE}.{os.getpid()}")
-        with suppress(OSError):  # the keeper will say what is wrong with the folder
+        with suppress(OSError):  # the ledger will say what is wrong with the folder
             aside.write_text(json.dumps(content))
             aside.replace(self._path)
 
@@ -144,7 +177,7 @@ class LiveFile:
 
 
 def live_lines(results: Path, token: str) -> list[str]:
-    """What the driver that holds the folder's lock with this token shows at the moment."""
+    """Lines that the driver with this lock token shows on its terminal at the moment."""
     with suppress(OSError, ValueError):
         content = json.loads((results / LIVE).read_text())
         if content["token"] == token:
@@ -153,12 +186,12 @@ def live_lines(results: Path, token: str) -> list[str]:
 
 
 class Display(threading.Thread):
-    """Looks every so often and shows what changed; ``with Display(...):`` starts and stops it."""
+    """Looks at the cluster every so often and shows what changed, inside ``with``."""
 
     def __init__(
         self,
         progress: Progress,
-        look: Callable[[], Mapping[str, Any] | None],
+        look: Callable[[], ClusterSnapshot | None],
         on_broken: Callable[[str], None],
         terminal: TextIO,
         live_file: LiveFile,
@@ -168,7 +201,7 @@ class Display(threading.Thread):
         super().__init__(daemon=True)
         self._progress, self._look, self._on_broken = progress, look, on_broken
         self._terminal, self._live_file, self._quiet = terminal, live_file, quiet
-        self._heard = time.monotonic()
+        self._last_answer = time.monotonic()
         self._gave_up = False
         self._finished = threading.Event()
         self._live: Any = None
@@ -203,11 +236,11 @@ class Display(threading.Thread):
             self.look()
 
     def look(self) -> None:
-        """Once; gives the cluster up if it has been silent for long."""
+        """Look at the cluster once; gives it up if it has been silent for long."""
         try:
             snapshot = self._look()
         except Exception as error:  # Ray raises all sorts of things when it is not well
-            silent = time.monotonic() - self._heard
+            silent = time.monotonic() - self._last_answer
             if silent > SECONDS_OF_SILENCE:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 self._give_up(
@@ -215,7 +248,7 @@ class Display(threading.Thread):
                     "there again, the same command goes on from here"
                 )
             return
-        self._heard = time.monotonic()
+        self._last_answer = time.monotonic()
         if snapshot is None:
             return
         self._progress.update(snapshot)
@@ -288,7 +321,8 @@ def _rounded(rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """Seconds in the two units that fit.
+
     >>> duration(42), duration(150), duration(9000), duration(400000)
     ('42 s', '2 min 30 s', '2 h 30 min', '4 d 15 h')
     """

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lesion_core.evaluate import _to_host, evaluate, windows_at_once
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
-from lesion_core.training.epoch import Diverged, TrainSettings, generator, train_epoch
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import Diverged, train_epoch
 from lesion_core.training.precision import check_precision, convolutions
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step
 from lesion_core.trial import Trial, restore, run
 from lesion_core.unet import UNet3d, layout, to_device

@@ -11,7 +11,7 @@ from lesion_core.evaluate import evaluate, image_counts, predict_volume
 from lesion_core.images import slice_view
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.unet import UNet3d
 from tests.support.toy import toy_cohort, toy_image
 

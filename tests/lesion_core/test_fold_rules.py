@@ -10,10 +10,10 @@ from lesion_core.cohorts import Case, Wmh2017
 from lesion_core.cohorts.__main__ import main as cohorts_command
 from lesion_core.folds import fold_table, folds_by, read_folds, test_folds, write_splits
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from sweeps import train_one
-from sweeps.options import Data, request
+from sweeps.data import Data, request
 from tests.support.tiny import write_wmh_cohort
 from tests.support.toy import toy_cohort
 

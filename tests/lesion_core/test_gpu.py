@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lesion_core.losses import LOSSES
+from lesion_core.settings import PRECISIONS, TrainSettings
 from lesion_core.training import step
-from lesion_core.training.epoch import TrainSettings
-from lesion_core.training.precision import PRECISIONS, check_precision
+from lesion_core.training.precision import check_precision
 from lesion_core.trial import Trial, run
 from tests.support.toy import toy_cohort
 

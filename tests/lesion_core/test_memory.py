@@ -49,7 +49,7 @@ def faults(before: str, run: str, **environment: str) -> int:
 
 GROWTH = """
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from tests.support.toy import toy_cohort
 cohort = toy_cohort()

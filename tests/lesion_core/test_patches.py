@@ -7,8 +7,9 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers.utils import sliding_window_inference
 
 from lesion_core.evaluate import predict_volume
-from lesion_core.patches import Grid, Patches, Volumes, window_starts
+from lesion_core.patches import Patches, Volumes
 from lesion_core.unet import UNet3d
+from lesion_core.windows import WindowGrid, window_starts
 
 
 @pytest.mark.parametrize("size", range(32, 130, 7))
@@ -38,7 +39,7 @@ def test_cut_then_stitched_is_the_image(shape):
 
 
 def test_stitching_averages_overlaps():
-    grid = Grid.of((12, 8, 8), 8, 4)
+    grid = WindowGrid.of((12, 8, 8), 8, 4)
     windows = torch.zeros(2, 8, 8, 8)
     windows[1] = 1.0
     line = grid.stitch(windows)[:, 0, 0]

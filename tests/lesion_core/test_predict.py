@@ -13,7 +13,7 @@ from lesion_core.evaluate import predict_volume
 from lesion_core.images import load_cohort
 from lesion_core.losses import LOSSES
 from lesion_core.predict import Predict, load_network, predict
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from tests.support import tiny
 

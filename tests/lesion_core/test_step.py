@@ -8,7 +8,8 @@ import torch
 
 from lesion_core.losses import LOSSES, loss_named
 from lesion_core.patches import Patches, Volumes
-from lesion_core.training.epoch import generator, train_epoch
+from lesion_core.training.epoch import train_epoch
+from lesion_core.training.randomness import generator
 from lesion_core.training.step import WARM_UP, Step, optimiser_of
 from lesion_core.unet import UNet3d
 from tests.support.fake_graph import Stream, Tape, install

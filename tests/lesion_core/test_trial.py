@@ -8,7 +8,9 @@ import torch
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import Diverged, TrainSettings, generator
+from lesion_core.settings import TrainSettings
+from lesion_core.training.epoch import Diverged
+from lesion_core.training.randomness import generator
 from lesion_core.trial import Trial, run
 from tests.support.toy import toy_cohort
 

@@ -12,14 +12,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from lesion_core import results
-
-PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
-PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 
 # loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
 CHARACTER = {
@@ -98,6 +97,8 @@ class FakeSweep:
                         self._write_trial(
                             path, row, cases, folds[fold], by_case, by_fold[:, fold], status, rng
                         )
+        curves = [row for loss in self.losses for row in gradient_curve_of(loss)]
+        results.write_table(path / results.GRADIENTS_FILE, curves, results.GRADIENTS)
         names = [f"case{index + 1:02d}" for index in range(self.num_cases)]
         results.write_json(
             path / "sweep.json",
@@ -381,6 +382,17 @@ def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict
         "epochs": epochs,
         "hash": key,
     }
+
+
+@cache
+def gradient_curve_of(loss: str) -> list[dict]:
+    """Rows of its gradient curve; none of a loss that is not the paper's."""
+    from lesion_core.losses import loss_from_dict
+    from lesion_core.losses.gradients import TypicalPatch, gradient_curve
+
+    if loss not in PARAMETERS:
+        return []
+    return gradient_curve(loss_from_dict(PARAMETERS[loss]), TypicalPatch(32, 500))
 
 
 def case_row(

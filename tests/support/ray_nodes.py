@@ -74,7 +74,7 @@ class Machine:
 
     def worker_processes(self) -> list[int]:
         """Those that run trials: Ray names its processes by what they do."""
-        others = ("Keeper", "IDLE", "Agent")
+        others = ("LedgerActor", "IDLE", "Agent")
         return [
             number
             for number, line in marked(self.mark).items()

@@ -18,8 +18,10 @@ from lesion_core import results
 from lesion_core.trial import EpochReport, Final
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.searching.optuna_study import Study
-from sweeps.searching.search import InLedger, Search, shuffled_cells
+from sweeps.searching.optuna_study import OptunaStudy
+from sweeps.searching.plan import shuffled_cells
+from sweeps.searching.search import Search
+from sweeps.searching.store import LedgerStore
 from sweeps.tracking.policy import Tracking
 from sweeps.trials import attempt
 from tests.sweeps.test_search import a_loss, a_plan, a_trial, true_score
@@ -64,9 +66,9 @@ def main() -> None:
     )
     with Lock(folder, "search_driver.py") as lock:
         ledger = Ledger(folder, lock.token)
-        ledger.ask(REQUEST)
-        study = Study(folder / "journal.log", "test", plan.space)
-        search = Search(plan, study, InLedger(ledger, REQUEST), a_loss, a_trial, slots=2)
+        ledger.write_request(REQUEST)
+        study = OptunaStudy(folder / "journal.log", "test", plan.space)
+        search = Search(plan, study, LedgerStore(ledger, REQUEST), a_loss, a_trial, slots=2)
         search.resume(results.read_search(folder))
         running = []
         while True:

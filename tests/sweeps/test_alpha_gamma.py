@@ -11,8 +11,9 @@ from lesion_core import results
 from lesion_core.losses import LOSSES, Range, loss_named, search_space
 from sweeps import alpha_gamma, seed_ladder
 from sweeps.alpha_gamma import AlphaGamma, known_settings, search_space_of
-from sweeps.distributed import launch
-from sweeps.options import ROOT, Machines
+from sweeps.distributed.cluster import connected
+from sweeps.options import Machines
+from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
@@ -48,7 +49,7 @@ def searched(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
-        with launch.connected(Machines()):
+        with connected(Machines()):
             flags = [*SETTINGS, "--seeds", "1", "2", "--compare", "xent", "--confirm-seeds", "7"]
             flags += ["--results", "found"]
             status = alpha_gamma.main([*flags, "--configurations", "3", "--no-report"])
@@ -68,6 +69,7 @@ def test_a_search_ends_with_a_choice_that_is_tested_and_reported(searched):
     tested = sweep.judged_on("test").runs
     best = next(one for one in search["configurations"] if one["number"] == search["chosen"])
     assert {best["loss"], "xent"} <= set(tested["loss"])
+    assert set(tested["loss"]) <= set(results.read_gradients(folder)["loss"])
     tested = tested[tested["loss"].isin([best["loss"], "xent"])]
     assert sorted(set(zip(tested["seed"], tested["fold"], strict=True))) == [
         (seed, fold) for seed in (1, 2) for fold in (0, 1)

@@ -16,7 +16,7 @@ import torch
 
 from lesion_core import results
 from sweeps.ledger.ledger import Ledger
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 from tests.support.ray_nodes import Machines
 from tests.support.tiny import write_lit_cohort
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.ledger.ledger import Ledger
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 from tests.support.ray_nodes import RAY, Machines, free_port, kill_marked, marked
 from tests.support.tiny import write_lit_cohort
 from tests.sweeps.test_chaos import write_losses
@@ -199,8 +199,9 @@ def test_images_larger_than_a_machines_object_store_are_a_table(place):
     with Machines() as machines:
         machines.head()
         machines.add(1)
-        script = "import sys; sys.argv[0] = 'x'; from sweeps import launch, command, paper_grid\n"
-        script += "launch._size = lambda cohort: 10**9\n"
+        script = "import sys; sys.argv[0] = 'x'; from sweeps import command, paper_grid\n"
+        script += "from sweeps.distributed import cluster\n"
+        script += "cluster._size = lambda cohort: 10**9\n"
         script += "sys.exit(command.run(paper_grid.main))"
         command = ["-c", script, *GRID, "--address", machines.address]
         driver = machines.drive(command, place, PYTHONPATH=str(ROOT))

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 
 FOLDER = ROOT / "sweeps" / "cluster"
 

@@ -51,15 +51,15 @@ def test_every_cohort_has_bands_by_loss_and_by_fold_the_trade_off_and_the_best(s
 
 
 def test_its_panels_show_what_trials_log(sweep):
-    from sweeps.tracking import record
     from sweeps.tracking.policy import Tracking
+    from sweeps.tracking.run_content import content_of
 
     meta = results.read_meta(sweep)
     decided = Tracking(mode="offline", group="grid")
     logged: set[str] = set()
     for trial in meta["trials"]:
         (sweep / "trials" / trial["name"] / "model.pt").touch()
-        for numbers in record.of_ledger(sweep, trial["name"], decided).steps.values():
+        for numbers in content_of(sweep, trial["name"], decided).steps.values():
             logged |= numbers.keys()
     for panel in panels(dashboard.describe(meta, "wmh2017", "grid")):
         shown = [*panel.get("y", []), *panel.get("metrics", [])]

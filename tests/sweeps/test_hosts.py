@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.ledger.ledger import Ledger
-from sweeps.options import ROOT
+from sweeps.provenance import ROOT
 from tests.support.ray_nodes import Machine, Machines
 from tests.support.tiny import write_lit_cohort
 from tests.sweeps.test_chaos import GRID, assert_same_bits, finished, write_losses

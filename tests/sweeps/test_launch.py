@@ -14,15 +14,17 @@ import torch
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
-from sweeps import options
-from sweeps.distributed import connect, launch, ledger_actor
+from sweeps.distributed import connect, ledger_actor, tune
+from sweeps.distributed.cluster import connected
+from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger, LedgerError
 from sweeps.ledger.lock import Lock
 from sweeps.options import Machines
 from sweeps.tracking.policy import Tracking
 from sweeps.trials import attempt
+from sweeps.trials.supply import FixedSupply
 from tests.support import offline_runs
 from tests.support.toy import toy_cohort
 from tests.support.wandb_server import Server
@@ -90,7 +92,7 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules))
         patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
-        with launch.connected(Machines(retries=1)) as cluster:
+        with connected(Machines(retries=1)) as cluster:
             yield cluster
 
 
@@ -102,7 +104,7 @@ def swept(cluster, tmp_path_factory):
     trials.append(trial(PLAIN, loss=LOSSES["dsc"]))
     with Lock(path, "test") as lock:
         cluster.run(
-            launch.Listed([options.described(each) for each in trials]),
+            FixedSupply(trials),
             {"toy": toy_cohort()},
             path,
             token=lock.token,
@@ -116,7 +118,7 @@ def alone(path, a_trial, **arguments):
     """The same trial without Ray; returns its ledger."""
     ledger = Ledger(path)
     attempt.attempt(
-        options.described(a_trial), toy_cohort, ledger, device="cpu", threads=1, tracking=DISABLED,
+        described(a_trial), toy_cohort, ledger, device="cpu", threads=1, tracking=DISABLED,
         **arguments,
     )  # fmt: skip
     return ledger
@@ -224,7 +226,7 @@ def test_fewer_checkpoints_cost_epochs_but_no_bit(cluster, lone, tmp_path):
     seldom = replace(cluster, asked=replace(cluster.asked, checkpoint_every=2))
     a_trial = trial(KILLED_ONCE, loss=LOSSES["gdsc"])
     seldom.run(
-        launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path, token=None,
+        FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path, token=None,
         tracking=DISABLED, run="stand_in:run",
     )  # fmt: skip
     ledger = Ledger(tmp_path)
@@ -243,18 +245,16 @@ def test_images_larger_than_the_object_store_are_refused_before_anything_runs(cl
 def test_tune_forgets_trials_that_have_ended(cluster, tmp_path, monkeypatch):
     """Or a sweep of 10,000 trials fills the driver's memory."""
     seen = []
-    forget = launch._forget
+    forget = tune.drop_ended
 
     def counting(controller, over):
         forget(controller, over)
         seen.append(len(controller.get_trials()))
 
-    monkeypatch.setattr(launch, "_forget", counting)
+    monkeypatch.setattr(tune, "drop_ended", counting)
     short = replace(SETTINGS, epochs=1)
-    trials = [options.described(trial(20 + seed, settings=short)) for seed in range(12)]
-    cluster.run(
-        launch.Listed(trials), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED
-    )
+    trials = [trial(20 + seed, settings=short) for seed in range(12)]
+    cluster.run(FixedSupply(trials), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED)
     assert len(seen) == 12
     assert max(seen) <= 2 * cluster.slots + 2  # running, waiting, and what just ended
 
@@ -269,7 +269,7 @@ class OneAfterTheOther:
     def take(self):
         if self._waits or not self._seeds:
             return None
-        chosen = options.described(trial(self._seeds.pop(0)))
+        chosen = described(trial(self._seeds.pop(0)))
         self.epochs[chosen["name"]] = chosen["epochs"]
         self._waits = True
         return chosen
@@ -285,14 +285,14 @@ class OneAfterTheOther:
     def note(self):
         return f"{len(self.seen)} seen"
 
-    def room(self, slots):
+    def set_slots(self, slots):
         pass
 
 
 def test_the_death_of_an_idle_worker_is_one_loss_not_all(cluster, tmp_path):
     """Tune reports a worker twice that dies while it waits for its next trial."""
 
-    class KillsTheIdle(launch.Listed):
+    class KillsTheIdle(FixedSupply):
         killed = 0
 
         def ended(self, name):
@@ -302,7 +302,7 @@ def test_the_death_of_an_idle_worker_is_one_loss_not_all(cluster, tmp_path):
                 os.kill(self.killed, signal.SIGKILL)
 
     done = {each.name: each for each in (trial(40 + seed) for seed in range(6))}
-    supply = KillsTheIdle([options.described(each) for each in done.values()])
+    supply = KillsTheIdle(list(done.values()))
     cluster.run(
         supply, {"toy": toy_cohort()}, tmp_path / "swept", token=None, tracking=DISABLED,
         run="stand_in:run",
@@ -314,13 +314,13 @@ def test_the_death_of_an_idle_worker_is_one_loss_not_all(cluster, tmp_path):
 
 def test_what_failed_by_itself_is_not_tried_again_by_the_same_driver(tmp_path):
     """Its worker may die before Tune hears of it."""
-    kept = ledger_actor.Keeper(tmp_path, None)
-    described = options.described(trial(BREAKS))
-    begun = kept.begin(described)
-    kept.failed(described, {"kind": "error", "error": "KeyError: 1"}, begun["attempt"])
-    assert kept.begin(described) == {"state": "failed"}
-    assert state(kept, trial(BREAKS))["status"] == "failed"
-    assert Ledger(tmp_path).begin(described)["state"] == "go"  # another driver, --retry-failed
+    ledger = ledger_actor.LedgerActor(tmp_path, None)
+    broken = described(trial(BREAKS))
+    begun = ledger.begin(broken)
+    ledger.failed(broken, {"kind": "error", "error": "KeyError: 1"}, begun["attempt"])
+    assert ledger.begin(broken) == {"state": "failed"}
+    assert state(ledger, trial(BREAKS))["status"] == "failed"
+    assert Ledger(tmp_path).begin(broken)["state"] == "go"  # another driver, --retry-failed
 
 
 def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
@@ -356,7 +356,7 @@ def test_a_killed_trials_run_goes_on_online_and_the_key_is_in_no_file(cluster, t
     with Server() as server:
         decided = Tracking(mode="online", group="sweep", url=server.url, key=key)
         cluster.run(
-            launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path,
+            FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path,
             token=None, tracking=decided, run="stand_in:run",
         )  # fmt: skip
         run = server.runs[a_trial.hash]
@@ -374,7 +374,7 @@ def test_a_killed_trials_run_goes_on_online_and_the_key_is_in_no_file(cluster, t
 def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
     a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2))
     cluster.run(
-        launch.Listed([options.described(a_trial)]), {"toy": toy_cohort()}, tmp_path, token=None,
+        FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path, token=None,
         tracking=Tracking(mode="offline", group="sweep"), run="stand_in:run",
     )  # fmt: skip
     terminal = capfd.readouterr()
@@ -398,7 +398,7 @@ def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
 def test_a_trial_that_fits_nowhere_is_refused(cluster, machines, words):
     if machines.get("gpus_per_trial") and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ValueError, match=words), launch.connected(Machines(**machines)):
+    with pytest.raises(ValueError, match=words), connected(Machines(**machines)):
         pass
 
 
@@ -415,16 +415,16 @@ def test_user_modules_are_staged_for_a_cluster(tmp_path, monkeypatch):
     staged = connect.stage(["my_losses", "my_package.inner.losses", "torch"])
     found = {path.relative_to(staged).as_posix() for path in staged.rglob("*.py")}
     assert {"my_losses.py", "my_helpers.py", "my_package/inner/losses.py"} <= found
-    assert {"lesion_core/trial.py", "sweeps/launch.py"} <= found
+    assert {"lesion_core/trial.py", "sweeps/distributed/worker.py"} <= found
     names = {path.name for path in staged.rglob("*")}
     assert not {"large.bin", "weights.bin", "torch", "__pycache__"} & names
 
 
 def test_an_address_where_nothing_answers_is_one_line():
     with pytest.raises(ValueError, match=r"--address 127\.0\.0\.1:1: nothing answers there"):
-        connect.knock("127.0.0.1:1")
+        connect.check_address("127.0.0.1:1")
     with pytest.raises(ValueError, match="expected auto or host:port"):
-        connect.knock("somewhere")
+        connect.check_address("somewhere")
 
 
 @pytest.mark.parametrize("gpus", [2.0, 0.3, 1.5, -1.0])
@@ -449,18 +449,16 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
     cluster, small_disk, capsys
 ):
     place, enlarge = small_disk
-    trials = [options.described(trial(seed, loss=LOSSES["focal1"])) for seed in range(30, 330)]
+    trials = [trial(seed, loss=LOSSES["focal1"]) for seed in range(30, 330)]
 
     def sweep(some):
-        cluster.run(
-            launch.Listed(some), {"toy": toy_cohort()}, place, token=None, tracking=DISABLED
-        )
+        cluster.run(FixedSupply(some), {"toy": toy_cohort()}, place, token=None, tracking=DISABLED)
 
     with pytest.raises(LedgerError, match="No space left on device") as caught:
         sweep(trials)  # so many that it is stopped in the middle
     del trials[4:]
     assert str(place) in str(caught.value) and "\n" not in str(caught.value)
-    names = [trial["name"] for trial in trials]
+    names = [trial.name for trial in trials]
     before = Ledger(place).states(names)
     assert {state["status"] for state in before.values()} <= {"done", "partial", "missing"}
     enlarge()
@@ -470,7 +468,7 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
 
 def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):
     """The last one here: what it stops in the middle goes with Ray, after this module."""
-    trials = launch.Listed([options.described(trial(seed)) for seed in (PLAIN, 10, 11)])
+    trials = FixedSupply([trial(seed) for seed in (PLAIN, 10, 11)])
     with pytest.raises(LedgerError, match="taken over"):
         cluster.run(trials, {"toy": toy_cohort()}, tmp_path, token="another", tracking=DISABLED)
     assert not list(tmp_path.iterdir())

@@ -296,18 +296,18 @@ def asked(**changes):
 
 
 def test_a_second_request_is_united_with_the_first(ledger):
-    ledger.ask(asked())
+    ledger.write_request(asked())
     other = asked()["trials"][0] | {"name": "other", "loss": "dsc"}
-    ledger.ask(asked(losses=["dsc"], trials=[other]))
+    ledger.write_request(asked(losses=["dsc"], trials=[other]))
     meta = results.read_meta(ledger.path)
     assert meta["losses"] == ["xent", "dsc"]
     assert [trial["name"] for trial in meta["trials"]] == [NAME, "other"]
 
 
 def test_the_same_request_again_changes_nothing(ledger):
-    ledger.ask(asked())
+    ledger.write_request(asked())
     before = (ledger.path / "sweep.json").stat()
-    ledger.ask(asked())
+    ledger.write_request(asked())
     after = (ledger.path / "sweep.json").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
@@ -331,27 +331,27 @@ def test_the_same_request_again_changes_nothing(ledger):
     ],
 )
 def test_another_sweep_is_refused_field_by_field(ledger, change, words):
-    ledger.ask(asked())
+    ledger.write_request(asked())
     before = (ledger.path / "sweep.json").read_bytes()
     with pytest.raises(ValueError, match=words) as caught:
-        ledger.ask(asked(**change))
+        ledger.write_request(asked(**change))
     assert "--results" in str(caught.value) and "\n" not in str(caught.value)
     assert (ledger.path / "sweep.json").read_bytes() == before
 
 
 def test_validation_parts_are_united_and_never_change(ledger):
-    ledger.ask(asked())
-    ledger.ask(asked(validation={"toy": {"0": ["b"]}}))
-    ledger.ask(asked())
-    ledger.ask(asked(validation={"toy": {"1": ["a"]}}))
+    ledger.write_request(asked())
+    ledger.write_request(asked(validation={"toy": {"0": ["b"]}}))
+    ledger.write_request(asked())
+    ledger.write_request(asked(validation={"toy": {"1": ["a"]}}))
     assert results.read_meta(ledger.path)["validation"] == {"toy": {"0": ["b"], "1": ["a"]}}
     with pytest.raises(ValueError, match="validation parts of cohort toy hold other cases"):
-        ledger.ask(asked(validation={"toy": {"1": ["b"]}}))
+        ledger.write_request(asked(validation={"toy": {"1": ["b"]}}))
 
 
 def test_another_cohort_joins_the_sweep(ledger):
-    ledger.ask(asked())
-    ledger.ask(
+    ledger.write_request(asked())
+    ledger.write_request(
         asked(
             folds={"lit": [["p"], ["q"]]},
             cohorts={"lit": {"fingerprint": "0", "channels": ["t1"], "num_cases": 2}},
@@ -457,7 +457,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_files_kept_replace_those_of_an_earlier_attempt(ledger):
-    ledger.keep({"wandb/offline-run-1-abc/x": b"1"}, "wandb/offline-run-*-abc")
-    ledger.keep({"wandb/offline-run-2-abc/x": b"2"}, "wandb/offline-run-*-abc")
+    ledger.write_files({"wandb/offline-run-1-abc/x": b"1"}, "wandb/offline-run-*-abc")
+    ledger.write_files({"wandb/offline-run-2-abc/x": b"2"}, "wandb/offline-run-*-abc")
     assert [path.name for path in (ledger.path / "wandb").iterdir()] == ["offline-run-2-abc"]
     shutil.rmtree(ledger.path / "wandb")

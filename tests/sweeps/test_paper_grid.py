@@ -15,10 +15,12 @@ import pytest
 from lesion_core import results
 from lesion_core.losses import PAPER_LOSSES
 from sweeps import command, paper_grid, status, sweep, train_one
-from sweeps.distributed import launch
+from sweeps.data import Data
+from sweeps.distributed import cluster
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.options import ROOT, Data, Machines
+from sweeps.options import Machines
+from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--folds", "2", "--epochs", "2", "--patch-size", "8", "--filters", "8", "16"]
@@ -53,7 +55,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setenv("RAY_worker_niceness", "0")  # tests wait for them
-        with launch.connected(Machines()):
+        with cluster.connected(Machines()):
             yield path
 
 
@@ -96,10 +98,12 @@ def test_a_failing_loss_fails_its_trials_and_no_others(place, first):
         ("xent", 0): "done", ("xent", 1): "done", ("Breaks", 0): "failed", ("Breaks", 1): "failed"
     }  # fmt: skip
     assert set(runs.loc["Breaks"].error) == {"RuntimeError: I break"}
+    curves = results.read_gradients(place / "results/paper_grid")
+    assert set(curves["loss"]) == {"xent"} and set(curves["patch_voxels"]) == {8**3}
 
 
 def test_failures_are_named_with_reason_and_log(place, first, capsys, monkeypatch):
-    monkeypatch.setattr(launch, "connected", None)  # nothing left to run: no Ray is needed
+    monkeypatch.setattr(cluster, "connected", None)  # nothing left to run: no Ray is needed
     assert paper_grid.main(GRID) == 1
     said = capsys.readouterr().out
     assert "2 failed before (--retry-failed runs them again)" in said
@@ -121,6 +125,7 @@ def test_one_trial_equals_the_sweeps_bit_for_bit(place, first):
     arguments = ["--cohort", "lit", "--seed", "1", "--fold", "1", *SETTINGS, "--results", "one"]
     assert train_one.main(arguments) == 0
     assert train_one.main(arguments) == 0  # nothing to do
+    assert set(results.read_gradients(Path("one"))["loss"]) == {"xent"}
     (ours,) = Path("one/trials").iterdir()
     theirs = Path("results/paper_grid/trials") / ours.name
     for table in results.TABLES:
@@ -141,10 +146,12 @@ def test_one_trial_that_fails_exits_1_with_its_traceback(place, first, capsys):
 def test_retrying_runs_what_failed_and_the_report_is_built(repaired, place):
     assert repaired == 0
     assert (place / "results/paper_grid/report/report.html").exists()
+    curves = results.read_gradients(place / "results/paper_grid")
+    assert set(curves["loss"]) == {"xent", "Breaks"}
 
 
 def test_a_finished_sweep_has_nothing_to_do(repaired, place, capsys, monkeypatch):
-    monkeypatch.setattr(launch, "connected", None)
+    monkeypatch.setattr(cluster, "connected", None)
     begun = time.monotonic()
     assert paper_grid.main(GRID) == 0
     assert time.monotonic() - begun < 5
@@ -301,7 +308,7 @@ def test_status_tells_running_from_interrupted(tmp_path):
     asked |= {"command": "", "git_commit": None, "versions": {}, "trials": trials}
     with Lock(tmp_path, "earlier") as lock:
         ledger = Ledger(tmp_path, lock.token)
-        ledger.ask(asked)
+        ledger.write_request(asked)
         ledger.begin(trials[0])
     with Lock(tmp_path, "now") as lock:
         Ledger(tmp_path, lock.token).begin(trials[1], worker="host:1")

@@ -7,7 +7,8 @@ import torch
 from lesion_core.evaluate import predict_volume
 from lesion_core.folds import test_folds
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings, generator
+from lesion_core.settings import TrainSettings
+from lesion_core.training.randomness import generator
 from lesion_core.trial import Trial, run
 from lesion_core.unet import UNet3d
 from sweeps.bench import plain

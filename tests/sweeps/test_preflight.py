@@ -6,41 +6,42 @@ import pytest
 
 from sweeps.distributed import preflight
 from sweeps.distributed.preflight import Finding, Node
+from sweeps.provenance import versions
 
+VERSIONS = versions("wandb")
 NODE = Node(node_id="n", address="10.0.0.2", gpus=0.0, store_bytes=1e9, slots=2)
 NO_TRIALS = dataclasses.replace(NODE, slots=0)
 
 
 def answer(**changes):
-    return {"host": "two", "failed": {}, "gpus": None, "versions": preflight.versions()} | changes
+    return {"host": "two", "failed": {}, "gpus": None, "versions": VERSIONS} | changes
 
 
 def judged(node=NODE, **changes):
     return [
         (one.level, one.what, one.found, one.expected)
-        for one in preflight.judged(node, answer(**changes), preflight.versions())
+        for one in preflight.judged(node, answer(**changes), VERSIONS)
     ]
 
 
 def test_a_machine_like_the_drivers_is_fine():
     assert judged() == []
     own = preflight.probe(0, ["json"])
-    assert preflight.judged(NODE, own, preflight.versions()) == []
+    assert preflight.judged(NODE, own, VERSIONS) == []
 
 
 def test_another_version_of_what_computes_is_an_error_and_of_what_reads_a_warning():
-    versions = preflight.versions()
-    others = versions | {"torch": "1.0", "pandas": "0.1", "wandb": "not installed"}
+    others = VERSIONS | {"torch": "1.0", "pandas": "0.1", "wandb": "not installed"}
     assert judged(versions=others) == [
-        ("error", "torch", "1.0", versions["torch"]),
-        ("warning", "pandas", "0.1", versions["pandas"]),
-        ("warning", "wandb", "not installed", versions["wandb"]),
+        ("error", "torch", "1.0", VERSIONS["torch"]),
+        ("warning", "pandas", "0.1", VERSIONS["pandas"]),
+        ("warning", "wandb", "not installed", VERSIONS["wandb"]),
     ]
 
 
 def test_builds_for_cpu_and_gpu_are_one_version():
-    public = preflight.versions()["torch"].partition("+")[0]
-    assert judged(versions=preflight.versions() | {"torch": f"{public}+cu999"}) == []
+    public = VERSIONS["torch"].partition("+")[0]
+    assert judged(versions=VERSIONS | {"torch": f"{public}+cu999"}) == []
 
 
 def test_what_cannot_be_imported_is_an_error_where_trials_run():
@@ -101,7 +102,10 @@ def test_a_newcomer_that_cannot_answer_is_told_once_unless_it_has_left(there, to
 
 def test_images_that_do_not_fit_are_an_error_and_cohorts_that_fit_in_turn_a_warning():
     def found(**cohorts):
-        return [(one.level, one.found) for one in preflight.room([NODE, NO_TRIALS], cohorts)]
+        return [
+            (one.level, one.found)
+            for one in preflight.object_store_findings([NODE, NO_TRIALS], cohorts)
+        ]
 
     assert found(wmh=400_000_000, lit=400_000_000) == []
     assert found(wmh=800_000_000, lit=400_000_000) == [("warning", "1 GB")]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from lesion_core.losses import LOSSES, search_space, with_values
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
-from sweeps.searching.optuna_study import Study, distribution, grid_points
-from sweeps.searching.search import Cell, Configuration, Outcome, Plan, Search, shuffled_cells
+from sweeps.searching.optuna_study import OptunaStudy, distribution, grid_points
+from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells
+from sweeps.searching.search import Search
+from sweeps.searching.store import Outcome
 
 OPTIMUM = {"alpha": 0.65, "gamma": 1.5}
 SETTINGS = TrainSettings(epochs=1, filters=(8, 16))
@@ -85,11 +87,11 @@ def a_plan(**changes):
         "comparators": (),
         "confirm_seeds": (),
     }
-    return Plan(**(fields | changes))
+    return SearchPlan(**(fields | changes))
 
 
 def a_search(plan, surface, *, seed=0, journal=None, slots=1, **resume):
-    study = Study(
+    study = OptunaStudy(
         journal, "test", plan.space, sampler=plan.sampler, objectives=plan.objectives,
         prune_p=plan.prune_p, seed=1000 * seed,
     )  # fmt: skip
@@ -341,7 +343,7 @@ def test_machines_that_join_are_used():
     search = a_search(a_plan(configurations=20), surface, slots=1)
     first = [search.take(), search.take()]
     assert None not in first and search.take() is None
-    search.room(6)
+    search.set_slots(6)
     more = [search.take() for _ in range(6)]
     assert more.count(None) == 1
 

@@ -11,7 +11,7 @@ import pytest
 
 from lesion_core import results
 from sweeps.ledger.ledger import Ledger
-from sweeps.searching.optuna_study import Study
+from sweeps.searching.optuna_study import OptunaStudy
 from tests.sweeps.test_search import a_plan
 
 DRIVER = Path(__file__).parents[1] / "support" / "search_driver.py"
@@ -69,7 +69,7 @@ def test_the_full_budget_is_run_exactly_once(tmp_path, kills, configurations):
     assert len(twice) <= count
 
     plan = a_plan()
-    study = Study(tmp_path / "journal.log", "test", plan.space)
+    study = OptunaStudy(tmp_path / "journal.log", "test", plan.space)
     by_number = {trial.number: trial for trial in study._trials()}
     for one in search["configurations"]:
         trial = by_number.pop(one["number"])

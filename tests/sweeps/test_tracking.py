@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking import live_run, policy
+from sweeps.tracking import credentials, live_run
 from sweeps.tracking.live_run import Run
 from sweeps.tracking.policy import FILE, Logging, Tracking
-from sweeps.tracking.record import Ending
+from sweeps.tracking.run_content import RunEnding
 from tests.support import offline_runs
 
 TRIAL = {
@@ -30,7 +30,7 @@ TRIAL = {
     },
 }
 OFFLINE = Tracking(mode="offline", group="g")
-ENDING = Ending(summary={"status": "done"})
+ENDING = RunEnding(summary={"status": "done"})
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +74,12 @@ def test_where_wandb_login_writes_the_key_is_where_it_is_looked_for(tmp_path):
     from wandb.sdk.lib.wbauth import wbnetrc
 
     default = live_run.default_url()
-    assert urlsplit(default).netloc in policy.HOSTS
+    assert urlsplit(default).netloc in credentials.HOSTS
     login(tmp_path, urlsplit(default).netloc)
-    key = policy.configured_key()
+    key = credentials.configured_key()
     assert key == "secret"
     (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {'k' * 40}\n")
-    assert wbnetrc.read_netrc_auth(host=default) == policy.configured_key() == "k" * 40
+    assert wbnetrc.read_netrc_auth(host=default) == credentials.configured_key() == "k" * 40
 
 
 @pytest.mark.parametrize("how", ["environment", "settings file"])
@@ -155,10 +155,10 @@ def test_the_key_is_not_remembered(monkeypatch, tmp_path):
 
 
 def test_the_config_names_nobody_under_pseudonyms():
-    whole = live_run.heading(TRIAL, OFFLINE)
+    whole = live_run.identity(TRIAL, OFFLINE)
     assert whole.config["test_cases"] == ["anna", "bert"]
     assert whole.tags == ("toy", "xent", "seed-1", "fold-0")
-    hidden = live_run.heading(TRIAL, Tracking(mode="offline", group="g", salt="00" * 16))
+    hidden = live_run.identity(TRIAL, Tracking(mode="offline", group="g", salt="00" * 16))
     told = json.dumps(hidden.config)
     assert "anna" not in told and "clara" not in told and len(hidden.config["test_cases"]) == 2
 
@@ -269,7 +269,9 @@ def test_an_offline_run_is_complete_and_leaves_nothing_behind(tmp_path, monkeypa
     monkeypatch.setattr(live_run.tempfile, "tempdir", str(tmp_path))
     run = Run(OFFLINE, TRIAL, earlier={0: {"x": 1.0}})
     run.log(1, {"x": 2.0, "test/image/dice": 0.25})
-    ending = Ending(summary={"status": "done"}, tables={"cases": (("case", "dice"), [["a", 0.5]])})
+    ending = RunEnding(
+        summary={"status": "done"}, tables={"cases": (("case", "dice"), [["a", 0.5]])}
+    )
     files = run.finish(lambda: ending, failed=False)
     assert not list(tmp_path.glob("lesion-wandb-*"))
     assert all(name.startswith("wandb/offline-run-") for name in files)

@@ -13,10 +13,11 @@ import pytest
 
 from lesion_core import results
 from lesion_core.losses import LOSSES
-from lesion_core.training.epoch import TrainSettings
+from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
-from sweeps import options
+from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger, NotTheTrialsFault
+from sweeps.provenance import ROOT
 from sweeps.tracking import live_run
 from sweeps.tracking.live_run import Run
 from sweeps.tracking.policy import Tracking
@@ -53,7 +54,7 @@ def attempted(path, tracking, trial=TRIAL, **arguments):
     """The trial in this process; returns its ledger."""
     ledger = Ledger(path)
     attempt.attempt(
-        options.described(trial), toy_cohort, ledger, device="cpu", threads=1, tracking=tracking,
+        described(trial), toy_cohort, ledger, device="cpu", threads=1, tracking=tracking,
         **arguments,
     )  # fmt: skip
     return ledger
@@ -147,7 +148,7 @@ def test_the_key_is_on_no_command_line_and_in_no_environment(tmp_path):
     with Server() as server:
         run = live_run.open_run(
             tracked(server.url),
-            live_run.heading(options.described(TRIAL), tracked("")),
+            live_run.identity(described(TRIAL), tracked("")),
             tmp_path,
         )
         seen = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, check=True).stdout
@@ -169,15 +170,15 @@ def test_a_restarted_trial_goes_on_where_the_server_stopped(tmp_path, monkeypatc
     """The first attempt trains epochs 0 and 1; the server got ``arrived`` of them."""
     monkeypatch.setattr(live_run, "LEAST_SECONDS", 60.0)
     numbers = {epoch: {"epoch": epoch, "x": 0.5 + epoch} for epoch in range(3)}
-    described = options.described(TRIAL)
+    trial = described(TRIAL)
     with Server() as server:
-        first = Run(tracked(server.url), described)
+        first = Run(tracked(server.url), trial)
         for epoch in range(arrived):
             first.log(epoch, numbers[epoch])
-        first.finish(lambda: live_run.Ending(), failed=True)
-        again = Run(tracked(server.url), described, {0: numbers[0], 1: numbers[1]})
+        first.finish(lambda: live_run.RunEnding(), failed=True)
+        again = Run(tracked(server.url), trial, {0: numbers[0], 1: numbers[1]})
         again.log(2, numbers[2])
-        again.finish(lambda: live_run.Ending(summary={"status": "done"}), failed=False)
+        again.finish(lambda: live_run.RunEnding(summary={"status": "done"}), failed=False)
         run = server.runs[TRIAL.hash]
     assert run.steps == [0, 1, 2]
     assert [row["x"] for row in run.history] == [0.5, 1.5, 2.5]
@@ -276,9 +277,11 @@ def test_w_and_b_down_costs_a_trial_a_bounded_wait_and_the_ledger_nothing(
 
 def test_a_server_that_fails_midway_is_given_up_after_a_few_tries(tmp_path, monkeypatch):
     """Bounded retries: `finish` itself ends, although nothing more arrives."""
-    other = options.described(replace(TRIAL, seed=3))
+    other = described(replace(TRIAL, seed=3))
     with Server() as server:
-        run = live_run.open_run(tracked(server.url), live_run.heading(other, tracked("")), tmp_path)
+        run = live_run.open_run(
+            tracked(server.url), live_run.identity(other, tracked("")), tmp_path
+        )
         run.log({"x": 1.0}, step=0)
         server.status = 500
         run.log({"x": 2.0}, step=1)
@@ -293,15 +296,16 @@ def test_a_server_that_fails_midway_is_given_up_after_a_few_tries(tmp_path, monk
 def test_a_process_that_tracked_ends_soon_although_w_and_b_hangs(tmp_path):
     """wandb waits for its own processes when Python ends; its telemetry would wait longer."""
     code = (
-        "import sys; from sweeps import tracked_run; from sweeps.tracking.policy import Tracking\n"
-        "tracked_run.SECONDS_TO_CONNECT = 2; tracked_run.LEAST_SECONDS = 0.5\n"
-        f"run = tracked_run.Run(Tracking(mode='online', group='g', url=sys.argv[1], key='{KEY}'),\n"
-        f"    {options.described(TRIAL)!r})\n"
-        "print(run.finish(lambda: tracked_run.Ending(), failed=False))\n"
+        "import sys; from sweeps.tracking import live_run\n"
+        "from sweeps.tracking.policy import Tracking\n"
+        "live_run.SECONDS_TO_CONNECT = 2; live_run.LEAST_SECONDS = 0.5\n"
+        f"run = live_run.Run(Tracking(mode='online', group='g', url=sys.argv[1], key='{KEY}'),\n"
+        f"    {described(TRIAL)!r})\n"
+        "print(run.finish(lambda: live_run.RunEnding(), failed=False))\n"
     )
     with black_hole() as url:
         done = subprocess.run(
-            [sys.executable, "-c", code, url], cwd=options.ROOT, timeout=90, check=True,
+            [sys.executable, "-c", code, url], cwd=ROOT, timeout=90, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
     assert "unsent" in done.stdout and "Traceback" not in done.stderr

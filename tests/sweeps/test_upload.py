@@ -10,10 +10,12 @@ import pytest
 
 from lesion_core import results
 from sweeps import command
-from sweeps.options import ROOT
-from sweeps.tracking import live_run, policy, record, redacted, sweep_run, upload
+from sweeps.provenance import ROOT
+from sweeps.tracking import live_run, policy, redacted, sweep_run, upload
 from sweeps.tracking.__main__ import main as wandb_command
 from sweeps.tracking.policy import FILE, Logging, Tracking
+from sweeps.tracking.run_content import RunContent, RunEnding, content_of
+from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support import offline_runs
 from tests.support.fake_sweep import FakeSweep
 from tests.support.wandb_server import Server
@@ -200,13 +202,13 @@ def test_a_trial_that_the_server_knows_in_part_is_not_sent_twice(sweep, server):
     key = trials(sweep, "done")[0]
     (name,) = [path.name for path in sweep.glob(f"trials/*-{key}")]
     decided = Tracking.decide("online", sweep)
-    whole = record.of_ledger(sweep, name, decided)
+    whole = content_of(sweep, name, decided)
     live_run.write(
         decided,
-        record.Record(
-            heading=whole.heading,
+        RunContent(
+            identity=whole.identity,
             steps={0: whole.steps[0]},
-            ending=record.Ending(summary={"status": "failed"}),
+            ending=RunEnding(summary={"status": "failed"}),
             failed=True,
         ),
         sweep / "scratch",
@@ -348,18 +350,18 @@ def test_the_best_loss_comes_first_and_one_without_a_number_last():
 
 def test_a_sweep_that_grew_gets_another_run(sweep):
     decided = Tracking(mode="offline", group="grid")
-    before = sweep_run.record(sweep, decided).heading
-    assert sweep_run.record(sweep, decided).heading == before
+    before = content_of_sweep(sweep, decided).identity
+    assert content_of_sweep(sweep, decided).identity == before
     (folder,) = sweep.glob(f"trials/*-{trials(sweep, 'done')[0]}")
     (folder / "done.json").unlink()
-    assert sweep_run.record(sweep, decided).heading.id != before.id
+    assert content_of_sweep(sweep, decided).identity.id != before.id
 
 
 def test_no_run_for_a_sweep_without_a_trial(tmp_path):
     FakeSweep(num_cases=4, losses=("xent",), seeds=(1,), num_folds=2).write(tmp_path)
     for done in tmp_path.glob("trials/*/done.json"):
         done.unlink()
-    assert sweep_run.record(tmp_path, Tracking(mode="offline", group="g")) is None
+    assert content_of_sweep(tmp_path, Tracking(mode="offline", group="g")) is None
 
 
 # ---------------------------------------------------------------------------------------- mistakes

@@ -1,4 +1,4 @@
-"""What W&B is told of one trial, as plain values: its heading, its steps, its ending.
+"""What W&B hears of one trial, as plain values: the run's identity, its steps, its ending.
 
 The same whether the trial is followed live or rebuilt from the ledger.  Names of cases and sites
 pass through `Tracking.case_name` and `Tracking.site_name` here, and nowhere else.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.ledger.contents import Failure, Summary, TrialDescription
 from sweeps.tracking import scalars
 from sweeps.tracking.overlay import Overlay, overlays
 from sweeps.tracking.policy import Tracking
@@ -22,12 +23,14 @@ CASE_LISTS = {"test_cases", "validation_cases"}
 """Fields of a trial's configuration that name cases."""
 NOT_CONFIG = ("config", "loss_params", "schema_version")
 """What trial.json says of a trial beside its configuration, or twice."""
+FACTS = ("device", "precision", "threads")
+"""What done.json says and W&B hears."""
 MOST_TAG_CHARACTERS = 64
 """W&B refuses longer tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heading:
+class RunIdentity:
     """What a run is; W&B gets it first."""
 
     id: str
@@ -38,7 +41,7 @@ class Heading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class RunEnding:
     """What a run gets once, at its last step."""
 
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -54,18 +57,18 @@ class Ending:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class RunContent:
     """All of a run."""
 
-    heading: Heading
+    identity: RunIdentity
     steps: Mapping[int, Mapping[str, float]]
-    ending: Ending
+    ending: RunEnding
     failed: bool = False
 
 
 # ------------------------------------------------------------------------------------- of a trial
-def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
-    """Of what trial.json says."""
+def identity(trial: TrialDescription, tracking: Tracking) -> RunIdentity:
+    """The identity of a trial's run, given what trial.json says."""
     whole = dict(trial["config"])
     config = {key: value for key, value in trial.items() if key not in NOT_CONFIG}
     config |= whole.pop("settings", {})
@@ -76,7 +79,7 @@ def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
     }
     tags = (trial["cohort"], trial["loss"], f"seed-{trial['seed']}", f"fold-{trial['fold']}")
     tags += tracking.tags
-    return Heading(
+    return RunIdentity(
         id=trial["hash"],
         name=trial["name"],
         job_type="train",
@@ -86,7 +89,7 @@ def heading(trial: Mapping[str, Any], tracking: Tracking) -> Heading:
 
 
 def done_ending(
-    trial: Mapping[str, Any],
+    trial: TrialDescription,
     tracking: Tracking,
     *,
     cases: Sequence[Mapping[str, Any]],
@@ -94,21 +97,21 @@ def done_ending(
     predicted: Sequence[Mapping[str, Any]],
     shown: Callable[[], Sequence[Mapping[str, Any]]],
     model: Callable[[], bytes],
-    facts: Mapping[str, Any],
-) -> Ending:
-    """Of a trial that is complete.
+    summary: Summary,
+) -> RunEnding:
+    """The ending of a trial that is complete.
 
     ``cases`` of the last epoch, all ``epochs``, ``predicted`` slices; ``shown``: the cohort's; and
     what done.json says.  Pictures and the model only where `Tracking` lets them leave.
     """
     pictures = overlays(predicted, shown()) if tracking.media else []
-    return Ending(
+    return RunEnding(
         summary={
             "status": "done",
             "epochs_done": len(epochs) - 1,
             "seconds": _seconds(epochs),
-            **{key: facts[key] for key in ("device", "precision", "threads") if key in facts},
-            **{f"versions/{name}": value for name, value in facts.get("versions", {}).items()},
+            **{key: value for key, value in summary.items() if key in FACTS},
+            **{f"versions/{name}": value for name, value in summary.get("versions", {}).items()},
         },
         tables={
             "cases": (
@@ -123,10 +126,12 @@ def done_ending(
 
 
 def failed_ending(
-    tracking: Tracking, failure: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]
-) -> Ending:
-    """Of a trial that failed, given what failed.json says.  The reason may name a case or a path,
-    so under pseudonyms only its kind is told."""
+    tracking: Tracking, failure: Failure, epochs: Sequence[Mapping[str, Any]]
+) -> RunEnding:
+    """The ending of a trial that failed, given what failed.json says.
+
+    The reason may name a case or a path, so under pseudonyms W&B gets only its kind.
+    """
     kind = failure.get("kind", "error")
     summary = {
         "status": "diverged" if kind == "diverged" else "failed",
@@ -134,7 +139,7 @@ def failed_ending(
         "seconds": _seconds(epochs),
         "error": failure.get("error", "") if tracking.salt is None else kind,
     }
-    return Ending(summary=summary)
+    return RunEnding(summary=summary)
 
 
 def slices_of(cohort: LoadedCohort, cases: Sequence[str]) -> list[dict]:
@@ -152,11 +157,11 @@ def _seconds(epochs: Sequence[Mapping[str, Any]]) -> float:
 
 
 # ------------------------------------------------------------------------------------- the ledger
-def of_ledger(results: Path, name: str, tracking: Tracking) -> Record | None:
-    """A trial as its files tell; None if it is neither done nor failed.
+def content_of(results: Path, name: str, tracking: Tracking) -> RunContent | None:
+    """The run of a trial by its files; None if it is neither done nor failed.
 
     Raises:
-        ValueError: a file is damaged, so nothing is told.
+        ValueError: a file is damaged, so nothing is said of the trial.
     """
     import json
 
@@ -169,11 +174,8 @@ def of_ledger(results: Path, name: str, tracking: Tracking) -> Record | None:
     state = tables.trial_status(folder)
     if state["status"] in ("partial", "missing"):
         return None
-    damage = state.get("error") if state["status"] == "corrupt" else None
-    if state["status"] == "done":
-        damage = tables.damage(folder)
-    if damage:
-        raise ValueError(f"{name}: {damage}")
+    if state["status"] == "corrupt":
+        raise ValueError(f"{name}: {state['error']}")
 
     def rows(file: str) -> list[dict]:
         place = folder / file
@@ -195,15 +197,15 @@ def of_ledger(results: Path, name: str, tracking: Tracking) -> Record | None:
                     schema=tables.COHORT_SLICES,
                 ).to_pylist(),
                 model=(folder / tables.MODEL).read_bytes,
-                facts=json.loads((folder / "done.json").read_text()),
+                summary=json.loads((folder / "done.json").read_text()),
             )
         else:
             failure = json.loads((folder / "failed.json").read_text())
             ending = failed_ending(tracking, failure, epochs)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{name}: its files cannot be read ({error})") from None
-    return Record(
-        heading=heading(trial, tracking),
+    return RunContent(
+        identity=identity(trial, tracking),
         steps=steps,
         ending=ending,
         failed=state["status"] != "done",

@@ -1,0 +1,81 @@
+"""A case, and what a folder layout must say of its cases."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+BrainRule = Literal["mask", "nonzero"]
+"""Where the brain is: in a mask file, or, for skull-stripped images, where any channel is not 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """The files of one subject."""
+
+    id: str
+    """Unique inside the cohort."""
+    site: str
+    """Scanner group; "" if the cohort has none."""
+    channels: dict[str, Path]
+    """Images by name, in the order in which the network sees them."""
+    lesion: Path
+    brain: Path | None
+    """None: no mask was shipped."""
+    has_other: bool = False
+    """Whether the lesion mask may hold label 2, other pathology."""
+    nonzero_brain: bool = False
+    """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
+    subject: str = ""
+    """Who it is, if several cases can be of one person; such cases are never parted by a fold."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that is there."""
+        return [*self.channels.values(), self.lesion, *([self.brain] if self.brain else [])]
+
+
+class Layout(ABC):
+    """How a cohort's images lie in the folder ``data/<name>/``.
+
+    A layout is a frozen dataclass that also has a ``name``, the cohort's folder and its label in
+    every result, and ``channels``, the names of its images in the order in which the network sees
+    them.
+    """
+
+    @abstractmethod
+    def cases(self, data: Path) -> list[Case]:
+        """Every case in natural order, by opening no more than folders and small text files.
+
+        Raises:
+            ValueError: a file is missing, or there is no case; with its path.
+        """
+
+    @abstractmethod
+    def brain_place(self, data: Path, case: Case) -> Path:
+        """Where `cases` looks for the brain mask of a case that has none: another for each case."""
+
+
+class Dataset(Layout):
+    """A layout that is recognised by its files, and asked for as ``prefix:FOLDER``."""
+
+    prefix: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def recognises(root: Path) -> bool:
+        """Whether a cohort's folder looks like such a dataset."""
+
+    @classmethod
+    @abstractmethod
+    def of(
+        cls, data: Path, name: str, channels: Sequence[str] = (), brain: BrainRule = "mask"
+    ) -> Self:
+        """The dataset in this folder, with the channels asked for or else those that it has.
+
+        Raises:
+            ValueError: it cannot be used so.
+        """

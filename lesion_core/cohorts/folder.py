@@ -1,0 +1,66 @@
+"""Anyone's data as one folder per case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_core.cohorts.case import Case, Layout
+from lesion_core.cohorts.files import case_folders, check_name, natural_key, optional, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Layout):
+    """Anyone's data: ``<name>/<case>/{channel...,brain,lesion}.nii.gz``."""
+
+    name: str
+    """Folder below the data folder, and label in every result."""
+    channels: tuple[str, ...]
+    """File names without ending, in the order in which the network shall see them."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.channels:
+            raise ValueError(f"cohort {self.name!r}: name at least one channel, such as t1 flair")
+        for channel in self.channels:
+            if channel in ("brain", "lesion") or not re.fullmatch(r"[\w.+-]+", channel):
+                raise ValueError(
+                    f"cohort {self.name!r}: channel {channel!r} cannot be used; expected a file "
+                    "name without folder and ending, other than brain and lesion, such as flair"
+                )
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError(
+                f"cohort {self.name!r}: channels {', '.join(self.channels)}; name each one once"
+            )
+
+    def cases(self, data: Path) -> list[Case]:
+        """Every folder as a case."""
+        return flat_cases(Path(data) / self.name, self.channels)
+
+    def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
+        return flat_brain_place(case)
+
+
+def flat_cases(root: Path, channels: Sequence[str]) -> list[Case]:
+    """Every folder below the root is a case that holds its files directly."""
+    names = ", ".join([*channels, "brain", "lesion"])
+    layout = f"one folder per case, each with {names}.nii.gz"
+    cases = [
+        Case(
+            id=folder.name,
+            site="",
+            channels={channel: required(folder, channel) for channel in channels},
+            lesion=required(folder, "lesion"),
+            brain=optional(folder, "brain"),
+        )
+        for folder in case_folders(root, layout)
+    ]
+    return sorted(cases, key=lambda case: natural_key(case.id))
+
+
+def flat_brain_place(case: Case) -> Path:
+    """In the folder of a case of this layout."""
+    return case.lesion.parent / "brain.nii.gz"

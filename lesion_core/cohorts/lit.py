@@ -1,0 +1,30 @@
+"""The longitudinal MS cohort of Ljubljana, as prepared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from lesion_core.cohorts.case import Case, Layout
+from lesion_core.cohorts.folder import flat_brain_place, flat_cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lit(Layout):
+    """Longitudinal MS, two FLAIR images per patient: ``patientNN/{channel,brain,lesion}.nii.gz``.
+
+    The public Ljubljana cohort (open_ms_data, CC BY 4.0) in the layout that `lesion_core.prepare`
+    writes; its lesion masks mark change in both directions, the paper's only new lesions.
+    """
+
+    name: ClassVar[str] = "lit"
+    channels: ClassVar[tuple[str, ...]] = ("baseline_flair", "followup_flair")
+
+    def cases(self, data: Path) -> list[Case]:
+        """Every folder as a case."""
+        return flat_cases(Path(data) / self.name, self.channels)
+
+    def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
+        return flat_brain_place(case)

@@ -1,0 +1,133 @@
+"""Cohorts by name: the list of layouts, and cohorts from what a user writes or JSON holds."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from lesion_core.cohorts.bids import Bids
+from lesion_core.cohorts.case import Case, Dataset
+from lesion_core.cohorts.files import subfolders
+from lesion_core.cohorts.folder import Folder
+from lesion_core.cohorts.lit import Lit
+from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.simulated import Simulated
+from lesion_core.cohorts.wmh2017 import Wmh2017
+
+Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
+"""Every layout there is; a new one is added here and nowhere else."""
+
+LAYOUTS: tuple[type[Cohort], ...] = get_args(Cohort)
+
+PUBLIC = (Wmh2017(), Lit())
+"""The cohorts of the paper that anyone can download."""
+
+COHORTS: dict[str, Cohort] = {
+    cohort.name: cohort
+    for cohort in (*PUBLIC, Simulated(), Simulated(name="simulated_lit", kind="lit", num_cases=17))
+}
+"""The cohorts with a name of their own; any other name is a `Folder`."""
+
+PREPARED = "prepared.json"
+"""Beside the cases: what `lesion_core.prepare` did to each."""
+
+
+def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = None) -> Cohort:
+    """The cohort that a command line means.
+
+    A built-in name; ``nnunet:FOLDER`` or ``bids:FOLDER`` below the data folder, with ``:nonzero``
+    behind it if the images are skull-stripped and have no brain masks; or a folder's name, which
+    is an nnU-Net or BIDS dataset if it looks like one, else needs the names of its channels.
+
+    Raises:
+        ValueError: an unknown name without channels, or channels that the cohort lacks.
+    """
+    datasets = [layout for layout in LAYOUTS if issubclass(layout, Dataset)]
+    prefixes = "|".join(layout.prefix for layout in datasets)
+    built_in, dataset, folder, brain = COHORTS.get(name), None, name, "mask"
+    if match := re.fullmatch(rf"({prefixes}):([^:]*)(?::(\w+))?", name):
+        prefix, folder, rule = match.groups()
+        if rule not in (None, "nonzero"):
+            raise ValueError(f"cohort {name!r}: {rule!r} after the name; expected nonzero or none")
+        if data is None:
+            raise ValueError(f"cohort {name!r}: expected the data folder that holds {folder}")
+        dataset = next(layout for layout in datasets if layout.prefix == prefix)
+        brain = rule or "mask"
+    elif built_in is None and data is not None:
+        root = Path(data) / name
+        dataset = next((layout for layout in datasets if layout.recognises(root)), None)
+    if dataset is not None and data is not None:
+        built_in = dataset.of(data, folder, channels, brain)
+    if built_in is None and channels:
+        return Folder(name=name, channels=tuple(channels))
+    if built_in is None:
+        close = difflib.get_close_matches(name, COHORTS, n=1)
+        named = ", ".join(f"{layout.prefix}:FOLDER" for layout in datasets)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, {named}, or any "
+            f"folder of cases together with the names of its channels{hint}"
+        )
+    if channels and tuple(channels) != built_in.channels:
+        raise ValueError(
+            f"cohort {name!r} has the channels {' '.join(built_in.channels)}, not "
+            f"{' '.join(channels)}; leave them out, or give the folder another name"
+        )
+    return built_in
+
+
+def cohorts_found(data: Path) -> list[str]:
+    """The real built-in cohorts that lie in the data folder."""
+    return [
+        cohort.name
+        for cohort in PUBLIC
+        if (Path(data) / cohort.name).is_dir() and subfolders(Path(data) / cohort.name)
+    ]
+
+
+def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """How each case came to its brain: shipped, nonzero, a derived mask's method, or missing."""
+    file = Path(data) / cohort.name / PREPARED
+    try:
+        derived = json.loads(file.read_text())["brain"] if file.exists() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    return {
+        case.id: "nonzero"
+        if case.nonzero_brain
+        else "missing"
+        if case.brain is None
+        else derived.get(case.id, "shipped")
+        for case in cases
+    }
+
+
+def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
+    """The cohort as plain JSON: ``{"type": "Folder", "fields": {...}}``."""
+    fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cohort).items()}
+    return {"type": type(cohort).__name__, "fields": fields}
+
+
+def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
+    """The cohort that `cohort_to_dict` described.
+
+    Raises:
+        ValueError: an unknown type or field.
+    """
+    types = {layout.__name__: layout for layout in LAYOUTS}
+    if content.get("type") not in types:
+        raise ValueError(
+            f"unknown cohort type {content.get('type')!r}; expected one of {', '.join(types)}"
+        )
+    fields: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in content.get("fields", {}).items()
+    }
+    try:
+        return types[content["type"]](**fields)
+    except TypeError as error:
+        raise ValueError(f"cohort {dict(content)}: {error}") from None

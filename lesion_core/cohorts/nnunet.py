@@ -1,0 +1,160 @@
+"""The layout of a raw nnU-Net dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lesion_core.cohorts.case import BrainRule, Case, Dataset
+from lesion_core.cohorts.files import check_name, existing, natural_key, optional, readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class NnUnet(Dataset):
+    """A raw nnU-Net dataset: ``imagesTr/{case}_{0000}``, ``labelsTr/{case}``, ``dataset.json``.
+
+    Label 1 is the lesion; a label 2 counts as other pathology.  Brain masks, which nnU-Net knows
+    nothing of, are looked for in ``brainsTr/{case}.nii.gz``.
+    """
+
+    prefix: ClassVar[str] = "nnunet"
+
+    name: str
+    """Folder below the data folder, such as Dataset001_MS, and label in every result."""
+    channels: tuple[str, ...]
+    """As dataset.json names them, in its order."""
+    brain: BrainRule = "mask"
+    """Where the brain is."""
+
+    @staticmethod
+    def recognises(root: Path) -> bool:
+        """Whether the files are there by which such a dataset is known."""
+        return (root / "dataset.json").is_file() and (root / "labelsTr").is_dir()
+
+    @classmethod
+    def of(
+        cls, data: Path, name: str, channels: Sequence[str] = (), brain: BrainRule = "mask"
+    ) -> NnUnet:
+        """The dataset in this folder; dataset.json names its channels, so nobody can choose them.
+
+        Raises:
+            ValueError: dataset.json is missing or says what cannot be used.
+        """
+        check_name(name)
+        return NnUnet(name=name, channels=_nnunet_channels(Path(data) / name), brain=brain)
+
+    def cases(self, data: Path) -> list[Case]:
+        """Every case that has a label."""
+        root = Path(data) / self.name
+        if (found := _nnunet_channels(root)) != self.channels:
+            raise ValueError(
+                f"{root / 'dataset.json'}: channels {' '.join(found)}, expected "
+                f"{' '.join(self.channels)}; the dataset has changed"
+            )
+        ending, has_other = _nnunet_format(root)
+        with readable(root / "labelsTr"):
+            ids = sorted(_ids(root / "labelsTr", ending), key=natural_key)
+        with readable(root / "imagesTr"):
+            stems = _ids(root / "imagesTr", ending)
+        images = {stem.rpartition("_")[0] for stem in stems if re.search(r"_\d{4}$", stem)}
+        if alone := sorted(images - set(ids), key=natural_key):
+            raise ValueError(f"{root / 'labelsTr' / (alone[0] + ending)}: missing")
+        if not ids:
+            raise ValueError(f"{root / 'labelsTr'}: no case found; expected CASE{ending}")
+        cases = []
+        for case in ids:
+            channels = {
+                channel: root / "imagesTr" / f"{case}_{index:04d}{ending}"
+                for index, channel in enumerate(self.channels)
+            }
+            for path in channels.values():
+                existing(path)
+            extra = root / "imagesTr" / f"{case}_{len(channels):04d}{ending}"
+            if extra.exists():
+                raise ValueError(f"{extra}: dataset.json names only {len(channels)} channels")
+            brain = optional(root / "brainsTr", case) if self.brain == "mask" else None
+            cases.append(
+                Case(
+                    id=case,
+                    site="",
+                    channels=channels,
+                    lesion=existing(root / "labelsTr" / f"{case}{ending}"),
+                    brain=brain,
+                    has_other=has_other,
+                    nonzero_brain=self.brain == "nonzero",
+                )
+            )
+        return cases
+
+    def brain_place(self, data: Path, case: Case) -> Path:
+        """In a folder of their own beside the images."""
+        return Path(data) / self.name / "brainsTr" / f"{case.id}.nii.gz"
+
+
+def _nnunet_json(root: Path) -> dict[str, Any]:
+    file = root / "dataset.json"
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected imagesTr, labelsTr and dataset.json")
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{file}: missing") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict) or "dataset" in content:
+        raise ValueError(
+            f"{file}: lists its files itself; expected imagesTr and labelsTr beside it"
+        )
+    return content
+
+
+def _nnunet_channels(root: Path) -> tuple[str, ...]:
+    content = _nnunet_json(root)
+    named: Any = content.get("channel_names", content.get("modality"))  # nnU-Net 1 said modality
+    try:
+        names = [str(named[str(index)]) for index in range(len(named))]
+    except (TypeError, KeyError):
+        names = []
+    if not names:
+        raise ValueError(
+            f'{root / "dataset.json"}: expected "channel_names" numbered from "0", such as '
+            '{"0": "T1", "1": "FLAIR"}'
+        )
+    names = [re.sub(r"\W+", "_", name).strip("_") or "channel" for name in names]
+    return tuple(
+        f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)
+    )
+
+
+def _nnunet_format(root: Path) -> tuple[str, bool]:
+    """The ending of its files, and whether there is a label 2."""
+    content, file = _nnunet_json(root), root / "dataset.json"
+    ending = content.get("file_ending", ".nii.gz")
+    if ending not in (".nii.gz", ".nii"):
+        raise ValueError(f"{file}: file_ending {ending!r}; expected .nii.gz or .nii")
+    labels: Any = content.get("labels")
+    try:
+        values = {
+            int(number if str(number).isdigit() else name)
+            for name, number in labels.items()  # nnU-Net 1 has them the other way round
+        }
+    except (AttributeError, TypeError, ValueError):
+        values = set()
+    if values not in ({0, 1}, {0, 1, 2}):
+        raise ValueError(
+            f"{file}: labels {labels}; expected 0 (background), 1 (lesion) and at most 2 (other "
+            "pathology, which is masked out)"
+        )
+    return ending, 2 in values
+
+
+def _ids(folder: Path, ending: str) -> list[str]:
+    return [
+        path.name.removesuffix(ending)
+        for path in folder.iterdir()
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    ]

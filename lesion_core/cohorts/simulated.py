@@ -1,0 +1,107 @@
+"""Cohorts of simulated brains, in the layout of the real ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from lesion_core.cohorts.case import Case, Layout
+from lesion_core.cohorts.files import check_name, readable
+from lesion_core.cohorts.folder import flat_brain_place, flat_cases
+from lesion_core.cohorts.lit import Lit
+from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated(Layout):
+    """Simulated brains, made on first use and kept in one of the real layouts.
+
+    `simulated.json` beside them says how they were made; a folder that was made with other
+    parameters is refused, so results never mix two simulations under one name.
+    """
+
+    name: str = "simulated"
+    """Folder below the data folder, and label in every result."""
+    kind: Literal["wmh", "lit"] = "wmh"
+    """Whose contrast, lesion load and layout: wmh (wmh2017, three sites) or lit."""
+    num_cases: int = 20
+    seed: int = 0
+    voxel_scale: float = 1.0
+    """In-plane voxel side relative to the real cohort's; thinner slices grow to it."""
+
+    PARAMETERS: ClassVar[str] = "simulated.json"
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.kind not in ("wmh", "lit"):
+            raise ValueError(f"kind {self.kind!r} of a simulated cohort; expected wmh or lit")
+        if self.num_cases < 1:
+            raise ValueError(f"{self.num_cases} simulated cases; expected at least 1")
+        if not 0 < self.voxel_scale < float("inf"):
+            raise ValueError(f"voxel_scale {self.voxel_scale}; expected a positive number")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those of the real cohort."""
+        return Wmh2017.channels if self.kind == "wmh" else Lit.channels
+
+    def cases(self, data: Path) -> list[Case]:
+        """Every case; the images are made if they are not there yet, either all of them or none."""
+        folder = Path(data) / self.name
+        if not folder.exists():
+            self._make(folder)
+        self._check_parameters(folder)
+        return wmh_cases(folder) if self.kind == "wmh" else flat_cases(folder, self.channels)
+
+    def brain_place(self, data: Path, case: Case) -> Path:
+        """Beside the images of the case."""
+        return wmh_brain_place(case) if self.kind == "wmh" else flat_brain_place(case)
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+    def _make(self, folder: Path) -> None:
+        # Reading real data needs no simulator.
+        from lesion_core.cohorts.simulate import write_cohort
+
+        with readable(folder.parent, "written"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{self.name}."))
+        try:
+            write_cohort(temporary, **self._parameters)
+            (temporary / self.PARAMETERS).write_text(json.dumps(self._parameters, indent=1) + "\n")
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was faster: take its images
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _check_parameters(self, folder: Path) -> None:
+        file = folder / self.PARAMETERS
+        try:
+            found = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise ValueError(
+                f"{file}: missing, so {folder} holds no simulated cohort; move that folder away "
+                "or use another data folder"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file}: cannot be read ({error})") from None
+        asked = self._parameters
+        found = found if isinstance(found, dict) else {}
+        differing = [key for key in asked if found.get(key) != asked[key]]
+        if differing:
+            made = ", ".join(f"{key}={found.get(key)}" for key in differing)
+            now = ", ".join(f"{key}={asked[key]}" for key in differing)
+            raise ValueError(
+                f"{file}: the images were made with {made}, asked for is {now}; delete {folder} "
+                "to have them made anew, or use another data folder"
+            )

@@ -1,0 +1,114 @@
+"""What defines a training besides its data, and the paper's choices; loads without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
+"""The paper's seven losses (section 2.3), in its order, by their names in `losses.LOSSES`."""
+
+PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
+"""Those of the authors' code."""
+
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""What a network can compute in; `training.precision` says which of them a device has.
+
+tf32 is fp32 but for the factors of convolutions, rounded to 10 bits.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything besides data, loss, seed and fold that decides what a training computes.
+
+    Defaults are the paper's (section 2) and, where it is silent, its authors' code.  The fields'
+    docstrings are the help of the sweeps' flags.
+
+    To add a setting, add a field whose default computes what was computed before, and leave
+    ``ALWAYS_STORED`` as it is: a trial's hash is over what `to_dict` returns, so a field that
+    appeared there unasked would rename every trial, and finished sweeps would start anew.
+    """
+
+    epochs: int = 25
+    """Passes over the training patches."""
+    batch_size: int = 16
+    """Patches per step."""
+    patch_size: int = 32
+    """Side of the cubic patches, voxels; they overlap by half."""
+    stride: int | None = None
+    """Voxels between patches; none: half their side, as in the paper."""
+    learning_rate: float = 1e-4
+    """Learning rate of Adam, constant."""
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
+    flip: bool = True
+    """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
+    precision: Precision = "fp32"
+    """Precision of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+
+    def __post_init__(self) -> None:
+        stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
+        object.__setattr__(self, "stride", stride)
+        object.__setattr__(self, "filters", tuple(int(width) for width in self.filters))
+        for name, least in {"epochs": 1, "batch_size": 1, "patch_size": 1, "stride": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more")
+        if stride > self.patch_size:
+            raise ValueError(
+                f"stride {stride} exceeds patch_size {self.patch_size}: voxels between "
+                f"windows would never be predicted; expected {self.patch_size} or less"
+            )
+        multiple = 2 ** (len(self.filters) - 1)
+        if self.patch_size % multiple:
+            raise ValueError(
+                f"patch_size {self.patch_size} with {len(self.filters)} levels of filters: "
+                f"expected a multiple of {multiple}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected more than 0")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
+            )
+
+    @property
+    def window_stride(self) -> int:
+        """``stride`` as a number: settings that were made have one."""
+        assert self.stride is not None
+        return self.stride
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without later fields at their default; `from_dict` undoes it."""
+        values = asdict(self) | {"filters": list(self.filters)}
+        for field in fields(self):
+            if field.name not in ALWAYS_STORED and values[field.name] == field.default:
+                del values[field.name]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that `to_dict` stored; a later field that is absent has its default.
+
+        Raises:
+            ValueError: a field is unknown, or one that is always stored is absent.
+        """
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        missing = ALWAYS_STORED - values.keys()
+        if unknown or missing:
+            raise ValueError(
+                f"training settings do not fit this release: unknown {sorted(unknown)}, "
+                f"missing {sorted(missing)}"
+            )
+        return cls(**values)
+
+
+ALWAYS_STORED = frozenset(
+    (
+        "epochs", "batch_size", "patch_size", "stride",
+        "learning_rate", "filters", "flip", "precision",
+    )
+)  # fmt: skip
+"""The fields of the first release.  Final: the trials of every sweep so far are named by them."""

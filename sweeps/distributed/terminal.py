@@ -1,0 +1,74 @@
+"""What this process prints while Ray runs: Ray's output into a file, a last message if it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def redirect_output_to(path: Path) -> Iterator[None]:
+    """Append this process's output, Ray's own included, to a file inside ``with``.
+
+    The terminal is for our progress.
+    """
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o644)
+    except OSError:  # the ledger's next write will say so
+        file = os.open(os.devnull, flags)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    os.dup2(file, 2)  # Ray's compiled code knows no other way
+    output = _AppendTo(file)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
+        os.close(terminal)
+        os.close(file)
+
+
+@contextmanager
+def message_if_killed(message: str) -> Iterator[None]:
+    """Print a message on stderr, by another process, if this one ends inside ``with``.
+
+    Ray 2.60's compiled code aborts the process when it meets a restarted head.
+    """
+    watcher = subprocess.Popen(
+        [sys.executable, "-S", "-c", _PRINT_UNLESS_STOPPED, message],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is not for it
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate(b".")
+
+
+_PRINT_UNLESS_STOPPED = (
+    "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
+)
+
+
+class _AppendTo(io.TextIOBase):
+    """Appends to a file, and to nothing if that cannot be written."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, text.encode(errors="replace"))
+        return len(text)

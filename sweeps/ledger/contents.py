@@ -1,0 +1,208 @@
+"""What the JSON files of a results folder hold, and what a trial's worker is told and reports.
+
+On disk each has a ``schema_version`` besides, which the ledger adds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
+
+if TYPE_CHECKING:
+    from lesion_core.trial import Trial
+
+Row = dict[str, Any]
+"""A row of one of the tables of `lesion_core.results`."""
+
+
+# --------------------------------------------------------------------------------- the whole sweep
+class TrialRow(TypedDict):
+    """A trial in sweep.json (`Trial.row`)."""
+
+    name: str
+    hash: str
+    cohort: str
+    loss: str
+    loss_params: str
+    seed: int
+    fold: int
+    epochs: int
+    split: NotRequired[str]
+    """Which part of the fold it is judged on, where that is not test."""
+
+
+class CohortEntry(TypedDict):
+    """A cohort in sweep.json."""
+
+    fingerprint: str
+    channels: list[str]
+    num_cases: int
+    definition: dict[str, Any]
+    """`lesion_core.cohorts.cohort_to_dict`."""
+    fold_rule: str
+    brain: dict[str, int]
+    """How many cases have their brain mask from where."""
+
+
+class SweepRequest(TypedDict):
+    """What is asked of a results folder: sweep.json without the times."""
+
+    command: str
+    git_commit: str | None
+    versions: dict[str, str]
+    losses: list[str]
+    settings: dict[str, Any]
+    """`TrainSettings.to_dict`."""
+    num_folds: int
+    folds: dict[str, list[list[str]]]
+    """Test cases of every fold, by cohort."""
+    validation: NotRequired[dict[str, dict[str, list[str]]]]
+    """Validation cases by cohort and fold, of a search."""
+    cohorts: dict[str, CohortEntry]
+    trials: list[TrialRow]
+
+
+class SweepContent(SweepRequest):
+    """sweep.json: the union of all that was asked of this folder."""
+
+    schema_version: int
+    created: str
+    updated: str
+
+
+class ConfigurationContent(TypedDict):
+    """A configuration in search.json; `lesion_core.results.SEARCH` says what the fields mean."""
+
+    number: int
+    values: dict[str, float]
+    loss: str
+    loss_params: str
+    state: Literal["running", "complete", "pruned", "failed"]
+    trials: dict[str, str]
+    score: dict[str, float] | None
+    reason: str | None
+    blameless: bool
+    against: int | None
+    sampler: str
+    prune_p: float
+
+
+class SearchTerms(TypedDict):
+    """What decides what a score means; a search goes on only under the same terms."""
+
+    cohort: str
+    loss: str
+    space: dict[str, str]
+    objectives: list[str]
+    cells: list[list[int]]
+
+
+class SearchContent(SearchTerms):
+    """search.json; `lesion_core.results.SEARCH` says what the fields mean."""
+
+    ranges: dict[str, list[float]]
+    sampler: str
+    prune_p: float
+    planned: int
+    exhausted: bool
+    configurations: list[ConfigurationContent]
+    importance: dict[str, dict[str, float]]
+    chosen: int | None
+    in_fold: dict[int, int]
+    tested: list[int]
+    comparators: list[str]
+    confirm_seeds: list[int]
+
+
+# --------------------------------------------------------------------------------------- one trial
+class TrialDescription(TrialRow):
+    """trial.json: all that a worker needs to know of a trial."""
+
+    config: dict[str, Any]
+    """`Trial.to_dict`, from which `Trial.from_dict` makes the trial again."""
+
+
+def described(trial: Trial) -> TrialDescription:
+    """What trial.json says of a trial."""
+    config = json.loads(json.dumps(trial.to_dict()))
+    return cast(TrialDescription, trial.row() | {"config": config})
+
+
+class AttemptProgress(TypedDict, total=False):
+    """progress.json of a trial that is not done."""
+
+    attempts: int
+    driver: str | None
+    """Token of the lock under which it was begun."""
+    worker: str
+    checkpoints: dict[str, int]
+    """Epoch by SHA-256: the newest checkpoint, and the one before while it is replaced."""
+
+
+class Summary(TypedDict):
+    """What `lesion_core.trial.run` returns, and done.json keeps."""
+
+    epochs_done: int
+    seconds: float
+    host: NotRequired[str]
+    device: NotRequired[str]
+    precision: NotRequired[str]
+    threads: NotRequired[int]
+    versions: NotRequired[dict[str, str]]
+    fingerprint: NotRequired[str]
+
+
+class Failure(TypedDict):
+    """Why a trial failed, as failed.json keeps it."""
+
+    kind: Literal["error", "diverged", "infrastructure"]
+    """infrastructure: its machines failed, so it is run again without being asked to."""
+    error: str
+    traceback: NotRequired[str]
+    epoch: NotRequired[int]
+    batch: NotRequired[int | None]
+    host: NotRequired[str]
+
+
+# --------------------------------------------------------------- between a worker and the ledger
+class NothingToDo(TypedDict):
+    """The answer to a worker that would begin a trial which has ended."""
+
+    state: Literal["done", "failed"]
+
+
+class Go(TypedDict):
+    """The answer to a worker that begins a trial: where to go on."""
+
+    state: Literal["go"]
+    attempt: int
+    """From 1."""
+    checkpoint: bytes | None
+    """None: start afresh."""
+    epoch: int | None
+    """The checkpoint's."""
+    cases: list[Row]
+    """Up to that epoch."""
+    epochs: list[Row]
+    notes: list[str]
+    """What was found damaged and thrown away."""
+
+
+class FinalContent(TypedDict):
+    """A `lesion_core.trial.Final` as a dictionary."""
+
+    lesions: list[Row]
+    histograms: list[Row]
+    slices: list[Row]
+    model: bytes
+
+
+class EpochContent(TypedDict):
+    """A `lesion_core.trial.EpochReport` as a dictionary."""
+
+    epoch: int
+    cases: list[Row]
+    epochs: Row
+    checkpoint: bytes | None
+    """None: the one before stays the place to go on from."""
+    final: FinalContent | None

@@ -1,0 +1,171 @@
+"""What a search is over, and how it judges: cells, the plan, a configuration and its scores."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from sweeps.ledger.contents import ConfigurationContent, SearchContent, SearchTerms
+from sweeps.searching.optuna_study import Sampler
+
+if TYPE_CHECKING:
+    from lesion_core.losses import Range
+
+State = Literal["running", "complete", "pruned", "failed"]
+METRICS = ("dice", "sensitivity", "precision")
+
+
+class Cell(NamedTuple):
+    """Where configurations meet: same initial weights, same batches, same cases."""
+
+    seed: int
+    fold: int
+
+
+def shuffled_cells(seeds: Sequence[int], num_folds: int, order_seed: int) -> list[Cell]:
+    """All cells in a random order, so that the first few stand for all."""
+    cells = [Cell(seed, fold) for seed in dict.fromkeys(seeds) for fold in range(num_folds)]
+    random.Random(order_seed).shuffle(cells)
+    return cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What is searched, and how it is judged."""
+
+    cohort: str
+    """Its name."""
+    loss: str
+    """The loss without the numbers that vary."""
+    space: Mapping[str, Range]
+    objectives: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    configurations: int
+    """How many in all."""
+    sampler: Sampler
+    prune_p: float
+    """0: no pruning."""
+    comparators: tuple[str, ...]
+    confirm_seeds: tuple[int, ...]
+    first: tuple[Mapping[str, float], ...] = ()
+    """Configurations to begin with."""
+
+    def terms(self) -> SearchTerms:
+        """What decides what a score means; a search goes on only under the same terms."""
+        return {
+            "cohort": self.cohort,
+            "loss": self.loss,
+            "space": {name: str(where) for name, where in self.space.items()},
+            "objectives": list(self.objectives),
+            "cells": [list(cell) for cell in self.cells],
+        }
+
+    def differences(self, stored: SearchContent) -> list[str]:
+        """Why a search that was begun cannot go on under this plan, field by field."""
+        found = []
+        for key, now in self.terms().items():
+            before = stored.get(key)
+            if before != now and key == "cells":
+                found.append("it is judged on other seeds or folds there")
+            elif before != now:
+                found.append(f"{key} is {_words(before)} there, {_words(now)} now")
+        grids = [stored.get("sampler") == "grid", self.sampler == "grid"]
+        if any(grids) and stored.get("configurations"):
+            if not all(grids):
+                found.append("a grid is searched as a whole, not joined to another search")
+            elif stored["planned"] != self.configurations:
+                found.append(
+                    f"it is a grid of {stored['planned']} there, of {self.configurations} now, "
+                    "which is another one"
+                )
+        return found
+
+    def joined_with(self, stored: SearchContent) -> SearchPlan:
+        """This plan, with the comparators and fresh seeds that were asked for before."""
+        seeds = (*stored["confirm_seeds"], *self.confirm_seeds)
+        return replace(
+            self,
+            comparators=tuple(dict.fromkeys((*stored["comparators"], *self.comparators))),
+            confirm_seeds=tuple(dict.fromkeys(seeds)),
+        )
+
+
+@dataclass
+class Configuration:
+    """One setting, and what is known of it."""
+
+    number: int
+    """Of its trial in the study."""
+    values: dict[str, float]
+    loss: str
+    loss_params: str
+    state: State = "running"
+    trials: dict[int, str] = field(default_factory=dict)
+    """Name by cell, of the cells that were begun."""
+    score: dict[str, float] | None = None
+    """Means over all cells; of a pruned one, estimated from its differences to the best."""
+    reason: str | None = None
+    blameless: bool = False
+    """It failed because its machines did: it is taken up again without being asked to."""
+    against: int | None = None
+    """Number of the better one that a pruned one was held against."""
+    sampler: str = ""
+    """Who proposed it; empty: it was given."""
+    prune_p: float = 0.0
+    """The threshold that it was held against last."""
+    scores: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """By cell; read from the ledger, not stored here."""
+
+    def stored(self) -> ConfigurationContent:
+        """What search.json says of it; `of` undoes it."""
+        return {
+            "number": self.number,
+            "values": self.values,
+            "loss": self.loss,
+            "loss_params": self.loss_params,
+            "state": self.state,
+            "trials": {str(cell): name for cell, name in self.trials.items()},
+            "score": self.score,
+            "reason": self.reason,
+            "blameless": self.blameless,
+            "against": self.against,
+            "sampler": self.sampler,
+            "prune_p": self.prune_p,
+        }
+
+    @staticmethod
+    def of(stored: ConfigurationContent) -> Configuration:
+        """A configuration that search.json lists, its scores still to be read from the ledger."""
+        values: dict[str, Any] = dict(stored)
+        values["trials"] = {int(cell): name for cell, name in stored["trials"].items()}
+        return Configuration(**values)
+
+    def mean(self) -> dict[str, float]:
+        """Mean of every metric over the cells that have a score."""
+        return {
+            metric: math.fsum(scores[metric] for scores in self.scores.values()) / len(self.scores)
+            for metric in METRICS
+        }
+
+    def paired_estimate(self, other: Configuration) -> dict[str, float]:
+        """Estimate its mean over all cells: another's, plus the difference in the cells of both.
+
+        A plain mean over the few cells that a pruned one has met would say as much about which
+        cells these are as about the configuration.
+        """
+        both = self.scores.keys() & other.scores.keys()
+        return {
+            metric: value
+            + math.fsum(self.scores[c][metric] - other.scores[c][metric] for c in both) / len(both)
+            for metric, value in other.mean().items()
+        }
+
+
+def _words(value: object) -> str:
+    """A field of the terms for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {where}" for name, where in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
