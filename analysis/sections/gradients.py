@@ -1,154 +1,34 @@
-"""What does a loss pull on: its gradient per voxel, and the confident errors that are left.
-
-Closed forms of the losses of `lesion_core.losses` (this package never loads torch), in the
-notation of the paper's Appendix A: f logit, p = sigmoid(f), y reference, N voxels of a patch,
-N_fg of them lesion; I = sum(p y), S = sum(p + y).
-"""
+"""What does a loss pull on: its gradient per voxel, and the confident errors that are left."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
+from analysis.page.items import (
+    LOSS,
+    Column,
+    Figure,
+    Heading,
+    Item,
+    Note,
+    Section,
+    Table,
+    prose,
+    written,
+)
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.bands import band
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
-from lesion_core.results import Sweep
-
-PATCH_VOXELS = 32**3
-PROBABILITIES = np.linspace(0.002, 0.998, 250)
-SURE = 0.01
-"""A confident error: a lesion voxel at this probability, or a background voxel at 1 - SURE."""
-
-
-@dataclass(frozen=True)
-class Patch:
-    """The rest of the patch while one voxel's probability varies."""
-
-    voxels: int = PATCH_VOXELS
-    lesion: int = 500
-    p_lesion: float = 0.5
-    p_background: float = 0.5
-
-    @property
-    def overlap(self) -> float:
-        """I = sum(p y)."""
-        return self.lesion * self.p_lesion
-
-    @property
-    def volume(self) -> float:
-        """S = sum(p + y)."""
-        return self.overlap + (self.voxels - self.lesion) * self.p_background + self.lesion
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def gradient(
-    loss: Mapping[str, Any], p: np.ndarray, lesion: bool, patch: Patch
-) -> np.ndarray | None:
-    """dL/df of one voxel with probability p, for a loss as `loss_params` describes it; None for a
-    loss without a closed form here.
-
-    Voxel-wise losses are means over N; q = |y - p| is the probability of the wrong class:
-        CrossEntropy      (p - y) / N
-        Focal             +-a q^g (g (1 - q) softplus(z) + q) / N, softplus(z) = -log(1 - q)
-        WeightedGradient  +-a q^g / N                                   (eq. 5)
-        Dice, eq. 4       -(2 y (S + e) - 2 I - e) / (S + e)^2 * p (1 - p)
-        GeneralisedDice   A15 * p (1 - p)
-        Mixed             Dice + CrossEntropy
-        Tversky           quotient rule on (I + e) / ((1 - a - b) I + a sum(p) + b N_fg + e)
-    with a = alpha for lesion, 1 - alpha for background; alpha None or "patch" is N_bg / N.
-    """
-    fields: dict[str, Any] = dict(loss.get("fields") or {})
-    kind, y, n = loss.get("type"), float(lesion), patch.voxels
-    q = np.where(lesion, 1 - p, p)
-    sign = 1 - 2 * y
-    slope = p * (1 - p)
-    alpha = fields.get("alpha")
-    if alpha is None or alpha == "patch":
-        alpha = (n - patch.lesion) / n
-    weight = alpha if lesion else 1 - alpha
-    eps = float(fields.get("eps", 0.0))
-    overlap, volume = patch.overlap, patch.volume
-
-    def dice(eps: float) -> np.ndarray:
-        return -(2 * y * (volume + eps) - (2 * overlap + eps)) / (volume + eps) ** 2 * slope
-
-    if kind == "CrossEntropy":
-        return (p - y) / n
-    if kind == "WeightedCrossEntropy":
-        return weight * (p - y) / n
-    if kind == "Focal":
-        gamma = float(fields["gamma"])
-        return sign * weight * q**gamma * (gamma * (1 - q) * -np.log1p(-q) + q) / n
-    if kind == "WeightedGradient":
-        return sign * weight * q ** float(fields["gamma"]) / n
-    if kind == "Dice":
-        return dice(eps)
-    if kind == "Mixed":
-        return dice(eps) + (p - y) / n
-    if kind == "GeneralisedDice":
-        power = -2 if fields.get("weights", "inverse_square") == "inverse_square" else -1
-        w1, w0 = float(patch.lesion) ** power, float(n - patch.lesion) ** power
-        below = (w1 - w0) * volume + 2 * n * w0
-        above = (w1 - w0) * (y * volume - overlap) + n * w0 * (2 * y - 1)
-        return -2 * (w1 + w0) * above / below**2 * slope
-    if kind == "Tversky":
-        a, b = float(fields["alpha"]), float(fields["beta"])
-        predicted = volume - patch.lesion
-        below = (1 - a - b) * overlap + a * predicted + b * patch.lesion + eps
-        change = (1 - a - b) * y + a
-        return -(y * below - (overlap + eps) * change) / below**2 * slope
-    return None
-
-
-def lesion_share_of_pull(loss: Mapping[str, Any], patch: Patch) -> float:
-    """Share of the summed |dL/df| of a patch that comes from its lesion voxels."""
-    lesion = abs(_gradient_at(loss, patch.p_lesion, True, patch)) * patch.lesion
-    background = abs(_gradient_at(loss, patch.p_background, False, patch)) * (
-        patch.voxels - patch.lesion
-    )
-    return lesion / (lesion + background) if lesion + background > 0 else float("nan")
-
-
-def _gradient_at(loss: Mapping[str, Any], p: float, lesion: bool, patch: Patch) -> float:
-    """`gradient` of one voxel; NaN for a loss whose formula is not known."""
-    found = gradient(loss, np.array([p]), lesion, patch)
-    return float("nan") if found is None else float(found[0])
-
-
-def parameters(sweep: Sweep) -> dict[str, dict]:
-    """Loss label -> what `loss_params` says about it; empty where it cannot be read."""
-    found = {}
-    for label, text in zip(sweep.runs[LOSS], sweep.runs["loss_params"], strict=True):
-        if label not in found:
-            try:
-                content = json.loads(text) if isinstance(text, str) else text
-            except ValueError:
-                content = None
-            found[label] = content if isinstance(content, dict) else {}
-    return found
-
-
-def typical_patch(cohorts: list[CohortScores]) -> Patch:
-    """A 32^3 patch with the lesion share of the sweep's own training patches (first cohort that
-    has any), else 1.5 % as in the paper's Table 1; every probability at 0.5 (untrained)."""
-    for cohort in cohorts:
-        counts = cohort.pooled[..., 0, VIEWS.index("patch"), :4]  # epoch 0
-        total = np.nansum(counts)
-        if total > 0:
-            share = np.nansum(counts[..., [0, 2]]) / total
-            return Patch(lesion=max(1, round(share * PATCH_VOXELS)))
-    return Patch(lesion=round(0.0153 * PATCH_VOXELS))
+from analysis.statistics.pull import SURE, UNDECIDED, UNDER_WAY, Pull, pull
+from lesion_core import results
 
 
 # --------------------------------------------------------------------------------------- sections
@@ -158,8 +38,8 @@ def section(given: ReportInput) -> Section | None:
         return None
     losses = given.sweep.losses
     shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in given.cohorts)]
-    items: list[Figure | Table | Note | Heading] = []
-    items += _pull(losses, shown, parameters(given.sweep), typical_patch(given.cohorts))
+    items: list[Item] = []
+    items += pull_items(given.sweep.path, losses, shown)
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
@@ -175,117 +55,107 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-def _pull(
-    losses: list[str], shown: list[int], known: dict[str, dict], start: Patch
-) -> list[Figure | Table | Note]:
-    trained = Patch(start.voxels, start.lesion, 0.7, 0.01)
-    curves, rows, unknown = {}, [], []
-    for loss in shown:
-        parameters = known.get(losses[loss], {})
-        lesion = gradient(parameters, PROBABILITIES, True, trained)
-        background = gradient(parameters, PROBABILITIES, False, trained)
-        if lesion is None or background is None:
-            unknown.append(losses[loss])
-            continue
-        scale = np.abs(lesion).max()
-        curves[loss] = (np.abs(lesion) / scale, np.abs(background) / scale)
-        half = [_gradient_at(parameters, 0.5, on, trained) for on in (True, False)]
-        sure = [
-            _gradient_at(parameters, SURE if on else 1 - SURE, on, trained) for on in (True, False)
+def pull_items(path: Path, losses: Sequence[str], shown: Sequence[int]) -> list[Item]:
+    """Curves and table of the gradients that the ledger holds, or a note that says why not."""
+    try:
+        recorded = results.read_gradients(path)
+    except ValueError as error:
+        return [Note(kind="warning", body=prose(f"{error}."))]
+    if recorded.empty:
+        return [
+            Note(
+                body=prose(
+                    "This ledger holds no gradient curves (`gradients.parquet`), which a sweep "
+                    "records when it is asked for; older ones do not have them."
+                )
+            )
         ]
-        rows.append(
-            {
-                LOSS: losses[loss],
-                "share_untrained": lesion_share_of_pull(parameters, start),
-                "share_trained": lesion_share_of_pull(parameters, trained),
-                "miss": abs(sure[0] / half[0]) if half[0] else float("nan"),
-                "invention": abs(sure[1] / half[1]) if half[1] else float("nan"),
-            }
-        )
-    items: list[Figure | Table | Note] = []
-    if curves:
-        share = start.lesion / start.voxels
-        data = pd.DataFrame(
+    by_loss = {str(label): rows for label, rows in recorded.groupby("loss", sort=False)}
+    pulls = {loss: pull(by_loss[losses[loss]]) for loss in shown if losses[loss] in by_loss}
+    unknown = [losses[loss] for loss in shown if loss not in pulls]
+    if not pulls:
+        names = ", ".join(unknown)
+        return [Note(body=prose(f"None of {len(shown)} losses has a recorded gradient: {names}."))]
+    counted = f"{len(pulls)} of {len(shown)} losses have a recorded gradient"
+    counted += f"; without: {', '.join(unknown)}." if unknown else "."
+    return [
+        _pull_figure(losses, pulls, recorded, counted),
+        _pull_table(losses, pulls, counted),
+    ]
+
+
+def _pull_figure(
+    losses: Sequence[str], pulls: Mapping[int, Pull], recorded: pd.DataFrame, counted: str
+) -> Figure:
+    patch = recorded[(recorded["state"] == UNDER_WAY).to_numpy()].iloc[0]
+    side, share = round(patch["patch_voxels"] ** (1 / 3)), _share(patch)
+    data = pd.DataFrame(
+        [
+            {LOSS: losses[loss], "probability": p, "lesion_voxel": on, "background_voxel": off}
+            for loss, own in pulls.items()
+            for p, on, off in zip(own.probability, own.lesion, own.background, strict=True)
+        ]
+    )
+    return Figure(
+        key="pull",
+        title="Pull of one voxel on its logit, by predicted probability",
+        draw=partial(draw, losses, pulls),
+        data=data,
+        caption="|dL/df| as autograd gives it, relative to the loss's own strongest pull on a "
+        f"lesion voxel (Adam ignores the scale). Patch of {side}³ voxels with {share:.2%} lesion, "
+        f"as in the training patches; its other voxels at p = {patch['p_lesion']:g} (lesion) and "
+        f"{patch['p_background']:g} (background), as when training is under way. Left: a lesion "
+        "voxel, wrong at the left end; right: a background voxel, wrong at the right end, "
+        f"logarithmic. {counted}",
+        alt="Curves of gradient size over the predicted probability for lesion and background "
+        "voxels. Dice-type losses fall to zero at both ends.",
+    )
+
+
+def _share(patch: pd.Series) -> float:
+    return float(patch["lesion_voxels"] / patch["patch_voxels"])
+
+
+def _pull_table(losses: Sequence[str], pulls: Mapping[int, Pull], counted: str) -> Table:
+    percent = {"decimals": 0, "percent": True}
+    share, error = "Pull by lesion voxels", f"Confident error against p = {_short(UNDECIDED)}"
+    return Table(
+        key="pull-table",
+        frame=pd.DataFrame(
             [
                 {
                     LOSS: losses[loss],
-                    "probability": PROBABILITIES[i],
-                    "lesion_voxel": on[i],
-                    "background_voxel": off[i],
+                    "share_untrained": own.share_untrained,
+                    "share_trained": own.share_under_way,
+                    "miss": own.missed,
+                    "invention": own.invented,
                 }
-                for loss, (on, off) in curves.items()
-                for i in range(0, len(PROBABILITIES), 3)
+                for loss, own in pulls.items()
             ]
-        )
-        counted = f"{len(curves)} of {len(shown)} losses have a closed form here"
-        counted += f"; without: {', '.join(unknown)}." if unknown else "."
-        items.append(
-            Figure(
-                key="pull",
-                title="Pull of one voxel on its logit, by predicted probability",
-                draw=partial(draw, losses, curves),
-                data=data,
-                caption="|dL/df| relative to the loss's own strongest pull on a lesion voxel (Adam "
-                f"ignores the scale). Patch of 32³ voxels with {share:.2%} lesion, as in the "
-                "training patches; its other voxels at p = 0.7 (lesion) and 0.01 "
-                "(background), as when training is under way. Left: a lesion voxel, wrong at "
-                "the left end; right: a background voxel, wrong at the right end, "
-                f"logarithmic. {counted}",
-                alt="Curves of gradient size over the predicted probability for lesion and "
-                "background "
-                "voxels. Dice-type losses fall to zero at both ends.",
-            )
-        )
-        percent = {"decimals": 0, "percent": True}
-        items.append(
-            Table(
-                key="pull-table",
-                frame=pd.DataFrame(rows),
-                losses=losses,
-                title="Where the pull comes from, and what is left of it for confident errors",
-                columns=[
-                    Column(key=LOSS, header="Loss"),
-                    Column(
-                        key="share_untrained",
-                        header="untrained",
-                        group="Pull by lesion voxels",
-                        **percent,
-                    ),
-                    Column(
-                        key="share_trained",
-                        header="under way",
-                        group="Pull by lesion voxels",
-                        **percent,
-                    ),
-                    Column(
-                        key="miss",
-                        header="lesion at p = .01",
-                        group="Confident error against p = .5",
-                        **percent,
-                    ),
-                    Column(
-                        key="invention",
-                        header="background at p = .99",
-                        group="Confident error against p = .5",
-                        **percent,
-                    ),
-                ],
-                caption="Pull by lesion voxels: their share of the patch's summed |dL/df|; "
-                "untrained: "
-                "all probabilities 0.5. Confident error: pull of a voxel that is surely "
-                "wrong, relative to the same voxel undecided; 100% and more: it is pulled "
-                f"back; near 0%: it is left alone. {counted}",
-            )
-        )
-    elif unknown:
-        items.append(
-            Note(
-                body=prose(
-                    f"None of {len(shown)} losses has a closed form here: {', '.join(unknown)}."
-                )
-            )
-        )
-    return items
+        ),
+        losses=losses,
+        title="Where the pull comes from, and what is left of it for confident errors",
+        columns=[
+            Column(key=LOSS, header="Loss"),
+            Column(key="share_untrained", header="untrained", group=share, **percent),
+            Column(key="share_trained", header="under way", group=share, **percent),
+            Column(key="miss", header=f"lesion at p = {_short(SURE)}", group=error, **percent),
+            Column(
+                key="invention",
+                header=f"background at p = {_short(1 - SURE)}",
+                group=error,
+                **percent,
+            ),
+        ],
+        caption="Pull by lesion voxels: their share of the patch's summed |dL/df|; untrained: all "
+        "probabilities 0.5. Confident error: pull of a voxel that is surely wrong, relative to the "
+        "same voxel undecided; 100% and more: it is pulled back; near 0%: it is left alone. "
+        f"{counted}",
+    )
+
+
+def _short(p: float) -> str:
+    return f"{p:g}".lstrip("0")
 
 
 def _confidence_figure(cohort: CohortScores) -> Figure:
@@ -380,16 +250,17 @@ def _confidence_table(cohort: CohortScores) -> Table:
 
 
 # ---------------------------------------------------------------------------------------- drawing
-def draw(losses: list[str], curves: dict[int, tuple[np.ndarray, np.ndarray]]) -> Drawing:
+def draw(losses: Sequence[str], pulls: Mapping[int, Pull]) -> Drawing:
     """A lesion voxel on a linear scale, a background voxel on a logarithmic one."""
-    shown = list(curves)
+    shown = list(pulls)
     top = style.legend_height(losses, shown) + 0.24
     figure, axes = style.panels(1, 2, height=2.5 + top, top=top, gap_x=0.6, left=0.5, bottom=0.42)
-    for i, (axis, title) in enumerate(
-        ((axes[0, 0], "Lesion voxel"), (axes[0, 1], "Background voxel"))
+    for axis, title, side in (
+        (axes[0, 0], "Lesion voxel", "lesion"),
+        (axes[0, 1], "Background voxel", "background"),
     ):
-        for loss in shown:
-            axis.plot(PROBABILITIES, curves[loss][i], **style.line_style(loss))
+        for loss, own in pulls.items():
+            axis.plot(own.probability, getattr(own, side), **style.line_style(loss))
         axis.set_title(title)
         axis.set_xlim(0, 1)
         axis.set_xlabel("predicted probability")

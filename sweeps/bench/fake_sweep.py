@@ -19,6 +19,7 @@ import numpy as np
 
 from lesion_core import results
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
+from tests.support import closed_forms
 
 # loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
 CHARACTER = {
@@ -42,6 +43,10 @@ PARAMETERS = {
     "focal2": {"type": "Focal", "fields": {"alpha": 0.75, "gamma": 2.0}},
     "new": {"type": "WeightedGradient", "fields": {"alpha": None, "gamma": 2.0}},
 }
+STATES = {"untrained": (0.5, 0.5), "under way": (0.7, 0.01)}
+"""State of a patch in `results.GRADIENTS` -> probability of its lesion and background voxels."""
+PROBABILITIES = np.unique(np.append(np.linspace(0.002, 0.998, 83), (0.01, 0.5, 0.7, 0.99)).round(9))
+
 CHANNELS = {"lit": ("baseline_flair", "followup_flair")}
 
 
@@ -68,6 +73,8 @@ class FakeSweep:
     run_sd: float = 0.12
     residual_sd: float = 0.15
     pictures: bool = True
+    gradients: bool = True
+    """Whether the gradient curves are recorded; older ledgers lack them."""
 
     def write(self, path: Path) -> Path:
         """Write the whole results folder; returns its path."""
@@ -136,6 +143,9 @@ class FakeSweep:
                 "trials": trials,
             },
         )
+        if self.gradients:
+            rows = [row for loss in self.losses for row in gradient_rows(loss)]
+            results.write_table(path / results.GRADIENTS_FILE, rows, results.GRADIENTS)
         return path
 
     # ------------------------------------------------------------------------------ the cohort
@@ -364,6 +374,31 @@ class FakeSweep:
             "fp_sure": int(fp * sharp / (2 + sharp)),
             "fn_sure": int(fn * sharp / (3 + sharp)),
         }
+
+
+def gradient_rows(loss: str, lesion_voxels: int = 500) -> list[dict]:
+    """Rows of GRADIENTS for one of the paper's losses; none for another one."""
+    rows = []
+    for state, (p_lesion, p_background) in STATES.items() if loss in PARAMETERS else ():
+        patch = closed_forms.Patch(32**3, lesion_voxels, p_lesion, p_background)
+        probabilities = PROBABILITIES if state == "under way" else np.array([0.5])
+        for lesion in (True, False):
+            found = closed_forms.gradient(PARAMETERS[loss], probabilities, lesion, patch)
+            rows += [
+                {
+                    "loss": loss,
+                    "state": state,
+                    "lesion": lesion,
+                    "probability": float(p),
+                    "gradient": float(value),
+                    "patch_voxels": patch.voxels,
+                    "lesion_voxels": patch.lesion,
+                    "p_lesion": p_lesion,
+                    "p_background": p_background,
+                }
+                for p, value in zip(probabilities, found, strict=True)
+            ]
+    return rows
 
 
 def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from analysis.page import style
+from analysis.page.items import Figure, Note, Table
 from analysis.reading.scores import COUNTS, METRICS, VIEWS, CohortScores, cohort_scores
 from analysis.sections import gradients, table2
 from analysis.statistics import (
@@ -21,13 +22,14 @@ from analysis.statistics import (
     optimism,
     policies,
     profiles,
+    pull,
     ranks,
     selection,
     thresholds,
     variance,
 )
 from lesion_core import results
-from sweeps.bench.fake_sweep import PARAMETERS, FakeSweep
+from sweeps.bench.fake_sweep import FakeSweep, gradient_rows
 
 
 @pytest.fixture(scope="module")
@@ -309,42 +311,61 @@ def test_volume_error_is_undefined_without_reference() -> None:
     assert np.isnan(found.loc[0, "lesion_recall"]) and found.loc[1, "lesion_f1"] == 0.5
 
 
-# ---------------------------------------------------------------------------------- gradients
-@pytest.mark.parametrize(
-    "name", [*PARAMETERS, "xent_w", "focal_adaptive", "gdsc_inverse", "tversky"]
-)
-def test_closed_form_is_the_gradient_of_the_trained_loss(name: str) -> None:
-    torch = pytest.importorskip("torch")
-    losses = importlib.import_module("lesion_core.losses")
-    loss = losses.LOSSES[name]
-    target = torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64)
-    target.view(-1)[:20] = 1
-    patch = gradients.Patch(voxels=512, lesion=20, p_lesion=0.7, p_background=0.2)
-    p = torch.where(target > 0, 0.7, 0.2)
-    for voxel, lesion in ((0, True), (511, False)):
-        logits = torch.logit(p).requires_grad_()
-        loss(logits, target).backward()
-        at = np.array([0.7 if lesion else 0.2])
-        found = gradients.gradient(losses.loss_to_dict(loss), at, lesion, patch)
-        assert found is not None
-        assert found[0] == pytest.approx(float(logits.grad.view(-1)[voxel]), rel=1e-3, abs=1e-12)
-
-
-def test_unknown_loss_has_no_closed_form_and_says_so() -> None:
-    assert (
-        gradients.gradient({"import": "mine:Loss"}, np.array([0.5]), True, gradients.Patch())
-        is None
-    )
+# --------------------------------------------------------------------------------------- pull
+def rows_of(loss: str) -> pd.DataFrame:
+    return pd.DataFrame(gradient_rows(loss))
 
 
 def test_dice_lets_go_of_confident_errors_and_cross_entropy_does_not() -> None:
-    patch = gradients.Patch(p_lesion=0.7, p_background=0.01)
     for kind, holds in (("dsc", False), ("gdsc", False), ("xent", True), ("new", True)):
-        sure, half = (
-            abs(gradients.gradient(PARAMETERS[kind], np.array([p]), True, patch)[0])
-            for p in (0.01, 0.5)
+        assert (pull.pull(rows_of(kind)).missed > 1) == holds, kind
+
+
+def test_share_of_pull_is_summed_over_the_patch() -> None:
+    """Cross-entropy, untrained: every voxel pulls alike, so lesion voxels have their share."""
+    found = pull.pull(rows_of("xent"))
+    assert found.share_untrained == pytest.approx(500 / 32**3)
+    lesion, background = 500 * 0.3, (32**3 - 500) * 0.01
+    assert found.share_under_way == pytest.approx(lesion / (lesion + background))
+
+
+def test_pull_is_relative_to_the_strongest_on_a_lesion_voxel() -> None:
+    found = pull.pull(rows_of("xent").sample(frac=1, random_state=0))  # whatever the rows' order
+    assert (np.diff(found.probability) > 0).all()
+    np.testing.assert_allclose(found.lesion, (1 - found.probability) / (1 - 0.002))
+    np.testing.assert_allclose(found.background, found.probability / (1 - 0.002))
+
+
+def test_loss_that_does_not_pull_has_no_shares() -> None:
+    found = pull.pull(rows_of("xent").assign(gradient=0.0))
+    assert np.isnan(found.lesion).all() and np.isnan(found.share_untrained)
+    assert np.isnan([found.missed, found.invented]).all()
+
+
+@pytest.mark.parametrize("recorded", ["all", "one", "none", "damaged"])
+def test_report_says_which_losses_have_a_recorded_gradient(
+    tmp_path: Path, sweep: results.Sweep, recorded: str
+) -> None:
+    if recorded == "damaged":
+        (tmp_path / results.GRADIENTS_FILE).write_bytes(b"no parquet")
+    elif recorded != "none":
+        rows = results.read_gradients(sweep.path)
+        rows = rows[rows["loss"] == "dsc"] if recorded == "one" else rows
+        results.write_table(
+            tmp_path / results.GRADIENTS_FILE, rows.to_dict("records"), results.GRADIENTS
         )
-        assert (sure > half) == holds, kind
+    items = gradients.pull_items(tmp_path, ["xent", "dsc", "new"], [0, 1, 2])
+    if recorded in ("none", "damaged"):
+        [note] = items
+        assert isinstance(note, Note)
+        word = "holds no gradient curves" if recorded == "none" else "cannot be read"
+        assert word in note.body
+    else:
+        figure, table = items
+        assert isinstance(figure, Figure) and isinstance(table, Table)
+        assert {"all": "3 of 3 losses", "one": "1 of 3 losses"}[recorded] in figure.caption
+        assert ("without: xent, new" in table.caption) == (recorded == "one")
+        assert len(table.frame) == (3 if recorded == "all" else 1)
 
 
 # ----------------------------------------------------------------------------------- policies
