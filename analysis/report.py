@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
@@ -21,10 +21,12 @@ from analysis.page import style
 from analysis.page.items import FORMATS, Section, many, prose, render
 from analysis.reading import checks
 from analysis.reading.imports import read_results
-from analysis.reading.scores import Study, studies
+from analysis.reading.scores import CohortScores, cohort_scores
 from analysis.sections import (
     bands,
+    bands_by_fold,
     coverage,
+    gap,
     gradients,
     imbalance,
     lesions,
@@ -34,7 +36,6 @@ from analysis.sections import (
     policies,
     profiles,
     ranks,
-    search,
     seeds,
     table2,
     thresholds,
@@ -43,7 +44,35 @@ from analysis.sections import (
     verdict,
     violins,
 )
-from lesion_core.results import Sweep, write_bytes
+from analysis.sections import search_outcome as search_section
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.pairs import ROPE
+from analysis.statistics.search_outcome import search_outcome, set_aside
+from lesion_core.results import Sweep, read_search, write_bytes
+
+SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
+    coverage.section,
+    search_section.section,
+    imbalance.section,
+    bands.section,
+    bands_by_fold.section,
+    table2.section,
+    pairs.section,
+    violins.section,
+    profiles.section,
+    seeds.section,
+    variance.section,
+    ranks.section,
+    tradeoff.section,
+    thresholds.section,
+    lesions.section,
+    gap.section,
+    gradients.section,
+    overlays.section,
+    policies.section,
+    methods.section,
+)
+"""Every question that a report answers, in its order; None is a section with nothing to say."""
 
 
 def build(
@@ -51,7 +80,7 @@ def build(
     out: Path | str | None = None,
     *,
     reference: str | None = None,
-    rope: float = pairs.ROPE,
+    rope: float = ROPE,
     profile: str = "methods",
     paper_colours: bool = False,
     formats: Sequence[str] = FORMATS,
@@ -76,72 +105,53 @@ def build(
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
-    everything = read_results(results)
-    found = search.read(everything)
-    sweep = everything.judged_on("test")
-    tested = [] if found is None else studies(sweep)
-    if found is not None:
-        sweep = sweep.without(search.set_aside(found))
-    cohorts = studies(sweep)
-    if not cohorts and found is None:
-        raise ValueError(f"{results}: lists no trial; nothing to report on")
-    # A cohort without a single complete trial has a coverage map and nothing else.
-    ready = [study for study in cohorts if study.shown]
-    boxes: list[verdict.Verdict] = []
-    sections = [coverage.section(sweep, cohorts)] if cohorts else []
-    if found is not None:
-        sections.append(search.section(found, tested))
-    if ready:
-        base = reference_loss(ready, reference)
-        sections += _sections(sweep, ready, base, rope, paper_colours)
-        boxes = [verdict.verdict(study, base, rope) for study in ready]
-        sections = in_order(sections, profile)
-    page = _page(sweep, cohorts, sections, boxes, folder, formats, found)
+    given = report_input(read_results(results), reference, rope, paper_colours)
+    answers = [section(given) for section in SECTIONS]
+    sections = in_order([section for section in answers if section is not None], profile)
+    boxes = [verdict.verdict(cohort, given.reference, rope) for cohort in given.cohorts]
     target = folder / "report.html"
-    write_bytes(target, page.encode())
+    write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
     return target
 
 
-def _sections(
-    sweep: Sweep, ready: list[Study], base: str, rope: float, paper_colours: bool
-) -> list[Section]:
-    """Everything that can be said about cohorts with complete trials."""
-    # Imported results may lack the counts, and always lack a ledger's other tables.
-    counted = [study for study in ready if study.has_counts]
-    ledger = (sweep.path / "sweep.json").exists()
-    found = [imbalance.section(sweep, ready)] if ledger else []
-    found += [
-        bands.section(ready),
-        bands.section_by_fold(ready),
-        table2.section(ready),
-        pairs.section(ready, base, rope),
-        violins.section(ready),
-        profiles.section(ready),
-        seeds.section(ready, rope),
-        variance.section(ready),
-        ranks.section(ready),
-        tradeoff.section(ready),
-    ]
-    if ledger:
-        found += [thresholds.section(sweep, ready), lesions.section(sweep, ready)]
-    found.append(tradeoff.gap_section(ready))
-    if ledger:
-        found += [
-            gradients.section(sweep, ready),
-            overlays.section(sweep, ready, paper_colours=paper_colours),
-        ]
-    if counted:
-        found.append(policies.section(counted))
-    return [*found, methods.section(sweep, ready, base, rope)]
+def report_input(
+    everything: Sweep, reference: str | None, rope: float, paper_colours: bool
+) -> ReportInput:
+    """A results folder as its sections are given it.
+
+    Raises:
+        ValueError: nothing was asked for in it, or the reference has no complete trial.
+    """
+    search = search_outcome(
+        read_search(everything.path) if everything.path.is_dir() else None, everything
+    )
+    sweep = everything.judged_on("test")
+    tested = [] if search is None else cohort_scores(sweep)
+    if search is not None:
+        sweep = sweep.without(set_aside(search))
+    cohorts = cohort_scores(sweep)
+    if not cohorts and search is None:
+        raise ValueError(f"{everything.path}: lists no trial; nothing to report on")
+    return ReportInput(
+        sweep=sweep,
+        all_cohorts=cohorts,
+        reference=reference_loss(cohorts, reference),
+        rope=rope,
+        paper_colours=paper_colours,
+        search=search,
+        tested=tested,
+    )
 
 
-def reference_loss(cohorts: list[Study], reference: str | None) -> str:
+def reference_loss(cohorts: Sequence[CohortScores], reference: str | None) -> str:
     """The loss that the others are compared with: the named one, else xent, else the first.
 
     Raises:
         ValueError: the named loss has no complete trial.
     """
-    shown = list(dict.fromkeys(study.losses[loss] for study in cohorts for loss in study.shown))
+    shown = list(dict.fromkeys(cohort.losses[loss] for cohort in cohorts for loss in cohort.shown))
+    if not shown:  # nothing can be compared yet
+        return reference or "xent"
     if reference is None:
         return "xent" if "xent" in shown else shown[0]
     if reference not in shown:
@@ -185,7 +195,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
     parser.add_argument(
         "--rope",
         type=float,
-        default=pairs.ROPE,
+        default=ROPE,
         help="differences in DSC up to this size count as none (default: 0.01)",
     )
     parser.add_argument(
@@ -224,13 +234,11 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 def _page(
-    sweep: Sweep,
-    cohorts: list[Study],
-    sections: list[Section],
-    boxes: list[verdict.Verdict],
+    given: ReportInput,
+    sections: Sequence[Section],
+    boxes: Sequence[verdict.Verdict],
     folder: Path,
     formats: Sequence[str],
-    found: search.Found | None,
 ) -> str:
     here = Path(__file__).parent / "page"
     environment = jinja2.Environment(
@@ -248,54 +256,58 @@ def _page(
     ]
     losses = [
         {"index": index, "name": name}
-        for index, name in enumerate(sweep.losses)
-        if any(index in study.shown for study in cohorts)
+        for index, name in enumerate(given.sweep.losses)
+        if any(index in cohort.shown for cohort in given.all_cohorts)
     ]
     return template.render(
-        title=_title(cohorts) if cohorts or found is None else search.title(found),
-        facts=_facts(sweep, cohorts, found),
+        title=_title(given),
+        facts=_facts(given),
         losses=losses,
         sections=rendered,
-        findings=checks.findings(sweep, cohorts),
+        findings=checks.findings(given.sweep, given.all_cohorts),
         verdict=_boxes(boxes),
         css=Markup(_css(losses, here)),
         js=Markup((here / "page.js").read_text()),
     )
 
 
-def _boxes(boxes: list[verdict.Verdict]) -> Markup:
+def _boxes(boxes: Sequence[verdict.Verdict]) -> Markup:
     inside = Markup("").join(box.html() for box in boxes)
     return Markup(f'<div class="verdicts">{inside}</div>') if boxes else inside
 
 
-def _title(cohorts: list[Study]) -> str:
+def _title(given: ReportInput) -> str:
+    cohorts = given.all_cohorts
+    if not cohorts and given.search is not None:
+        return search_section.title(given.search)
     shown = len(
         {
-            study.losses[loss]
-            for study in cohorts
-            for loss in range(len(study.losses))
-            if (study.status[loss] != "").any()
+            cohort.losses[loss]
+            for cohort in cohorts
+            for loss in range(len(cohort.losses))
+            if (cohort.status[loss] != "").any()
         }
     )
-    names = [study.title for study in cohorts]
+    names = [cohort.title for cohort in cohorts]
     where = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     return f"{shown} {'loss' if shown == 1 else 'losses'} on {where}"
 
 
-def _facts(sweep: Sweep, cohorts: list[Study], found: search.Found | None) -> Markup:
-    done = sum(int(study.done.sum()) for study in cohorts)
-    asked = sum(study.expected for study in cohorts)
+def _facts(given: ReportInput) -> Markup:
+    cohorts = given.all_cohorts
+    done = sum(int(cohort.done.sum()) for cohort in cohorts)
+    asked = sum(cohort.expected for cohort in cohorts)
     parts = [f"**{done} of {asked}** trials complete"] if cohorts else []
-    if found is not None:
-        parts.append(search.facts(found))
-    for study in cohorts:
+    if given.search is not None:
+        parts.append(search_section.facts(given.search))
+    for cohort in cohorts:
         parts.append(
-            f"{study.title}: {many(len(study.seeds), 'seed')} × "
-            f"{many(len(study.folds), 'fold')}, {many(study.num_cases, 'case')}, "
-            f"{many(study.num_epochs, 'epoch')}"
+            f"{cohort.title}: {many(len(cohort.seeds), 'seed')} × "
+            f"{many(len(cohort.folds), 'fold')}, {many(cohort.num_cases, 'case')}, "
+            f"{many(cohort.num_epochs, 'epoch')}"
         )
-    if sweep.meta.get("updated"):
-        parts.append(f"ledger of {str(sweep.meta['updated'])[:10]}")
+    if given.sweep.meta.get("updated"):
+        parts.append(f"ledger of {str(given.sweep.meta['updated'])[:10]}")
     return prose(" · ".join(parts))
 
 

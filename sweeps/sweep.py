@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sweeps import provenance
 from sweeps.data import Data, request
 from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
 from sweeps.options import Machines
@@ -119,6 +120,7 @@ class SweepPlan:
     ) -> None:
         from lesion_core.images import describe
         from lesion_core.losses import loss_to_dict
+        from lesion_core.losses.gradients import TypicalPatch
         from lesion_core.training.precision import check_precision
         from sweeps.distributed.cluster import connected
 
@@ -141,6 +143,10 @@ class SweepPlan:
             ledger.write_files(tracking.to_remember())
             for name, cohort in cohorts.items():
                 ledger.write_cohort(name, *describe(cohort))
+            first = next(data.name for data in self.data if data.name in needed)
+            add_gradients(
+                ledger, supply.losses(), lambda: TypicalPatch.of(cohorts[first], self.settings)
+            )
             sys.stdout.flush()
             cluster.run(
                 supply,

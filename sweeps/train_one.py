@@ -20,6 +20,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 from sweeps import command, provenance
 from sweeps.data import Data, request
 from sweeps.ledger.contents import described
+from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
 from sweeps.options import Training
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import describe
     from lesion_core.losses import loss_named
+    from lesion_core.losses.gradients import TypicalPatch
     from lesion_core.training.precision import check_precision
     from lesion_core.trial import Trial
 
@@ -100,13 +102,14 @@ def main(arguments: Sequence[str]) -> int:
             ledger.write_request(asked)
             print(f"nothing to do: {folder} is done")
             return 0
-        cohort = data.load()
+        loaded = data.load()
         ledger.write_request(asked)  # not before: images that cannot be used leave no trace
         ledger.write_files(tracking.to_remember())
-        ledger.write_cohort(data.name, *describe(cohort))
+        ledger.write_cohort(data.name, *describe(loaded))
+        add_gradients(ledger, [trial.loss], lambda: TypicalPatch.of(loaded, settings))
         done = attempt(
             described(trial),
-            lambda: cohort,
+            lambda: loaded,
             ledger,
             device=device,
             threads=flags.cpus_per_trial,

@@ -1,16 +1,167 @@
-"""Which package may load which: analysis -> lesion_core.results <- lesion_core <- sweeps."""
+"""The house's rules: which room may know which.  docs/structure.md says them in words."""
 
+from __future__ import annotations
+
+import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 
-LOAD_ALL = """
-import importlib, pkgutil, sys, {0} as package
-for module in pkgutil.walk_packages(package.__path__, "{0}."):
-    # Imported when they are needed: networks of peers, tables for a report, Tune's base classes.
-    lazy = ("sweeps.bench.plain", "sweeps.bench.fake_sweep", "sweeps.distributed.tune")
-    if module.name not in lazy:
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("lesion_core", "sweeps", "analysis")
+
+SWEEPS = (
+    {"provenance"},
+    {"ledger"},
+    {"command"},
+    {"options", "data"},
+    {"tracking"},
+    {"trials"},
+    {"distributed", "searching"},
+    {"estimate"},
+    {"sweep"},
+    {"paper_grid", "alpha_gamma", "seed_ladder", "train_one", "status"},
+    {"bench", "cli"},
+)
+"""Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
+
+MAY_KNOW = {
+    "statistics": {"reading"},
+    "reading": set(),
+    "page": set(),
+    "sections": {"statistics", "page", "reading"},
+    "report": {"sections", "statistics", "page", "reading"},
+    "examples": {"sections", "page", "reading"},
+}
+"""Rooms of `analysis`: whom else of it each may import."""
+
+
+def files() -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each of our modules imports, ours and others': anywhere in it, also for types alone.
+
+    A script that has the name of a package (`sweeps/bench.py`) is listed with ``.py`` behind it.
+    """
+    found: dict[str, set[str]] = {}
+    for file in files():
+        name = module_of(file)
+        if file.name != "__init__.py" and file.with_suffix("").is_dir():
+            name += ".py"
+        wanted: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: imports are absolute"
+                source = str(node.module)
+                for alias in node.names:
+                    inner = f"{source}.{alias.name}"
+                    wanted.add(inner if is_module(inner) else source)
+        found[name] = wanted
+    return found
+
+
+def is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+
+
+def room(module: str) -> str:
+    """The part below the package: ``sweeps.trials.attempt`` is in ``trials``."""
+    return module.removesuffix(".py").split(".")[1] if "." in module else ""
+
+
+def test_no_circle_of_imports() -> None:
+    ours = {
+        module: {name for name in wanted if name.split(".")[0] in PACKAGES}
+        for module, wanted in imports().items()
+    }
+    try:
+        TopologicalSorter(ours).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def test_sweeps_are_built_in_layers() -> None:
+    height = {name: level for level, names in enumerate(SWEEPS) for name in names}
+    for module, wanted in imports().items():
+        for other in wanted:
+            if not (module.startswith("sweeps.") and other.startswith("sweeps.")):
+                continue
+            here, there = room(module), room(other)
+            assert height[there] < height[here] or here == there or (
+                height[there] == height[here] and "trials" not in (here, there)
+                and {here, there} != {"distributed", "searching"}
+            ), f"{module} imports {other}"  # fmt: skip
+
+
+def test_analysis_is_built_in_layers() -> None:
+    for module, wanted in imports().items():
+        for other in wanted:
+            if module.startswith("analysis.") and other.startswith("analysis."):
+                here, there = room(module), room(other)
+                assert here == there or there in MAY_KNOW[here], f"{module} imports {other}"
+
+
+def test_packages_point_one_way() -> None:
+    """analysis -> lesion_core.results <- lesion_core <- sweeps"""
+    torch_free = {"lesion_core.results", "lesion_core.table1", "lesion_core.settings"}
+    for module, wanted in imports().items():
+        package = module.split(".")[0]
+        for other in wanted:
+            target = other.split(".")[0]
+            assert target != "tests", f"{module} imports {other}"
+            if package == "lesion_core":
+                assert target not in ("sweeps", "analysis"), f"{module} imports {other}"
+            if package == "analysis" and target == "lesion_core":
+                assert other in torch_free, f"{module} imports {other}"
+            if package == "sweeps" and module != "sweeps.cli":
+                assert target != "analysis", f"{module} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [
+        ("ray", "sweeps.distributed."),
+        ("wandb", "sweeps.tracking."),
+        ("wandb_workspaces", "sweeps.tracking."),
+        ("optuna", "sweeps.searching."),
+    ],
+)
+def test_one_room_knows_the_library(library: str, home: str) -> None:
+    users = {
+        module
+        for module, wanted in imports().items()
+        if any(name.split(".")[0] == library for name in wanted)
+    }
+    assert users and all(module.startswith(home) for module in users)
+
+
+def test_statistics_draw_nothing() -> None:
+    loaded = loaded_by(LOAD_ALL.format("analysis.statistics"))
+    assert not {"matplotlib", "markupsafe", "jinja2"} & loaded
+
+
+LATE = ("sweeps.bench.fake_sweep", "sweeps.bench.plain", "sweeps.distributed.tune")
+"""Imported when they are about to be used: their classes are made from others' heavy ones."""
+
+LOAD_ALL = f"""
+import importlib, pkgutil, sys, {{0}} as package
+for module in pkgutil.walk_packages(package.__path__, "{{0}}."):
+    if module.name not in {LATE}:
         importlib.import_module(module.name)
 print(*sys.modules)
 """
@@ -32,18 +183,19 @@ def loaded_by(code: str) -> set[str]:
         ("sweeps", {"ray", "wandb", "optuna", "torch", "pandas", "matplotlib", "analysis"}),
     ],
 )
-def test_package_never_loads(package, forbidden):
+def test_package_never_loads(package: str, forbidden: set[str]) -> None:
     """Importing sweeps loads nothing heavy either, so that --help answers at once."""
     loaded = loaded_by(LOAD_ALL.format(package))
     assert not forbidden & loaded
 
 
-def test_results_load_without_torch():
-    loaded = loaded_by("import lesion_core.results, sys; print(*sys.modules)")
+@pytest.mark.parametrize("module", ["lesion_core", "lesion_core.results", "lesion_core.settings"])
+def test_loads_without_torch(module: str) -> None:
+    loaded = loaded_by(f"import {module}, sys; print(*sys.modules)")
     assert not {"torch", "scipy", "nibabel"} & loaded
 
 
-def test_training_loads_neither_monai_nor_matplotlib():
+def test_training_loads_neither_monai_nor_matplotlib() -> None:
     """Up to the last epoch, whose surface distances are MONAI's; it takes seconds to import."""
     loaded = loaded_by("""
 import sys
@@ -68,26 +220,3 @@ except Enough:
 """)
     assert "torch" in loaded
     assert not {"monai", "matplotlib", "ray"} & loaded
-
-
-@pytest.mark.parametrize(
-    ("library", "home"),
-    [
-        ("ray", "sweeps/distributed/"),
-        ("wandb", "sweeps/tracking/"),
-        ("optuna", "sweeps/searching/"),
-    ],
-)
-def test_one_room_knows_the_library(library, home, pytestconfig):
-    root = pytestconfig.rootpath
-    users = {
-        path.relative_to(root).as_posix()
-        for package in ("lesion_core", "sweeps", "analysis")
-        for path in (root / package).rglob("*.py")
-        if any(
-            line.split()[:2] in (["import", library], ["from", library])
-            or line.lstrip().startswith((f"import {library}.", f"from {library}."))
-            for line in path.read_text().splitlines()
-        )
-    }
-    assert users and all(user.startswith(home) for user in users)

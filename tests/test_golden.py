@@ -27,7 +27,7 @@ import torch
 
 from analysis import report
 from analysis.page import items
-from analysis.sections import search
+from analysis.sections import search_outcome
 from lesion_core import cache
 from lesion_core.cohorts import COHORTS, Bids, Folder, NnUnet, Simulated, cohort_to_dict
 from lesion_core.images import describe
@@ -44,7 +44,7 @@ from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger
 from sweeps.tracking.policy import Tracking
 from sweeps.trials.attempt import attempt
-from tests.analysis.test_search_section import found
+from tests.analysis.test_search_outcome import found
 from tests.support.tiny import write_case
 from tests.support.toy import toy_cohort
 from tests.sweeps.test_search import Surface, a_plan, a_search, drive
@@ -185,7 +185,7 @@ def page(folder: Path) -> dict[str, Any]:
     built = report.build(sweep.write(folder / "sweep"), folder / "report", formats=("svg",))
     text = built.read_text()
     section = r'<section id="([^"]+)".*?</section>'
-    made = search.section(found(objectives=("sensitivity", "precision")), [])
+    made = search_outcome.search_section(found(objectives=("sensitivity", "precision")), [])
     rendered = [items.render(item, folder / "search", ("svg",)) for item in made.items]
     return {
         "versions": versions(),

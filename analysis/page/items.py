@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
@@ -184,6 +185,14 @@ def written(value: float, form: str = ".2f") -> str:
     ('0.12', '−0.5', '–')
     """
     return "–" if math.isnan(value) else format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def decimals_for(errors: list[float]) -> int:
+    """Decimals worth printing: two digits of the smallest standard error, between 2 and 5."""
+    known = [value for value in errors if value > 0]
+    if not known:
+        return 3
+    return int(np.clip(1 - np.floor(np.log10(min(known))), 2, 5))
 
 
 # ------------------------------------------------------------------------------------- rendering

@@ -233,6 +233,28 @@ def epoch_axis(axis: Axes, num_epochs: int) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
+def bands(
+    axis: Axes, low: np.ndarray, mean: np.ndarray, high: np.ndarray, shown: Sequence[int]
+) -> None:
+    """Means [L, E + 1] over epochs, each inside its band from low to high; rates from 0 to 1."""
+    epochs = np.arange(mean.shape[1])
+    known = [loss for loss in shown if not np.isnan(mean[loss]).all()]
+    for loss in known:
+        axis.fill_between(
+            epochs,
+            low[loss],
+            high[loss],
+            color=colour(loss),
+            alpha=0.13,
+            linewidth=0,
+            gid=f"L{loss}",
+        )
+    for loss in known:
+        axis.plot(epochs, mean[loss], **line_style(loss))
+    epoch_axis(axis, len(epochs) - 1)
+    rate_axis(axis)
+
+
 # ------------------------------------------------------------------------------------------ files
 def png_bytes(figure: Figure) -> bytes:
     """The figure as PNG, 160 dots per inch, without a date or version inside."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.reading.scores import COUNTS, Study, asked_for
+from analysis.reading.scores import COUNTS, CohortScores, asked_for
 from lesion_core.results import Sweep
 
 
@@ -35,7 +35,7 @@ def trial_rows(sweep: Sweep, file: str) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat([empty, *frames], ignore_index=True) if frames else empty, unreadable
 
 
-def findings(sweep: Sweep, studies: list[Study]) -> list[str]:
+def findings(sweep: Sweep, cohorts: list[CohortScores]) -> list[str]:
     """Sentences about everything that a reader should know before trusting a number."""
     found = []
     stray = sweep.runs.loc[~sweep.runs["expected"].astype(bool), "trial"]
@@ -44,26 +44,26 @@ def findings(sweep: Sweep, studies: list[Study]) -> list[str]:
             f"{len(stray)} trial folders are not listed in sweep.json and were left out: "
             f"{_some(stray)}."
         )
-    for study in studies:
-        found += [f"{study.title}: {sentence}" for sentence in study_findings(study)]
+    for cohort in cohorts:
+        found += [f"{cohort.title}: {sentence}" for sentence in cohort_findings(cohort)]
     return found
 
 
-def study_findings(study: Study) -> list[str]:
+def cohort_findings(cohort: CohortScores) -> list[str]:
     """Checks within one cohort."""
-    if not study.shown:
-        return [f"none of {study.expected} trials is complete, so there is nothing to show yet."]
-    if not study.has_counts:
+    if not cohort.shown:
+        return [f"none of {cohort.expected} trials is complete, so there is nothing to show yet."]
+    if not cohort.has_counts:
         return [
             "no voxel counts, only rates: panels about lesions, thresholds, confident errors "
             "and choices of computation are left out."
         ]
     found = []
-    reference = study.counts[..., COUNTS.index("tp")] + study.counts[..., COUNTS.index("fn")]
+    reference = cohort.counts[..., COUNTS.index("tp")] + cohort.counts[..., COUNTS.index("fn")]
     number = (~np.isnan(reference)).sum((0, 1, 3))
     low = np.where(np.isnan(reference), np.inf, reference).min((0, 1, 3), initial=np.inf)
     high = np.where(np.isnan(reference), -np.inf, reference).max((0, 1, 3), initial=-np.inf)
-    changed = [study.cases[i] for i in np.flatnonzero((number > 0) & (low != high))]
+    changed = [cohort.cases[i] for i in np.flatnonzero((number > 0) & (low != high))]
     if changed:
         found.append(
             "the number of reference voxels (TP + FN) is not the same for every loss, "
@@ -71,24 +71,24 @@ def study_findings(study: Study) -> list[str]:
         )
     present = np.any(~np.isnan(reference), axis=3)
     by_fold = (
-        np.stack([study.fold_of == f for f in range(len(study.folds))])
-        if len(study.cases)
-        else np.zeros((len(study.folds), 0), bool)
+        np.stack([cohort.fold_of == f for f in range(len(cohort.folds))])
+        if len(cohort.cases)
+        else np.zeros((len(cohort.folds), 0), bool)
     )
-    for loss, seed, fold in np.argwhere(study.done):
+    for loss, seed, fold in np.argwhere(cohort.done):
         lost = np.flatnonzero(by_fold[fold] & ~present[loss, seed])
         if len(lost):
             found.append(
-                f"{study.losses[loss]} s{study.seeds[seed]} f{study.folds[fold]} lacks "
-                f"the test cases {_some([study.cases[i] for i in lost])}."
+                f"{cohort.losses[loss]} s{cohort.seeds[seed]} f{cohort.folds[fold]} lacks "
+                f"the test cases {_some([cohort.cases[i] for i in lost])}."
             )
-    if len(set(study.cases)) < len(study.cases):
-        twice = sorted({case for case in study.cases if study.cases.count(case) > 1})
+    if len(set(cohort.cases)) < len(cohort.cases):
+        twice = sorted({case for case in cohort.cases if cohort.cases.count(case) > 1})
         found.append(f"tested in more than one fold: {_some(twice)}.")
-    lengths = sorted(set(study.last_epoch[study.done].tolist()))
+    lengths = sorted(set(cohort.last_epoch[cohort.done].tolist()))
     if len(lengths) > 1:
         found.append(f"complete trials end at different epochs ({', '.join(map(str, lengths))}).")
-    empty = [study.cases[i] for i in np.flatnonzero((number > 0) & (high == 0))]
+    empty = [cohort.cases[i] for i in np.flatnonzero((number > 0) & (high == 0))]
     if empty:
         found.append(
             f"no reference lesion in {_some(empty)}: sensitivity is undefined there, and "

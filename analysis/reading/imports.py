@@ -23,6 +23,7 @@ import pandas as pd
 from analysis.reading.scores import METRICS
 from lesion_core import results
 from lesion_core.results import Sweep
+from lesion_core.settings import PAPER_LOSSES
 
 REQUIRED = ("loss", "seed", "fold", "epoch", "case")
 OPTIONAL = {
@@ -222,10 +223,7 @@ def _sweep(path: Path, rows: pd.DataFrame, command: str) -> Sweep:
     def empty(schema) -> pd.DataFrame:
         return schema.empty_table().to_pandas()
 
-    order = {
-        name: place
-        for place, name in enumerate(("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new"))
-    }
+    order = {name: place for place, name in enumerate(PAPER_LOSSES)}
     losses = sorted(dict.fromkeys(rows["loss"]), key=lambda name: order.get(name, len(order)))
     return Sweep(
         path=path,

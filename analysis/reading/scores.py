@@ -1,6 +1,6 @@
 """What did each trial score: rates per case and per epoch, with how many cases define them.
 
-A `Study` is one cohort of a sweep as arrays with fixed axes, so that every statistic is a pure
+`CohortScores` is one cohort of a sweep as arrays with fixed axes, so that every statistic is a pure
 function of an array: losses L, seeds S, folds F, cases P, epochs E + 1 (0 = untrained).  A
 missing trial is NaN everywhere; a rate that a case does not define is NaN too, and `defined`
 tells the two apart.
@@ -46,10 +46,10 @@ COUNTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class CohortScores:
     """One cohort of a sweep, complete trials only."""
 
-    cohort: str
+    name: str
     losses: list[str]
     seeds: list[int]
     folds: list[int]
@@ -84,7 +84,7 @@ class Study:
     @property
     def title(self) -> str:
         """The cohort's name as the paper writes it."""
-        return COHORT_TITLES.get(self.cohort, self.cohort)
+        return COHORT_TITLES.get(self.name, self.name)
 
     @property
     def num_epochs(self) -> int:
@@ -143,11 +143,11 @@ def at_epoch(values: np.ndarray, epochs: np.ndarray) -> np.ndarray:
     return taken
 
 
-def studies(sweep: results.Sweep) -> list[Study]:
-    """One study per cohort that a trial was asked for, in the sweep's order."""
+def cohort_scores(sweep: results.Sweep) -> list[CohortScores]:
+    """The scores of every cohort that a trial was asked for, in the sweep's order."""
     runs = asked_for(sweep)
     return [
-        _study(sweep, runs[runs["cohort"] == cohort], cohort, sweep.losses)
+        _scores_of(sweep, runs[runs["cohort"] == cohort], cohort, sweep.losses)
         for cohort in dict.fromkeys(runs["cohort"])
     ]
 
@@ -163,7 +163,9 @@ def asked_for(sweep: results.Sweep) -> pd.DataFrame:
     return runs.drop_duplicates(["cohort", "loss", "seed", "fold"])
 
 
-def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequence[str]) -> Study:
+def _scores_of(
+    sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequence[str]
+) -> CohortScores:
     losses, seeds = list(losses), list(dict.fromkeys(runs["seed"]))
     folds = sorted(set(runs["fold"]))
     index = {
@@ -245,8 +247,8 @@ def _study(sweep: results.Sweep, runs: pd.DataFrame, cohort: str, losses: Sequen
         case_index=pd.Series(case_index, index=rows.index[tested]).reindex(final.index),
     )
     by = (*shape, num_epochs + 1, 3)
-    return Study(
-        cohort=cohort,
+    return CohortScores(
+        name=cohort,
         losses=losses,
         seeds=[int(seed) for seed in seeds],
         folds=folds,

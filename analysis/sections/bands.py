@@ -1,40 +1,40 @@
-"""How training goes: mean over all trials between the lowest and the highest (Fig. 3, 4, 5)."""
+"""How training goes: mean over all trials between the lowest and the highest (Fig. 3)."""
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Figure, Heading, Section
-from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study
+from analysis.page.items import Figure, Heading, Section
+from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.bands import band, band_frame
 
-PAPER_FIGURES = {"lit": "Fig. 4", "wmh2017": "Fig. 5"}
 
-
-def section(studies: list[Study]) -> Section:
-    """Bands over all seeds and folds, then one band per fold over its seeds."""
+def section(given: ReportInput) -> Section | None:
+    """Bands over all seeds and folds, one figure per cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
         items.append(
             Figure(
-                key=f"bands-{study.cohort}",
-                title=f"DSC, sensitivity and precision over epochs, {study.title} (the "
+                key=f"bands-{cohort.name}",
+                title=f"DSC, sensitivity and precision over epochs, {cohort.title} (the "
                 "paper's Fig. 3)",
-                draw=partial(draw, study),
-                data=band_frame(study),
+                draw=partial(draw, cohort),
+                data=band_frame(cohort, band(cohort.curves, (1, 2))),
                 caption="Line: mean over all seeds and folds of the epoch's mean over cases "
                 "(patches: "
                 "over patches). Band: lowest to highest trial; a range, not a confidence "
                 "interval, and it widens with every trial added. Epoch 0 is the untrained "
-                f"network. {study.presence}.{undefined_words(study)}",
-                alt=describe(study),
+                f"network. {cohort.presence}.{undefined_words(cohort)}",
+                alt=describe(cohort),
             )
         )
     return Section(
@@ -47,97 +47,10 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-def section_by_fold(studies: list[Study]) -> Section:
-    """One row of panels per fold, one figure per metric."""
-    items: list[Figure | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        paper = PAPER_FIGURES.get(study.cohort)
-        for metric in METRICS:
-            same = f" (the paper's {paper})" if paper and metric != "precision" else ""
-            items.append(
-                Figure(
-                    key=f"bands-folds-{metric}-{study.cohort}",
-                    title=f"{METRIC_NAMES[metric]} over epochs by fold, {study.title}{same}",
-                    draw=partial(draw_by_fold, study, METRICS.index(metric)),
-                    data=fold_band_frame(study, metric),
-                    caption="Line: mean over seeds. Band: lowest to highest of the "
-                    f"{len(study.seeds)} seeds. Every fold tests other patients. "
-                    f"{study.presence}.",
-                    alt=f"{METRIC_NAMES[metric]} over epochs in each of {len(study.folds)} "
-                    "folds of "
-                    f"{study.title}, one band per loss over {len(study.seeds)} seeds.",
-                )
-            )
-    return Section(
-        key="bands-folds",
-        title="Does every fold tell the same story?",
-        items=items,
-        lead="A fold changes the patients in training and in test, a seed only the luck of the "
-        "run. Where the rows differ more than the bands are wide, patients matter more "
-        "than seeds.",
-    )
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def band(curves: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Lowest, mean and highest over the given axes, and how many trials are behind each point.
-
-    NaN is a trial that is absent or an epoch mean that no case defines; it is left out, and the
-    fourth array says how many were left in.
-
-    >>> low, mean, high, n = band(np.array([[0.2, 0.4], [0.6, np.nan]]), (0,))
-    >>> low.tolist(), mean.tolist(), high.tolist(), n.tolist()
-    ([0.2, 0.4], [0.4, 0.4], [0.6, 0.4], [2, 1])
-    """
-    number = (~np.isnan(curves)).sum(axes)
-    with warnings.catch_warnings():  # all-NaN points stay NaN
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmin(curves, axes), np.nanmean(curves, axes), np.nanmax(curves, axes), number
-
-
-def band_frame(study: Study) -> pd.DataFrame:
-    """Bands over seeds and folds, one row per loss, view, metric and epoch."""
-    return _frame(study, band(study.curves, (1, 2)), [])
-
-
-def fold_band_frame(study: Study, metric: str) -> pd.DataFrame:
-    """Bands over seeds, one row per loss, fold, view and epoch."""
-    column = METRICS.index(metric)
-    values = tuple(part[..., column : column + 1] for part in band(study.curves, (1,)))
-    return _frame(study, values, ["fold"], metrics=(metric,))
-
-
-def _frame(
-    study: Study,
-    values: tuple[np.ndarray, ...],
-    extra: list[str],
-    metrics: tuple[str, ...] = METRICS,
-) -> pd.DataFrame:
-    labels = [
-        study.losses,
-        *([study.folds] if extra else []),
-        range(study.num_epochs + 1),
-        VIEWS,
-        metrics,
-    ]
-    index = pd.MultiIndex.from_product(labels, names=[LOSS, *extra, "epoch", "view", "metric"])
-    frame = pd.DataFrame(
-        {
-            name: part.ravel()
-            for name, part in zip(("lowest", "mean", "highest", "trials"), values, strict=True)
-        },
-        index=index,
-    ).reset_index()
-    frame.insert(0, "cohort", study.cohort)
-    return frame[frame["trials"] > 0]
-
-
-def undefined_words(study: Study) -> str:
+def undefined_words(cohort: CohortScores) -> str:
     """How often an epoch mean leaves cases out because a rate is undefined, in words."""
-    images = study.asked[..., 1:]
-    lost = images[..., None] - study.defined[..., 1:, :]
+    images = cohort.asked[..., 1:]
+    lost = images[..., None] - cohort.defined[..., 1:, :]
     per_metric = [
         f"{METRIC_NAMES[metric]} {int(lost[..., i].sum())}"
         for i, metric in enumerate(METRICS)
@@ -148,31 +61,35 @@ def undefined_words(study: Study) -> str:
     return f" Undefined and left out, of {int(images.sum())} image-epochs: {', '.join(per_metric)}."
 
 
-def describe(study: Study) -> str:
+def describe(cohort: CohortScores) -> str:
     """Where the mean curves end, in words."""
-    ends = study.last_by_fold(study.curves)[..., 2, 0]
+    ends = cohort.last_by_fold(cohort.curves)[..., 2, 0]
     parts = [
-        f"{study.losses[loss]} {np.nanmean(ends[loss]):.2f}"
-        for loss in study.shown
+        f"{cohort.losses[loss]} {np.nanmean(ends[loss]):.2f}"
+        for loss in cohort.shown
         if not np.isnan(ends[loss]).all()
     ]
     return (
-        f"Nine panels of learning curves for {study.title}. Mean test DSC at the last epoch: "
+        f"Nine panels of learning curves for {cohort.title}. Mean test DSC at the last epoch: "
         f"{', '.join(parts) or 'none'}."
     )
 
 
 # ---------------------------------------------------------------------------------------- drawing
-def draw(study: Study) -> Drawing:
+def draw(cohort: CohortScores) -> Drawing:
     """Three rows of metrics, three columns of views."""
-    top = style.legend_height(study.losses, study.shown) + 0.24
+    top = style.legend_height(cohort.losses, cohort.shown) + 0.24
     figure, axes = style.panels(3, 3, height=6.1 + top, top=top, gap_x=0.2, gap_y=0.2)
-    low, mean, high, _ = band(study.curves, (1, 2))
+    low, mean, high, _ = band(cohort.curves, (1, 2))
     for row, metric in enumerate(METRICS):
         for column, view in enumerate(VIEWS):
             axis = axes[row, column]
-            _draw_bands(
-                axis, study, low[..., column, row], mean[..., column, row], high[..., column, row]
+            style.bands(
+                axis,
+                low[..., column, row],
+                mean[..., column, row],
+                high[..., column, row],
+                cohort.shown,
             )
             if row == 0:
                 axis.set_title(VIEW_NAMES[view].capitalize())
@@ -181,55 +98,5 @@ def draw(study: Study) -> Drawing:
             axis.tick_params(labelleft=column == 0, labelbottom=row == 2)
             if row == 2:
                 axis.set_xlabel("Epoch")
-    style.legend(figure, study.losses, study.shown)
+    style.legend(figure, cohort.losses, cohort.shown)
     return figure
-
-
-def draw_by_fold(study: Study, metric: int) -> Drawing:
-    """One row per fold, three columns of views."""
-    rows = len(study.folds)
-    top = style.legend_height(study.losses, study.shown) + 0.24
-    figure, axes = style.panels(
-        rows, 3, height=0.42 + top + 1.45 * rows, top=top, gap_x=0.2, gap_y=0.18
-    )
-    low, mean, high, _ = band(study.curves, (1,))
-    for row, fold in enumerate(study.folds):
-        for column, view in enumerate(VIEWS):
-            axis = axes[row, column]
-            _draw_bands(
-                axis,
-                study,
-                low[:, row, :, column, metric],
-                mean[:, row, :, column, metric],
-                high[:, row, :, column, metric],
-            )
-            if row == 0:
-                axis.set_title(VIEW_NAMES[view].capitalize())
-            if column == 0:
-                axis.set_ylabel(f"fold {fold}")
-            axis.tick_params(labelleft=column == 0, labelbottom=row == rows - 1)
-            if row == rows - 1:
-                axis.set_xlabel("Epoch")
-    style.legend(figure, study.losses, study.shown)
-    return figure
-
-
-def _draw_bands(axis, study: Study, low: np.ndarray, mean: np.ndarray, high: np.ndarray) -> None:
-    epochs = np.arange(study.num_epochs + 1)
-    for loss in study.shown:
-        if np.isnan(mean[loss]).all():
-            continue
-        axis.fill_between(
-            epochs,
-            low[loss],
-            high[loss],
-            color=style.colour(loss),
-            alpha=0.13,
-            linewidth=0,
-            gid=f"L{loss}",
-        )
-    for loss in study.shown:
-        if not np.isnan(mean[loss]).all():
-            axis.plot(epochs, mean[loss], **style.line_style(loss))
-    style.epoch_axis(axis, study.num_epochs)
-    style.rate_axis(axis)

@@ -11,28 +11,31 @@ from matplotlib.patches import Rectangle
 
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
-from analysis.reading.scores import Study
+from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
 from lesion_core.results import STATUSES, Sweep
 
 
-def section(sweep: Sweep, studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The coverage map of every cohort, counts, and the reason of every trial that is absent."""
+    if not given.all_cohorts:
+        return None
     items: list[Figure | Table | Note | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
+    for cohort in given.all_cohorts:
+        if len(given.all_cohorts) > 1:
+            items.append(Heading(text=cohort.title))
         items.append(
             Figure(
-                key=f"coverage-{study.cohort}",
-                title=f"Coverage, {study.title}",
-                draw=partial(draw, study),
-                data=tiles(study),
-                caption="One tile per trial: loss by seed and fold. " + study.presence + ".",
-                alt=f"Coverage map of {study.title}: {study.presence}.",
+                key=f"coverage-{cohort.name}",
+                title=f"Coverage, {cohort.title}",
+                draw=partial(draw, cohort),
+                data=tiles(cohort),
+                caption="One tile per trial: loss by seed and fold. " + cohort.presence + ".",
+                alt=f"Coverage map of {cohort.title}: {cohort.presence}.",
             )
         )
-    items.append(counts_table(studies))
-    absent = absent_trials(sweep)
+    items.append(counts_table(given.all_cohorts))
+    absent = absent_trials(given.sweep)
     if len(absent):
         items.append(
             Table(
@@ -46,7 +49,7 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                     Column(key="reason", header="Reason", wrap=True),
                     Column(key="log", header="Log", wrap=True),
                 ],
-                caption=f"{len(absent)} of {len(sweep.runs)} trials. `sweeps/status.py` "
+                caption=f"{len(absent)} of {len(given.sweep.runs)} trials. `sweeps/status.py` "
                 "names what to "
                 "run again.",
             )
@@ -62,31 +65,31 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
     )
 
 
-def tiles(study: Study) -> pd.DataFrame:
+def tiles(cohort: CohortScores) -> pd.DataFrame:
     """Status of every trial asked for, one row each."""
-    loss, seed, fold = np.nonzero(study.status != "")
+    loss, seed, fold = np.nonzero(cohort.status != "")
     return pd.DataFrame(
         {
-            "cohort": study.cohort,
-            LOSS: [study.losses[i] for i in loss],
-            "seed": [study.seeds[i] for i in seed],
-            "fold": [study.folds[i] for i in fold],
-            "status": study.status[loss, seed, fold],
-            "last_epoch": study.last_epoch[loss, seed, fold],
+            "cohort": cohort.name,
+            LOSS: [cohort.losses[i] for i in loss],
+            "seed": [cohort.seeds[i] for i in seed],
+            "fold": [cohort.folds[i] for i in fold],
+            "status": cohort.status[loss, seed, fold],
+            "last_epoch": cohort.last_epoch[loss, seed, fold],
         }
     )
 
 
-def counts_table(studies: list[Study]) -> Table:
+def counts_table(cohorts: list[CohortScores]) -> Table:
     """Number of trials by cohort, loss and status."""
     rows = []
-    for study in studies:
-        for index, loss in enumerate(study.losses):
-            own = study.status[index]
+    for cohort in cohorts:
+        for index, loss in enumerate(cohort.losses):
+            own = cohort.status[index]
             if (own != "").any():
                 rows.append(
                     {
-                        "cohort": study.title,
+                        "cohort": cohort.title,
                         LOSS: loss,
                         "asked": int((own != "").sum()),
                         **{status: int((own == status).sum()) for status in STATUSES},
@@ -104,7 +107,7 @@ def counts_table(studies: list[Study]) -> Table:
             Column(key="asked", header="Asked for"),
             *(Column(key=status, header=status.capitalize()) for status in seen),
         ],
-        losses=studies[0].losses if studies else (),
+        losses=cohorts[0].losses if cohorts else (),
         caption=f"{int(frame['done'].sum())} of {int(frame['asked'].sum())} trials are complete.",
     )
 
@@ -133,19 +136,19 @@ def absent_trials(sweep: Sweep) -> pd.DataFrame:
     return frame
 
 
-def draw(study: Study) -> Drawing:
+def draw(cohort: CohortScores) -> Drawing:
     """The tiles: colour and sign both carry the status."""
-    rows = [index for index in range(len(study.losses)) if (study.status[index] != "").any()]
-    columns = len(study.seeds) * len(study.folds)
+    rows = [index for index in range(len(cohort.losses)) if (cohort.status[index] != "").any()]
+    columns = len(cohort.seeds) * len(cohort.folds)
     height = 0.72 + 0.2 * len(rows)
-    longest = max(len(study.losses[index]) for index in rows)
+    longest = max(len(cohort.losses[index]) for index in rows)
     figure, axes = style.panels(
         1, 1, height=height, top=0.4, bottom=0.32, left=min(2.4, 0.2 + 0.07 * longest)
     )
     axis = axes[0, 0]
     for y, loss in enumerate(rows):
         for x in range(columns):
-            status = study.status[loss, x // len(study.folds), x % len(study.folds)]
+            status = cohort.status[loss, x // len(cohort.folds), x % len(cohort.folds)]
             if status == "":
                 continue
             axis.add_patch(
@@ -170,19 +173,19 @@ def draw(study: Study) -> Drawing:
                     gid=f"L{loss}",
                     color="#ffffff" if dark else "#16191e",
                 )
-    for number, seed in enumerate(study.seeds):
-        x = number * len(study.folds)
+    for number, seed in enumerate(cohort.seeds):
+        x = number * len(cohort.folds)
         if number:
             axis.axvline(x, color=style.MUTED, linewidth=0.6)
         axis.text(
-            x + len(study.folds) / 2, -0.75, f"seed {seed}", ha="center", va="bottom", fontsize=7
+            x + len(cohort.folds) / 2, -0.75, f"seed {seed}", ha="center", va="bottom", fontsize=7
         )
     many = columns > 60
     ticks = [] if many else [x + 0.5 for x in range(columns)]
-    axis.set_xticks(ticks, [str(study.folds[x % len(study.folds)]) for x in range(len(ticks))])
+    axis.set_xticks(ticks, [str(cohort.folds[x % len(cohort.folds)]) for x in range(len(ticks))])
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
-    axis.set_yticks([y + 0.5 for y in range(len(rows))], [study.losses[i] for i in rows])
+    axis.set_yticks([y + 0.5 for y in range(len(rows))], [cohort.losses[i] for i in rows])
     axis.set_xlim(0, columns)
     axis.set_ylim(len(rows), 0)
     axis.grid(False)
@@ -191,7 +194,7 @@ def draw(study: Study) -> Drawing:
     width = figure.get_figwidth()
     x = 0.12
     for status in STATUSES:
-        if status != "done" and not (study.status == status).any():
+        if status != "done" and not (cohort.status == status).any():
             continue
         figure.patches.append(
             Rectangle(

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import Figure
-from analysis.sections.overlays import mask
+from analysis.reading.pictures import mask
 
 OUTLINE = "#ff5a36"
 

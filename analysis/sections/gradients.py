@@ -19,8 +19,10 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
-from analysis.reading.scores import VIEWS, Study
-from analysis.sections.bands import band
+from analysis.reading.scores import VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.bands import band
+from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from lesion_core.results import Sweep
 
 PATCH_VOXELS = 32**3
@@ -124,27 +126,6 @@ def _gradient_at(loss: Mapping[str, Any], p: float, lesion: bool, patch: Patch) 
     return float("nan") if found is None else float(found[0])
 
 
-def confident_share(study: Study) -> np.ndarray:
-    """[L, S, F, E + 1, 2] test images, all cases of a fold together: lesion voxels given p <= 0.1
-    (of all lesion voxels) and background voxels given p >= 0.9 (of all predicted voxels)."""
-    tp, fp, fn, _, fp_sure, fn_sure = np.moveaxis(study.pooled[..., VIEWS.index("test"), :], -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        missed = np.where(tp + fn > 0, fn_sure / (tp + fn), np.nan)
-        invented = np.where(tp + fp > 0, fp_sure / (tp + fp), np.nan)
-    return np.stack([missed, invented], -1)
-
-
-def sure_of_errors(study: Study) -> np.ndarray:
-    """[L, 2] at the last epoch, all test images together: share of false negatives with
-    p <= 0.1, and of false positives with p >= 0.9."""
-    final = study.last_by_fold(study.pooled)[..., VIEWS.index("test"), :]
-    _tp, fp, fn, _, fp_sure, fn_sure = np.moveaxis(np.nansum(final, (1, 2)), -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack(
-            [np.where(fn > 0, fn_sure / fn, np.nan), np.where(fp > 0, fp_sure / fp, np.nan)], -1
-        )
-
-
 def parameters(sweep: Sweep) -> dict[str, dict]:
     """Loss label -> what `loss_params` says about it; empty where it cannot be read."""
     found = {}
@@ -158,11 +139,11 @@ def parameters(sweep: Sweep) -> dict[str, dict]:
     return found
 
 
-def typical_patch(studies: list[Study]) -> Patch:
+def typical_patch(cohorts: list[CohortScores]) -> Patch:
     """A 32^3 patch with the lesion share of the sweep's own training patches (first cohort that
     has any), else 1.5 % as in the paper's Table 1; every probability at 0.5 (untrained)."""
-    for study in studies:
-        counts = study.pooled[..., 0, VIEWS.index("patch"), :4]  # epoch 0
+    for cohort in cohorts:
+        counts = cohort.pooled[..., 0, VIEWS.index("patch"), :4]  # epoch 0
         total = np.nansum(counts)
         if total > 0:
             share = np.nansum(counts[..., [0, 2]]) / total
@@ -171,16 +152,18 @@ def typical_patch(studies: list[Study]) -> Patch:
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(sweep: Sweep, studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The pull of every loss, and confident errors over training."""
-    losses = sweep.losses
-    shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in studies)]
+    if not (given.cohorts and given.is_ledger):
+        return None
+    losses = given.sweep.losses
+    shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in given.cohorts)]
     items: list[Figure | Table | Note | Heading] = []
-    items += _pull(losses, shown, parameters(sweep), typical_patch(studies))
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items += [_confidence_figure(study), _confidence_table(study)]
+    items += _pull(losses, shown, parameters(given.sweep), typical_patch(given.cohorts))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items += [_confidence_figure(cohort), _confidence_table(cohort)]
     return Section(
         key="gradients",
         title="What does a loss pull on?",
@@ -305,14 +288,14 @@ def _pull(
     return items
 
 
-def _confidence_figure(study: Study) -> Figure:
-    values = confident_share(study)
+def _confidence_figure(cohort: CohortScores) -> Figure:
+    values = confident_share(cohort)
     low, mean, high, trials = band(values, (1, 2))
     data = pd.DataFrame(
         [
             {
-                "cohort": study.cohort,
-                LOSS: study.losses[loss],
+                "cohort": cohort.name,
+                LOSS: cohort.losses[loss],
                 "epoch": epoch,
                 "error": name,
                 "lowest": low[loss, epoch, i],
@@ -320,37 +303,37 @@ def _confidence_figure(study: Study) -> Figure:
                 "highest": high[loss, epoch, i],
                 "trials": int(trials[loss, epoch, i]),
             }
-            for loss in study.shown
-            for epoch in range(study.num_epochs + 1)
+            for loss in cohort.shown
+            for epoch in range(cohort.num_epochs + 1)
             for i, name in enumerate(("missed", "invented"))
         ]
     )
     ends = ", ".join(
-        f"{study.losses[loss]} {written(mean[loss, -1, 0])} and {written(mean[loss, -1, 1])}"
-        for loss in study.shown
+        f"{cohort.losses[loss]} {written(mean[loss, -1, 0])} and {written(mean[loss, -1, 1])}"
+        for loss in cohort.shown
     )
     return Figure(
-        key=f"confidence-{study.cohort}",
+        key=f"confidence-{cohort.name}",
         data=data,
-        title=f"Confident errors over epochs, test images, {study.title}",
-        draw=partial(draw_confidence, study, low, mean, high),
+        title=f"Confident errors over epochs, test images, {cohort.title}",
+        draw=partial(draw_confidence, cohort, low, mean, high),
         caption="Left: share of lesion voxels given p ≤ 0.1. Right: share of predicted voxels "
         "that are background given p ≥ 0.9. Counts are summed over a fold's test images; "
         "line: mean over trials; band: lowest to highest. An epoch without predicted "
-        f"voxels has no right-hand value. {study.presence}.",
+        f"voxels has no right-hand value. {cohort.presence}.",
         alt=f"At the last epoch, confidently missed and confidently invented: {ends}.",
     )
 
 
-def _confidence_table(study: Study) -> Table:
-    sure, rows = sure_of_errors(study), []
-    values = study.last_by_fold(study.pooled)[..., VIEWS.index("test"), :]
-    for loss in study.shown:
+def _confidence_table(cohort: CohortScores) -> Table:
+    sure, rows = sure_of_errors(cohort), []
+    values = cohort.last_by_fold(cohort.pooled)[..., VIEWS.index("test"), :]
+    for loss in cohort.shown:
         tp, fp, fn, _, fp_sure, fn_sure = np.nansum(values[loss], (0, 1))
         rows.append(
             {
-                "cohort": study.cohort,
-                LOSS: study.losses[loss],
+                "cohort": cohort.name,
+                LOSS: cohort.losses[loss],
                 "of_misses": float(sure[loss, 0]),
                 "of_inventions": float(sure[loss, 1]),
                 "missed": float(fn_sure / (tp + fn)) if tp + fn else float("nan"),
@@ -359,10 +342,10 @@ def _confidence_table(study: Study) -> Table:
         )
     percent = {"decimals": 1, "percent": True}
     return Table(
-        key=f"confidence-table-{study.cohort}",
-        title=f"Confident errors at the end, {study.title}",
+        key=f"confidence-table-{cohort.name}",
+        title=f"Confident errors at the end, {cohort.title}",
         frame=pd.DataFrame(rows),
-        losses=study.losses,
+        losses=cohort.losses,
         columns=[
             Column(key=LOSS, header="Loss"),
             Column(
@@ -392,7 +375,7 @@ def _confidence_table(study: Study) -> Table:
                 **percent,
             ),
         ],
-        caption=f"All test images of all trials together, last epoch. {study.presence}.",
+        caption=f"All test images of all trials together, last epoch. {cohort.presence}.",
     )
 
 
@@ -418,14 +401,16 @@ def draw(losses: list[str], curves: dict[int, tuple[np.ndarray, np.ndarray]]) ->
     return figure
 
 
-def draw_confidence(study: Study, low: np.ndarray, mean: np.ndarray, high: np.ndarray) -> Drawing:
+def draw_confidence(
+    cohort: CohortScores, low: np.ndarray, mean: np.ndarray, high: np.ndarray
+) -> Drawing:
     """Missed and invented, one band per loss."""
-    top = style.legend_height(study.losses, study.shown) + 0.24
+    top = style.legend_height(cohort.losses, cohort.shown) + 0.24
     figure, axes = style.panels(1, 2, height=2.3 + top, top=top, gap_x=0.5, left=0.5, bottom=0.42)
-    epochs = np.arange(study.num_epochs + 1)
+    epochs = np.arange(cohort.num_epochs + 1)
     for i, title in enumerate(("Surely missed", "Surely invented")):
         axis = axes[0, i]
-        for loss in study.shown:
+        for loss in cohort.shown:
             if np.isnan(mean[loss, :, i]).all():
                 continue
             axis.fill_between(
@@ -441,6 +426,6 @@ def draw_confidence(study: Study, low: np.ndarray, mean: np.ndarray, high: np.nd
         axis.set_title(title)
         axis.set_xlabel("Epoch")
         axis.set_ylim(bottom=0)
-        style.epoch_axis(axis, study.num_epochs)
-    style.legend(figure, study.losses, study.shown)
+        style.epoch_axis(axis, cohort.num_epochs)
+    style.legend(figure, cohort.losses, cohort.shown)
     return figure

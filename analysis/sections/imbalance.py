@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.page.items import Column, Figure, Note, Section, Table, prose
-from analysis.reading.scores import Study
 from analysis.sections import examples
+from analysis.sections.report_input import ReportInput
 from lesion_core import table1
-from lesion_core.results import Sweep
 
 PAPER = {
     "wmh2017": {
@@ -28,19 +27,21 @@ PAPER = {
 and its lesions include WMH label 2."""
 
 
-def section(sweep: Sweep, studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One row per cohort, and the paper's own row below where it has one."""
+    if not (given.cohorts and given.is_ledger):
+        return None
     rows, missing, described = [], [], 0
-    for study in studies:
-        cases = sweep.cohort_table(study.cohort, "cases.parquet").drop_duplicates("case")
+    for cohort in given.cohorts:
+        cases = given.sweep.cohort_table(cohort.name, "cases.parquet").drop_duplicates("case")
         if cases.empty:
-            missing.append(study.title)
+            missing.append(cohort.title)
             continue
         for row in table1.rows(cases):
             other = row.labels != "1"
             rows.append(
                 {
-                    "cohort": study.title,
+                    "cohort": cohort.title,
                     "source": "this sweep, label 2 counted too" if other else "this sweep",
                     "cases": row.cases,
                     "brain": str(row.brain),
@@ -53,11 +54,11 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                 }
             )
         described += len(cases)
-        if study.cohort in PAPER:
-            paper = PAPER[study.cohort]
+        if cohort.name in PAPER:
+            paper = PAPER[cohort.name]
             rows.append(
                 {
-                    "cohort": study.title,
+                    "cohort": cohort.title,
                     "source": "the paper",
                     "cases": None,
                     "brain": paper["brain"],
@@ -100,7 +101,7 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                 f"{described} of {described} cases with a cohort table.",
             )
         )
-    picture = examples.figure(sweep.path, [study.cohort for study in studies])
+    picture = examples.figure(given.sweep.path, [cohort.name for cohort in given.cohorts])
     if picture is not None:
         items.append(picture)
     if missing:

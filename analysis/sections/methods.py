@@ -9,10 +9,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
-from analysis.reading.scores import Study
-from analysis.sections import ranks, seeds
-from analysis.sections.pairs import ROPE, compare
+from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import lottery, ranks
 from analysis.statistics.ladder import RUNG_NAMES
+from analysis.statistics.pairs import compare
 from lesion_core.results import SCHEMA_VERSION, Sweep
 
 TRAPS = (
@@ -55,8 +56,10 @@ GLOSSARY = {
 }
 
 
-def section(sweep: Sweep, studies: list[Study], reference: str, rope: float = ROPE) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Text to paste, what to beware of, where the numbers come from, and what words mean."""
+    if not given.cohorts:
+        return None
     body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
     terms = "".join(
         f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in GLOSSARY.items()
@@ -69,61 +72,67 @@ def section(sweep: Sweep, studies: list[Study], reference: str, rope: float = RO
         items=[
             Heading(text="Methods"),
             *(
-                Note(body=prose(methods_text(study, reference, rope, precision(sweep, study))))
-                for study in studies
+                Note(
+                    body=prose(
+                        methods_text(
+                            cohort, given.reference, given.rope, precision(given.sweep, cohort)
+                        )
+                    )
+                )
+                for cohort in given.cohorts
             ),
             Heading(text="How to read this report"),
             Note(body=Markup(f"<ul>{body}</ul>")),
             Heading(text="Provenance"),
-            provenance_table(sweep, studies),
+            provenance_table(given.sweep, given.cohorts),
             Heading(text="Glossary"),
             Note(body=Markup(f"<dl>{terms}</dl>")),
         ],
     )
 
 
-def precision(sweep: Sweep, study: Study) -> str:
+def precision(sweep: Sweep, cohort: CohortScores) -> str:
     """What the networks of complete trials computed in, as their workers recorded it."""
     runs = sweep.runs
-    done = runs[((runs["status"] == "done") & (runs["cohort"] == study.cohort)).to_numpy()]
+    done = runs[((runs["status"] == "done") & (runs["cohort"] == cohort.name)).to_numpy()]
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
 
 
-def methods_text(study: Study, reference: str, rope: float, precision: str) -> str:
+def methods_text(cohort: CohortScores, reference: str, rope: float, precision: str) -> str:
     """One paragraph with the n, df and repetitions that were used."""
-    scores = study.last_by_case(study.test)[..., 0]
-    base = study.losses.index(reference) if reference in study.losses else study.shown[0]
-    base = base if base in study.shown else study.shown[0]
+    scores = cohort.last_by_case(cohort.test)[..., 0]
+    base = cohort.losses.index(reference) if reference in cohort.losses else cohort.shown[0]
+    base = base if base in cohort.shown else cohort.shown[0]
     text = (
-        f"{study.title}: {len(study.shown)} losses were trained with {len(study.seeds)} seeds "
-        f"in {len(study.folds)}-fold cross-validation for {study.num_epochs} epochs in {precision} "
-        f"({study.presence}). "
+        f"{cohort.title}: {len(cohort.shown)} losses were trained with {len(cohort.seeds)} seeds "
+        f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
+        f"{precision} ({cohort.presence}). "
     )
-    others = [loss for loss in study.shown if loss != base]
+    others = [loss for loss in cohort.shown if loss != base]
     if others:
-        fit = compare(scores, study.fold_of, others[-1], base).fit
+        fit = compare(scores, cohort.fold_of, others[-1], base).fit
         dfs = ", ".join(
             f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
             for rung in ("L1", "L2", "L3")
             if fit.df[rung] > 0
         )
         text += (
-            f"Test DSC at the last epoch was compared with {study.losses[base]} on "
+            f"Test DSC at the last epoch was compared with {cohort.losses[base]} on "
             f"{fit.num_cells} paired (seed, fold) cells and {fit.num_cases} cases by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{study.losses[others[-1]]} − {study.losses[base]}: {dfs or 'none'}), "
+            f"{cohort.losses[others[-1]]} − {cohort.losses[base]}: {dfs or 'none'}), "
             f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
             "count as practically none. "
         )
     return text + (
         f"Ranks were resampled {ranks.DRAWS} times over patients and seeds within folds. Seed "
-        f"lotteries with up to {seeds.EXACT_UP_TO} outcomes were enumerated, larger ones drawn "
-        f"{seeds.DRAWS} times. Means are over cases; a rate that a case does not define is left "
+        f"lotteries with up to {lottery.EXACT_UP_TO} outcomes were enumerated, larger ones drawn "
+        f"{lottery.DRAWS} times. Means are over cases; a rate that a case does not define is left "
         "out and counted."
     )
 
 
-def provenance_table(sweep: Sweep, studies: list[Study]) -> Table:
+def provenance_table(sweep: Sweep, cohorts: list[CohortScores]) -> Table:
     """Commands, commits, versions, hosts, fingerprints."""
     meta = sweep.meta
     rows: list[tuple[str, object]] = [
@@ -160,12 +169,12 @@ def provenance_table(sweep: Sweep, studies: list[Study]) -> Table:
         ("make it again", f"python analysis/report.py {sweep.path.resolve().name}"),
     ]
     frame = pd.DataFrame(rows, columns=["what", "value"]).astype(str)
-    done_count = sum(int(study.done.sum()) for study in studies)
+    done_count = sum(int(cohort.done.sum()) for cohort in cohorts)
     return Table(
         key="provenance",
         title="Where the numbers come from",
         frame=frame,
         columns=[Column(key="what", header="What"), Column(key="value", header="Value", wrap=True)],
         caption=f"From sweep.json and the done.json of {done_count} of "
-        f"{sum(study.expected for study in studies)} trials.",
+        f"{sum(cohort.expected for cohort in cohorts)} trials.",
     )

@@ -25,12 +25,14 @@ from analysis.page.items import (
     written,
 )
 from analysis.reading.checks import trial_rows
-from analysis.reading.scores import Study
+from analysis.reading.pictures import mask
+from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.typical_cases import typical_cases
 from lesion_core.results import Sweep
 
 PAPER_FIGURES = {"lit": "Fig. 6", "wmh2017": "Fig. 7"}
 MOST_LOSSES = 10
-RULES = ("best", "median", "worst")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +54,23 @@ class Example:
     """DSC of the whole image."""
 
 
-def section(sweep: Sweep, studies: list[Study], *, paper_colours: bool = False) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The best, the median and the worst case of every cohort."""
-    colours = style.PAPER_OVERLAY if paper_colours else style.OVERLAY
+    if not (given.cohorts and given.is_ledger):
+        return None
+    colours = style.PAPER_OVERLAY if given.paper_colours else style.OVERLAY
     items: list[Pictures | Note | Heading] = []
-    rows, unreadable = trial_rows(sweep, "slices.parquet")
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        found = examples(sweep, study, rows)
+    rows, unreadable = trial_rows(given.sweep, "slices.parquet")
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        found = examples(given.sweep, cohort, rows)
         if not found:
             items.append(
                 Note(
                     body=prose(
-                        f"No pictures for {study.title}: the results folder has no "
-                        f"`cohorts/{study.cohort}/slices.parquet`, or no complete trial "
+                        f"No pictures for {cohort.title}: the results folder has no "
+                        f"`cohorts/{cohort.name}/slices.parquet`, or no complete trial "
                         "with a lesion to "
                         "show."
                     ),
@@ -74,7 +78,7 @@ def section(sweep: Sweep, studies: list[Study], *, paper_colours: bool = False) 
                 )
             )
             continue
-        items.append(_pictures(study, found, colours, unreadable))
+        items.append(_pictures(cohort, found, colours, unreadable))
     names = {"tp": "true positive", "fp": "false positive", "fn": "false negative"}
     words = {key: _colour_word(value) for key, value in colours.items()}
     legend = ", ".join(f"{names[key]} {words[key]}" for key in ("tp", "fp", "fn"))
@@ -89,73 +93,39 @@ def section(sweep: Sweep, studies: list[Study], *, paper_colours: bool = False) 
 
 
 # ---------------------------------------------------------------------------------------- choosing
-def choose(dice: np.ndarray, eligible: np.ndarray) -> list[tuple[str, int, int]]:
-    """(rule, case, seed) for the best, median and worst case of dice [L, S, P].
-
-    A case is ranked by its mean over losses and seeds; its seed is the one whose mean over losses
-    is the (lower) median.  Undefined values are left out of both means.  Fewer than three
-    eligible cases give fewer rows.
-    """
-    number = (~np.isnan(dice)).sum((0, 1))
-    mean = np.divide(
-        np.nansum(dice, (0, 1)), number, out=np.full(len(number), np.nan), where=number > 0
-    )
-    candidates = [
-        case
-        for case in np.argsort(-mean, kind="stable")
-        if eligible[case] and not np.isnan(mean[case])
-    ]
-    if not candidates:
-        return []
-    places = {"best": 0, "median": len(candidates) // 2, "worst": len(candidates) - 1}
-    chosen, seen = [], set()
-    for rule in RULES:
-        case = int(candidates[places[rule]])
-        if case in seen:
-            continue
-        seen.add(case)
-        count = (~np.isnan(dice[:, :, case])).sum(0)
-        by_seed = np.divide(
-            np.nansum(dice[:, :, case], 0), count, out=np.full(len(count), np.nan), where=count > 0
-        )
-        order = [seed for seed in np.argsort(by_seed, kind="stable") if not np.isnan(by_seed[seed])]
-        # Only seeds that as many losses as possible have completed.
-        order = [seed for seed in order if count[seed] == count.max()]
-        chosen.append((rule, case, int(order[(len(order) - 1) // 2])))
-    return chosen
 
 
-def examples(sweep: Sweep, study: Study, predicted: pd.DataFrame) -> list[Example]:
+def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> list[Example]:
     """The chosen cases of a cohort with all that a picture of them needs."""
-    shown = sweep.cohort_table(study.cohort, "slices.parquet").drop_duplicates("case")
+    shown = sweep.cohort_table(cohort.name, "slices.parquet").drop_duplicates("case")
     slices = {row["case"]: row for _, row in shown.iterrows()}
     references = {case: mask(row["reference"], row) for case, row in slices.items()}
     eligible = np.array(
-        [case in references and bool(references[case].any()) for case in study.cases], bool
+        [case in references and bool(references[case].any()) for case in cohort.cases], bool
     )
-    dice = study.last_by_case(study.test)[..., 0]
-    own = predicted[(predicted["cohort"] == study.cohort).to_numpy()]
+    dice = cohort.last_by_case(cohort.test)[..., 0]
+    own = predicted[(predicted["cohort"] == cohort.name).to_numpy()]
     found = []
-    for rule, case, seed in choose(dice, eligible):
-        name = study.cases[case]
+    for rule, case, seed in typical_cases(dice, eligible):
+        name = cohort.cases[case]
         row = slices[name]
         masks, scores = {}, {}
         here = own[
             (
                 (own["case"] == name)
-                & (own["seed"] == study.seeds[seed])
-                & (own["fold"] == study.folds[study.fold_of[case]])
+                & (own["seed"] == cohort.seeds[seed])
+                & (own["fold"] == cohort.folds[cohort.fold_of[case]])
             ).to_numpy()
         ]
         for loss, packed in zip(here[LOSS], here["prediction"], strict=True):
-            index = study.losses.index(loss)
+            index = cohort.losses.index(loss)
             masks[index] = mask(packed, row)
             scores[index] = float(dice[index, seed, case])
         found.append(
             Example(
                 rule=rule,
                 case=name,
-                seed=study.seeds[seed],
+                seed=cohort.seeds[seed],
                 channels=list(row["channels"]),
                 mean_dice=float(np.nanmean(dice[:, :, case])),
                 images=[
@@ -169,13 +139,6 @@ def examples(sweep: Sweep, study: Study, predicted: pd.DataFrame) -> list[Exampl
             )
         )
     return found
-
-
-def mask(packed: bytes, row: pd.Series) -> np.ndarray:
-    """A packed mask as bool [height, width]."""
-    height, width = int(row["height"]), int(row["width"])
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=height * width)
-    return bits.reshape(height, width).astype(bool)
 
 
 # ---------------------------------------------------------------------------------------- drawing
@@ -205,10 +168,10 @@ def png(picture: np.ndarray, *, at_least: int = 240) -> bytes:
 
 
 def _pictures(
-    study: Study, found: list[Example], colours: Mapping[str, str], unreadable: list[str]
+    cohort: CohortScores, found: list[Example], colours: Mapping[str, str], unreadable: list[str]
 ) -> Pictures:
-    losses = study.shown[:MOST_LOSSES]
-    paper = PAPER_FIGURES.get(study.cohort)
+    losses = cohort.shown[:MOST_LOSSES]
+    paper = PAPER_FIGURES.get(cohort.name)
     rows = []
     for example in found:
         height, width = example.reference.shape
@@ -219,7 +182,7 @@ def _pictures(
         ]
         base = example.images[-1]  # the channel that shows the lesions: FLAIR, or the follow-up
         for loss in losses:
-            name = study.losses[loss]
+            name = cohort.losses[loss]
             if loss not in example.predictions:
                 pictures.append(
                     Picture(
@@ -253,23 +216,23 @@ def _pictures(
         )
         rows.append((label, pictures))
     shown = (
-        f"{len(losses)} of {len(study.shown)} losses"
-        if len(study.shown) > len(losses)
+        f"{len(losses)} of {len(cohort.shown)} losses"
+        if len(cohort.shown) > len(losses)
         else f"{len(losses)} losses"
     )
     more = f" Unreadable pictures: {', '.join(unreadable)}." if unreadable else ""
-    title = f"True and false voxels, {study.title}" + (f" (the paper's {paper})" if paper else "")
+    title = f"True and false voxels, {cohort.title}" + (f" (the paper's {paper})" if paper else "")
     return Pictures(
         rows=rows,
         figure=Figure(
-            key=f"overlays-{study.cohort}",
+            key=f"overlays-{cohort.name}",
             title=title,
-            draw=partial(draw, study.losses, losses, found, dict(colours)),
-            data=_frame(study, found),
+            draw=partial(draw, cohort.losses, losses, found, dict(colours)),
+            data=_frame(cohort, found),
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
-            f"of the whole image. {len(found)} of {study.num_cases} cases, {shown}; "
-            f"{study.presence}.{more}",
+            f"of the whole image. {len(found)} of {cohort.num_cases} cases, {shown}; "
+            f"{cohort.presence}.{more}",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),
     )
@@ -332,17 +295,17 @@ def draw(
     return figure
 
 
-def _frame(study: Study, found: list[Example]) -> pd.DataFrame:
+def _frame(cohort: CohortScores, found: list[Example]) -> pd.DataFrame:
     rows = []
     for example in found:
         for loss, prediction in sorted(example.predictions.items()):
             rows.append(
                 {
-                    "cohort": study.cohort,
+                    "cohort": cohort.name,
                     "rule": example.rule,
                     "case": example.case,
                     "seed": example.seed,
-                    LOSS: study.losses[loss],
+                    LOSS: cohort.losses[loss],
                     "dice_image": example.dice[loss],
                     **{
                         f"slice_{key}": value

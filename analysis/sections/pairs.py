@@ -2,147 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
-from scipy import stats
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, written
-from analysis.reading.scores import METRIC_NAMES, METRICS, Study
-from analysis.statistics.ladder import RUNG_NAMES, RUNGS, Ladder, holm, ladder
-
-ROPE = 0.01
-"""Differences below this count as none: about the median improvement that MICCAI papers claim."""
-MEANINGFUL = 0.75
-"""Bouthillier et al. 2021: a win rate that could be this high is worth caring about."""
-LEVEL = 0.95
-WORDS = ("separated", "suggestive", "practically equal", "not separated", "cannot tell")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Loss a against loss b, on the cells and cases that both have."""
-
-    a: int
-    b: int
-    fit: Ladder
-    wins: int
-    ties: int
-    losses: int
-    """Cells (seed, fold) where a's mean is higher, equal, lower."""
-
-    @property
-    def win_rate(self) -> float:
-        """P(A > B): share of cells that a wins; a tie is no win."""
-        total = self.wins + self.ties + self.losses
-        return self.wins / total if total else float("nan")
-
-    @property
-    def win_interval(self) -> tuple[float, float]:
-        """95 % percentile bootstrap interval over cells, in closed form: resampling n cells with
-        replacement makes the number of wins binomial."""
-        total = self.wins + self.ties + self.losses
-        if total == 0:
-            return float("nan"), float("nan")
-        low, high = stats.binom.ppf([0.025, 0.975], total, self.win_rate)
-        return float(low) / total, float(high) / total
-
-    @property
-    def win_reading(self) -> str:
-        """Bouthillier's three-way decision; its authors ask for 29 independent pairs, and cells
-        of one cross-validation are neither 29 nor independent."""
-        low, high = self.win_interval
-        if not low > 0.5:
-            return "no" if low <= 0.5 else "–"
-        return "yes" if high >= MEANINGFUL else "yes, small"
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def compare(scores: np.ndarray, fold_of: np.ndarray, a: int, b: int) -> Pair:
-    """One pair from scores [L, S, P] at the reported epoch, NaN where absent or undefined.
-
-    Only the two losses themselves matter: adding a third to the sweep changes nothing here.
-    """
-    difference = scores[a] - scores[b]
-    fit = ladder(difference, fold_of)
-    cells = cell_means(difference, fold_of)
-    return Pair(a, b, fit, int((cells > 0).sum()), int((cells == 0).sum()), int((cells < 0).sum()))
-
-
-def cell_means(difference: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """[S, F] mean over the cases that are defined in every cell of their fold; NaN if none."""
-    folds = np.unique(fold_of)
-    cells = np.full((len(difference), len(folds)), np.nan)
-    for column, fold in enumerate(folds):
-        block = difference[:, fold_of == fold]
-        present = ~np.isnan(block).all(1)
-        usable = ~np.isnan(block[present]).any(0)
-        if present.any() and usable.any():
-            cells[present, column] = block[present][:, usable].mean(1)
-    return cells
-
-
-def against(
-    scores: np.ndarray, fold_of: np.ndarray, shown: list[int], reference: int
-) -> list[Pair]:
-    """Every shown loss minus the reference."""
-    return [compare(scores, fold_of, loss, reference) for loss in shown if loss != reference]
-
-
-def every_pair(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> list[Pair]:
-    """All pairs, first minus second, in the sweep's order."""
-    return [compare(scores, fold_of, a, b) for a, b in combinations(shown, 2)]
-
-
-def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:
-    """Holm-adjusted p for new patients (L2) and for new training sets (L3), per pair."""
-    p2 = holm(np.array([pair.fit.p_value("L2") for pair in pairs]))
-    p3 = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
-    return [(float(a), float(b)) for a, b in zip(p2, p3, strict=True)]
-
-
-def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
-    """One of WORDS for each pair of a family, Holm-adjusted inside it.
-
-    practically equal: the 90 % interval for new training sets (L3) lies inside +-rope, which is
-        two one-sided tests at 5 %.
-    separated: no difference is refuted (adjusted p < .05) for new patients (L2) and for new
-        training sets (L3).
-    suggestive: refuted for new patients only.
-    not separated: neither.  cannot tell: the design has fewer than two seeds or two folds in
-        common.
-    """
-    words = []
-    for pair, (patients, training) in zip(pairs, adjusted(pairs), strict=True):
-        low, high = pair.fit.interval("L3", 0.90)
-        if low >= -rope and high <= rope:
-            words.append("practically equal")
-        elif patients < 1 - LEVEL and training < 1 - LEVEL:
-            words.append("separated")
-        elif np.isnan(patients) or np.isnan(training):
-            words.append("cannot tell")
-        elif patients < 1 - LEVEL:
-            words.append("suggestive")
-        else:
-            words.append("not separated")
-    return words
-
-
-def decimals_for(errors: list[float]) -> int:
-    """Decimals worth printing: two digits of the smallest standard error, between 2 and 5."""
-    known = [value for value in errors if value > 0]
-    if not known:
-        return 3
-    return int(np.clip(1 - np.floor(np.log10(min(known))), 2, 5))
+from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, decimals_for, written
+from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
+from analysis.statistics.ladder import RUNG_NAMES, RUNGS, holm
+from analysis.statistics.pairs import ROPE, Pair, against, every_pair, judge
 
 
 # ----------------------------------------------------------------------------------------- frames
-def forest_frame(study: Study, pairs: dict[str, list[Pair]]) -> pd.DataFrame:
+def forest_frame(cohort: CohortScores, pairs: dict[str, list[Pair]]) -> pd.DataFrame:
     """One row per metric, loss and rung."""
     rows = []
     for metric, own in pairs.items():
@@ -151,10 +27,10 @@ def forest_frame(study: Study, pairs: dict[str, list[Pair]]) -> pd.DataFrame:
                 low, high = pair.fit.interval(rung)
                 rows.append(
                     {
-                        "cohort": study.cohort,
+                        "cohort": cohort.name,
                         "metric": metric,
-                        LOSS: study.losses[pair.a],
-                        "reference": study.losses[pair.b],
+                        LOSS: cohort.losses[pair.a],
+                        "reference": cohort.losses[pair.b],
                         "rung": rung,
                         "generalises_to": RUNG_NAMES[rung],
                         "difference": pair.fit.estimate,
@@ -170,7 +46,7 @@ def forest_frame(study: Study, pairs: dict[str, list[Pair]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pair_frame(study: Study, pairs: list[Pair], rope: float = ROPE) -> pd.DataFrame:
+def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> pd.DataFrame:
     """One row per pair with everything that is said about it."""
     adjusted = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
     rows = []
@@ -180,9 +56,9 @@ def pair_frame(study: Study, pairs: list[Pair], rope: float = ROPE) -> pd.DataFr
         left, within, right = pair.fit.beyond(rope)
         rows.append(
             {
-                "cohort": study.cohort,
-                "a": study.losses[pair.a],
-                "b": study.losses[pair.b],
+                "cohort": cohort.name,
+                "a": cohort.losses[pair.a],
+                "b": cohort.losses[pair.b],
                 "difference": pair.fit.estimate,
                 "low": low,
                 "high": high,
@@ -205,27 +81,36 @@ def pair_frame(study: Study, pairs: list[Pair], rope: float = ROPE) -> pd.DataFr
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(studies: list[Study], reference: str, rope: float = ROPE) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Forest and matrix for every cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Table | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        scores = study.last_by_case(study.test)
-        base = study.losses.index(reference) if reference in study.losses else study.shown[0]
-        if base not in study.shown:
-            base = study.shown[0]
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        scores = cohort.last_by_case(cohort.test)
+        base = (
+            cohort.losses.index(given.reference)
+            if given.reference in cohort.losses
+            else cohort.shown[0]
+        )
+        if base not in cohort.shown:
+            base = cohort.shown[0]
         pairs = {
-            metric: against(scores[..., i], study.fold_of, study.shown, base)
+            metric: against(scores[..., i], cohort.fold_of, cohort.shown, base)
             for i, metric in enumerate(METRICS)
         }
         if pairs["dice"]:
             items += [
-                _forest(study, pairs, base, rope),
-                _forest_table(study, pairs["dice"], base, rope),
+                _forest(cohort, pairs, base, given.rope),
+                _forest_table(cohort, pairs["dice"], base, given.rope),
             ]
-            everyone = every_pair(scores[..., 0], study.fold_of, study.shown)
-            items += [_matrix(study, everyone, rope), _pair_table(study, everyone, rope)]
+            everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown)
+            items += [
+                _matrix(cohort, everyone, given.rope),
+                _pair_table(cohort, everyone, given.rope),
+            ]
     return Section(
         key="differences",
         title="Which loss is better, and how sure is that?",
@@ -237,34 +122,35 @@ def section(studies: list[Study], reference: str, rope: float = ROPE) -> Section
     )
 
 
-def _forest(study: Study, pairs: dict[str, list[Pair]], base: int, rope: float) -> Figure:
-    name = study.losses[base]
+def _forest(cohort: CohortScores, pairs: dict[str, list[Pair]], base: int, rope: float) -> Figure:
+    name = cohort.losses[base]
     words = "; ".join(
-        f"{study.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {word}"
+        f"{cohort.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {word}"
         for pair, word in zip(pairs["dice"], judge(pairs["dice"], rope), strict=True)
     )
     return Figure(
-        key=f"forest-{study.cohort}",
-        data=forest_frame(study, pairs),
-        title=f"Difference from {name} at the last epoch, test images, {study.title}",
-        draw=partial(draw_forest, study.losses, pairs, base, rope),
-        caption="Dot: mean difference over cases. Bars, thick to thin: 95 % intervals for new "
+        key=f"forest-{cohort.name}",
+        data=forest_frame(cohort, pairs),
+        title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
+        draw=partial(draw_forest, cohort.losses, pairs, base, rope),
+        caption="Dot: mean difference over cases. Bars, thick to thin: "
+        f"{confidence.in_percent()} intervals for new "
         "seeds (same patients and splits), + new patients, + new training sets, and the "
         f"cautious version for overlapping training sets. Grey: ±{rope:g}, practically "
         "none. A bar that leaves the panel is longer than any difference can be. "
-        f"{_counted(study, pairs['dice'])}",
+        f"{_counted(cohort, pairs['dice'])}",
         alt=f"Forest plot of differences in DSC, sensitivity and precision from {name}. DSC: "
         f"{words}.",
     )
 
 
-def _forest_table(study: Study, pairs: list[Pair], base: int, rope: float) -> Table:
+def _forest_table(cohort: CohortScores, pairs: list[Pair], base: int, rope: float) -> Table:
     frame = []
     adjusted = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
     for pair, word, p in zip(pairs, judge(pairs, rope), adjusted, strict=True):
         row: dict[str, object] = {
-            "cohort": study.cohort,
-            LOSS: study.losses[pair.a],
+            "cohort": cohort.name,
+            LOSS: cohort.losses[pair.a],
             "difference": pair.fit.estimate,
         }
         for rung in RUNGS:
@@ -280,16 +166,21 @@ def _forest_table(study: Study, pairs: list[Pair], base: int, rope: float) -> Ta
         frame.append(row)
     digits = decimals_for([pair.fit.se["L1"] for pair in pairs])
     return Table(
-        key=f"forest-table-{study.cohort}",
+        key=f"forest-table-{cohort.name}",
         frame=pd.DataFrame(frame),
-        losses=study.losses,
-        title=f"DSC: difference from {study.losses[base]} and what it generalises to, "
-        f"{study.title}",
+        losses=cohort.losses,
+        title=f"DSC: difference from {cohort.losses[base]} and what it generalises to, "
+        f"{cohort.title}",
         columns=[
             Column(key=LOSS, header="Loss"),
             Column(key="difference", header="Difference", decimals=digits, signed=True),
             *(
-                Column(key=rung, header=RUNG_NAMES[rung], group="95 % half-width", decimals=digits)
+                Column(
+                    key=rung,
+                    header=RUNG_NAMES[rung],
+                    group=f"{confidence.in_percent()} half-width",
+                    decimals=digits,
+                )
                 for rung in RUNGS
             ),
             Column(key="reached", header="Holds for"),
@@ -298,33 +189,34 @@ def _forest_table(study: Study, pairs: list[Pair], base: int, rope: float) -> Ta
         ],
         caption="Holds for: the highest rung whose interval excludes 0 while all lower ones do. "
         f"p is adjusted over the {len(pairs)} comparisons (Holm). "
-        f"{_counted(study, pairs)}",
+        f"{_counted(cohort, pairs)}",
         note="separated: refuted for new patients and new training sets; suggestive: for new "
-        f"patients only; practically equal: 90 % interval within ±{rope:g}.",
+        "patients only; practically equal: "
+        f"{confidence.in_percent(confidence.equivalence())} interval within ±{rope:g}.",
     )
 
 
-def _matrix(study: Study, pairs: list[Pair], rope: float) -> Figure:
+def _matrix(cohort: CohortScores, pairs: list[Pair], rope: float) -> Figure:
     return Figure(
-        key=f"pairs-{study.cohort}",
-        title=f"Every pair, DSC on test images, {study.title}",
-        draw=partial(draw_matrix, study.losses, study.shown, pairs, rope),
-        data=pair_frame(study, pairs, rope),
+        key=f"pairs-{cohort.name}",
+        title=f"Every pair, DSC on test images, {cohort.title}",
+        draw=partial(draw_matrix, cohort.losses, cohort.shown, pairs, rope),
+        data=pair_frame(cohort, pairs, rope),
         caption="Row minus column: mean difference, and cells (seed, fold) won by the row, of "
         "all. Colour: direction and size; a frame marks pairs that are separated, a "
         "dotted frame suggestive ones. A pair's entry does not depend on which other "
         f"losses are in the sweep, except for Holm's adjustment. "
-        f"{_counted(study, pairs)}",
-        alt=f"Matrix of pairwise differences between {len(study.shown)} losses.",
+        f"{_counted(cohort, pairs)}",
+        alt=f"Matrix of pairwise differences between {len(cohort.shown)} losses.",
     )
 
 
-def _pair_table(study: Study, pairs: list[Pair], rope: float) -> Table:
-    frame = pair_frame(study, pairs, rope)
+def _pair_table(cohort: CohortScores, pairs: list[Pair], rope: float) -> Table:
+    frame = pair_frame(cohort, pairs, rope)
     digits = decimals_for([pair.fit.se["L1"] for pair in pairs])
     return Table(
-        key=f"pair-table-{study.cohort}",
-        title=f"Every pair in numbers, {study.title}",
+        key=f"pair-table-{cohort.name}",
+        title=f"Every pair in numbers, {cohort.title}",
         frame=frame,
         columns=[
             Column(key="a", header="A"),
@@ -333,14 +225,14 @@ def _pair_table(study: Study, pairs: list[Pair], rope: float) -> Table:
             Column(
                 key="low",
                 header="low",
-                group="95 %, new training sets",
+                group=f"{confidence.in_percent()}, new training sets",
                 decimals=digits,
                 signed=True,
             ),
             Column(
                 key="high",
                 header="high",
-                group="95 %, new training sets",
+                group=f"{confidence.in_percent()}, new training sets",
                 decimals=digits,
                 signed=True,
             ),
@@ -361,15 +253,15 @@ def _pair_table(study: Study, pairs: list[Pair], rope: float) -> Table:
         caption=f"Rope: ±{rope:g}. P(A>B): share of cells that A wins, with the percentile "
         "bootstrap interval over cells (Bouthillier 2021), which asks only about this "
         "grid of cells: read it as new seeds and splits of these patients. "
-        f"p over {len(pairs)} pairs. {_counted(study, pairs)}",
+        f"p over {len(pairs)} pairs. {_counted(cohort, pairs)}",
     )
 
 
-def _counted(study: Study, pairs: list[Pair]) -> str:
+def _counted(cohort: CohortScores, pairs: list[Pair]) -> str:
     """n of N for a family of pairs, naming the pairs that lost cells or cases."""
-    cells, cases = len(study.seeds) * len(study.folds), study.num_cases
+    cells, cases = len(cohort.seeds) * len(cohort.folds), cohort.num_cases
     short = [
-        f"{study.losses[p.a]} − {study.losses[p.b]} ({p.fit.num_cells} cells, "
+        f"{cohort.losses[p.a]} − {cohort.losses[p.b]} ({p.fit.num_cells} cells, "
         f"{p.fit.num_cases} cases)"
         for p in pairs
         if p.fit.num_cells < cells or p.fit.num_cases < cases

@@ -10,32 +10,24 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose
-from analysis.reading.scores import Study
-from analysis.sections.ranks import common, resampled_patients
+from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
+from analysis.statistics.profiles import THRESHOLDS, profile
+from analysis.statistics.ranks import resampled_patients, shared_scores
 
-THRESHOLDS = np.linspace(0, 1, 101)
 DRAWS = 1000
 
 
-def profile(patients: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
-    """[..., thresholds] share of patients [..., P] whose score is above each threshold.
-
-    >>> profile(np.array([0.2, 0.6]), np.array([0.1, 0.5, 0.9])).tolist()
-    [1.0, 0.5, 0.0]
-    """
-    flat = np.sort(patients.reshape(-1, patients.shape[-1]), axis=-1)
-    size = flat.shape[-1]
-    share = np.array([size - np.searchsorted(row, thresholds, side="right") for row in flat])
-    return share.reshape(*patients.shape[:-1], len(thresholds)) / size
-
-
-def section(studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One profile per cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Note | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items.append(_figure(study))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items.append(_figure(cohort))
     return Section(
         key="profile",
         title="How many patients are served well?",
@@ -46,22 +38,22 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-def _figure(study: Study) -> Figure | Note:
-    scores = study.last_by_case(study.test)[..., 0]
-    shared = common(scores, study.fold_of, study.shown)
+def _figure(cohort: CohortScores) -> Figure | Note:
+    scores = cohort.last_by_case(cohort.test)[..., 0]
+    shared = shared_scores(scores, cohort.fold_of, cohort.shown)
     if shared.num_cases < 1:
         return Note(
             kind="warning",
-            body=prose(f"{study.title}: no case is defined for every loss and seed."),
+            body=prose(f"{cohort.title}: no case is defined for every loss and seed."),
         )
     curves = profile(shared.patients)
     resampled = resampled_patients(shared.blocks, np.random.default_rng(1), DRAWS)
-    low, high = np.quantile(profile(resampled), (0.025, 0.975), axis=0)
-    names = [study.losses[loss] for loss in shared.losses]
+    low, high = np.quantile(profile(resampled), confidence.quantiles(), axis=0)
+    names = [cohort.losses[loss] for loss in shared.losses]
     frame = pd.DataFrame(
         [
             {
-                "cohort": study.cohort,
+                "cohort": cohort.name,
                 LOSS: names[i],
                 "dice_above": THRESHOLDS[t],
                 "share": curves[i, t],
@@ -75,14 +67,14 @@ def _figure(study: Study) -> Figure | Note:
     at = int(np.flatnonzero(np.isclose(THRESHOLDS, 0.6))[0])
     words = ", ".join(f"{name} {curve[at]:.0%}" for name, curve in zip(names, curves, strict=True))
     return Figure(
-        key=f"profile-{study.cohort}",
-        title=f"Patients above a DSC, {study.title}",
-        draw=partial(draw, study.losses, shared.losses, curves, low, high),
+        key=f"profile-{cohort.name}",
+        title=f"Patients above a DSC, {cohort.title}",
+        draw=partial(draw, cohort.losses, shared.losses, curves, low, high),
         data=frame,
         caption="Share of test patients (mean over seeds, last epoch) whose DSC is above the "
-        f"value on the axis. Band: 95 % of {DRAWS} resamplings of patients and seeds "
-        f"within folds. Above 0.6: {words}. "
-        f"{shared.counted(study)}",
+        f"value on the axis. Band: {confidence.in_percent()} of {DRAWS} resamplings of patients "
+        f"and seeds within folds. Above 0.6: {words}. "
+        f"{shared.counted(cohort)}",
         alt=f"Share of patients with a DSC above 0.6: {words}.",
     )
 

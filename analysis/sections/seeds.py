@@ -1,278 +1,77 @@
-"""What if fewer seeds had been run: who would have won, what would have flipped, how many suffice?
-
-Everything is enumerated from the grid y[l, s, f] of cell means (loss, seed, fold).  A label seed
-draws a fresh generator in every fold, so a seed means nothing across folds: the paired lottery
-keeps label seeds together as a paper would, the full lottery picks seeds fold by fold.
-"""
+"""What if fewer seeds had been run: who wins, what flips, and how many would suffice?"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, permutations
-from typing import cast
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
-from scipy import stats
-from scipy.optimize import brentq
 
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
-from analysis.reading.scores import Study
-from analysis.sections.pairs import ROPE, cell_means, compare
-from analysis.statistics.ladder import Ladder, ladder
-
-EXACT_UP_TO = 200_000
-"""Lotteries with more outcomes than this are drawn at random instead of enumerated."""
-DRAWS = 10_000
-FRESH_SEEDS = tuple(range(1, 31))
-PAIRS_FOR_WIN_RATE = 29
-"""Noether's sample size for P(A>B) = 0.75 at 5 % and 95 % power (Bouthillier et al. 2021)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The part of a study that a seed lottery can be played on: complete for every loss in it."""
-
-    losses: list[int]
-    seeds: list[int]
-    """Indices of the seeds that every loss completed in every fold."""
-    values: np.ndarray
-    """[L, S, F] cell means."""
-    weights: np.ndarray
-    """[F] share of the cases that every loss and seed in it defines."""
-    left_out: list[int]
-    """Losses that lack so many trials that no two seeds would be left with them."""
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def complete_grid(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> Grid:
-    """Seeds that are complete for all losses; losses are given up, worst first, until two seeds
-    are left or one loss.  scores [L, S, P]; cases undefined for some loss or seed are left out."""
-    losses, left_out = list(shown), []
-    while True:
-        own = scores[losses]
-        flat = own.reshape(-1, own.shape[-1])
-        cells = cell_means(flat, fold_of).reshape(len(losses), own.shape[1], -1)
-        missing = np.isnan(cells)
-        seeds = [s for s in range(own.shape[1]) if not missing[:, s].any()]
-        if len(seeds) >= min(2, own.shape[1]) or len(losses) <= 1:
-            break
-        worst = int(np.argmax(missing.sum((1, 2))))
-        left_out.append(losses.pop(worst))
-    # Cells and weights from the same cases, those that the ladder would use.
-    own = own[:, seeds]
-    cells = cell_means(own.reshape(-1, own.shape[-1]), fold_of).reshape(
-        len(losses), len(seeds), cells.shape[-1]
-    )
-    usable = ~np.any(np.isnan(own), axis=(0, 1))
-    sizes = np.array([usable[fold_of == fold].sum() for fold in np.unique(fold_of)], float)
-    return Grid(losses, seeds, cells, sizes / max(sizes.sum(), 1.0), left_out)
-
-
-def paired_lottery(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
-    """[worlds, L] means over every set of k label seeds, the same set for all losses and folds."""
-    by_seed = values @ weights
-    sets = list(combinations(range(values.shape[1]), k))
-    return np.array([by_seed[:, list(chosen)].mean(1) for chosen in sets])
-
-
-def full_lottery(
-    values: np.ndarray, weights: np.ndarray, k: int, rng: np.random.Generator
-) -> np.ndarray:
-    """[worlds, L] means over a set of k seeds per fold, the same sets for all losses: every
-    combination of sets if there are at most EXACT_UP_TO, else DRAWS random ones."""
-    num_seeds, num_folds = values.shape[1:]
-    sets = list(combinations(range(num_seeds), k))
-    subset = np.array([values[:, list(chosen)].mean(1) for chosen in sets])  # [sets, L, F]
-    if len(sets) ** num_folds <= EXACT_UP_TO:
-        worlds = np.zeros((1, values.shape[0]))
-        for fold in range(num_folds):
-            step = weights[fold] * subset[:, :, fold]
-            worlds = (worlds[:, None] + step[None]).reshape(-1, values.shape[0])
-        return worlds
-    drawn = rng.integers(len(sets), size=(DRAWS, num_folds))
-    chosen = (weights[f] * subset[drawn[:, f], :, f] for f in range(num_folds))
-    return sum(chosen, start=np.zeros((DRAWS, values.shape[0])))
-
-
-def one_paper_lottery(values: np.ndarray) -> np.ndarray:
-    """[S F, L]: the worlds of a paper with one seed and one train-test split."""
-    return values.reshape(values.shape[0], -1).T
-
-
-def winner_shares(worlds: np.ndarray) -> np.ndarray:
-    """[L] share of worlds [n, L] in which a loss has the highest mean; ties are split.
-
-    >>> winner_shares(np.array([[1.0, 0.0], [0.5, 0.5]])).tolist()
-    [0.75, 0.25]
-    """
-    best = worlds == worlds.max(1, keepdims=True)
-    return (best / best.sum(1, keepdims=True)).mean(0)
-
-
-def unpaired_shares(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
-    """[L] winner shares when every loss draws its own k label seeds, as when a paper copies its
-    rivals' numbers from elsewhere.  Exact, by independence; ties are split."""
-    worlds = paired_lottery(values, weights, k)
-    count, losses = worlds.shape
-    shares = np.zeros(losses)
-    for loss in range(losses):
-        for value in worlds[:, loss]:
-            tied = np.array([1.0])  # tied[j]: probability that j others tie and the rest are below
-            for other in range(losses):
-                if other == loss:
-                    continue
-                below = (worlds[:, other] < value).mean()
-                same = (worlds[:, other] == value).mean()
-                tied = np.append(tied * below, 0.0) + np.append(0.0, tied * same)
-            shares[loss] += (tied / np.arange(1, len(tied) + 1)).sum() / count
-    return shares
-
-
-def flip_share(difference: np.ndarray, weights: np.ndarray, k: int) -> float:
-    """Share of the sets of k label seeds whose mean difference [S, F] has another sign than that
-    of all seeds.  It must reach 0 when k is all seeds, so it says less than fresh seeds would."""
-    worlds = paired_lottery(difference[None], weights, k)[:, 0]
-    overall = float((difference @ weights).mean())
-    return float((np.sign(worlds) != np.sign(overall)).mean())
-
-
-def fresh_flip(fit: Ladder, num_seeds: float, k: int) -> float:
-    """Predicted share of repeats with k *fresh* seeds whose sign differs from ours.
-
-    T_nu(-|D| / sqrt(s^2 (1/k + 1/S))) with s^2 / S = SE(L1)^2: the predictive distribution of a
-    mean of k seeds under a flat prior.  If the losses are really equal the truth is 0.5.
-    """
-    if not fit.df["L1"] > 0:
-        return float("nan")
-    variance = fit.se["L1"] ** 2 * num_seeds
-    spread = math.sqrt(variance * (1 / k + 1 / num_seeds))
-    if spread == 0:
-        return 0.0 if fit.estimate != 0 else 0.5
-    return float(stats.t.cdf(-abs(fit.estimate) / spread, fit.df["L1"]))
-
-
-def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """Share of pairs of disjoint halves of the seeds that name different winners, and how many
-    such pairs there are (15 for five seeds).  Assumes nothing."""
-    by_seed = difference @ weights
-    half = len(by_seed) // 2
-    if half == 0:
-        return float("nan"), 0
-    disagree, total = 0, 0
-    for first in combinations(range(len(by_seed)), half):
-        rest = [s for s in range(len(by_seed)) if s not in first]
-        for second in combinations(rest, half):
-            if first < second:
-                total += 1
-                signs = np.sign([by_seed[list(first)].mean(), by_seed[list(second)].mean()])
-                disagree += signs[0] != signs[1]
-    return disagree / total, total
-
-
-def cherry_picking(values: np.ndarray, weights: np.ndarray, k: int = 1) -> np.ndarray:
-    """[L, L] whether some set of k label seeds makes row beat column: what could be published."""
-    worlds = paired_lottery(values, weights, k)
-    return np.any(worlds[:, :, None] > worlds[:, None, :], axis=0)
-
-
-def needed_seeds(
-    fit: Ladder, num_seeds: int, counts: tuple[int, ...] = FRESH_SEEDS, power: float = 0.8
-) -> pd.DataFrame:
-    """Half-width and smallest detectable difference of a pair for k seeds per fold.
-
-    Var(D; k) = s_patient / P + s_training / F + s_run / (k F) + s_rest / (k P), with the
-    components of the ladder; a rung keeps the terms that it generalises over.  Detectable: found
-    at 5 % with the given power (non-central t).  Degrees of freedom: F (k - 1) on L1, P - F on
-    L2, F - 1 on L3; a single seed has none on L1.
-    """
-    part = fit.components
-    rows = []
-    for k in counts:
-        seed_part = part.run * fit.run_share / k + part.residual * fit.patient_share / k
-        patient_part = part.patient * fit.patient_share
-        fold_part = part.training_set * fit.run_share
-        for rung, variance, df in (
-            ("L1", seed_part, fit.num_folds * (k - 1)),
-            ("L2", seed_part + patient_part, fit.num_cases - fit.num_folds),
-            ("L3", seed_part + patient_part + fold_part, fit.num_folds - 1),
-        ):
-            se = math.sqrt(variance) if variance >= 0 else float("nan")
-            half = float(stats.t.ppf(0.975, df)) * se if df > 0 else float("nan")
-            rows.append(
-                {
-                    "seeds": k,
-                    "rung": rung,
-                    "se": se,
-                    "half_width": half,
-                    "detectable": detectable(se, df, power),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def detectable(se: float, df: float, power: float = 0.8) -> float:
-    """Smallest true difference that a two-sided 5 % t-test finds with the given power."""
-    if not df > 0 or math.isnan(se):
-        return float("nan")
-    return se * _shift(float(df), power)
-
-
-_SHIFTS: dict[tuple[float, float], float] = {}
-
-
-def _shift(df: float, power: float) -> float:
-    """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
-    if (df, power) not in _SHIFTS:
-        critical = stats.t.ppf(0.975, df)
-        root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
-        _SHIFTS[df, power] = cast(float, root)  # the tuple comes with full_output alone
-    return _SHIFTS[df, power]
-
-
-def seeds_until_patients_dominate(fit: Ladder) -> float:
-    """k* where the variance of k seeds equals that of the patients: more seeds stop helping."""
-    part = fit.components
-    seed_part = part.run * fit.run_share + part.residual * fit.patient_share
-    patient_part = part.patient * fit.patient_share
-    return seed_part / patient_part if patient_part > 0 else float("nan")
+from analysis.reading.scores import CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
+from analysis.statistics.ladder import ladder
+from analysis.statistics.lottery import (
+    CompleteCells,
+    cherry_picking,
+    complete_cells,
+    flip_share,
+    fresh_flip,
+    full_lottery,
+    one_paper_lottery,
+    paired_lottery,
+    split_half_disagreement,
+    unpaired_shares,
+    winner_shares,
+)
+from analysis.statistics.pairs import compare
+from analysis.statistics.power import (
+    FRESH_SEEDS,
+    POWER,
+    needed_seeds,
+    pairs_for_win_rate,
+    seeds_until_patients_dominate,
+)
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(studies: list[Study], rope: float = ROPE) -> Section:
+def section(given: ReportInput) -> Section | None:
     """The lotteries, the flips, the cherries, and the number of seeds worth running."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Table | Note | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        scores = study.last_by_case(study.test)[..., 0]
-        grid = complete_grid(scores, study.fold_of, study.shown)
-        if len(grid.losses) == 1 and len(grid.seeds) > 1:
-            items += _needed(study, grid, scores, rope)
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        scores = cohort.last_by_case(cohort.test)[..., 0]
+        complete = complete_cells(scores, cohort.fold_of, cohort.shown)
+        if len(complete.losses) == 1 and len(complete.seeds) > 1:
+            items += _needed(cohort, complete, scores, given.rope)
             continue
-        if len(grid.losses) < 2 or len(grid.seeds) < 2:
+        if len(complete.losses) < 2 or len(complete.seeds) < 2:
             items.append(
                 Note(
                     kind="warning",
                     body=prose(
-                        f"{study.title}: a seed lottery needs two losses with two seeds "
+                        f"{cohort.title}: a seed lottery needs two losses with two seeds "
                         "complete in "
-                        f"every fold; there are {len(grid.losses)} and {len(grid.seeds)}."
+                        f"every fold; there are {len(complete.losses)} and {len(complete.seeds)}."
                     ),
                 )
             )
             continue
         items += [
-            _winner_figure(study, grid),
-            _flip_table(study, grid, scores),
-            _cherry_figure(study, grid),
+            _winner_figure(cohort, complete),
+            _flip_table(cohort, complete, scores),
+            _cherry_figure(cohort, complete),
         ]
-        items += _needed(study, grid, scores, rope)
+        items += _needed(cohort, complete, scores, given.rope)
     return Section(
         key="seeds",
         title="What if fewer seeds had been run?",
@@ -283,58 +82,43 @@ def section(studies: list[Study], rope: float = ROPE) -> Section:
     )
 
 
-def counted(study: Study, grid: Grid) -> str:
-    """How many of the seeds and losses are in the grid, and who is not."""
-    text = (
-        f"{len(grid.seeds)} of {len(study.seeds)} seeds (complete in every fold), "
-        f"{len(grid.losses)} of {len(study.shown)} losses"
-    )
-    if grid.left_out:
-        text += f"; left out for missing trials: {_names(study, grid.left_out)}"
-    return text + "."
-
-
-def _names(study: Study, losses: list[int]) -> str:
-    return ", ".join(study.losses[loss] for loss in losses)
-
-
-def winner_frame(study: Study, grid: Grid) -> pd.DataFrame:
+def winner_frame(cohort: CohortScores, complete: CompleteCells) -> pd.DataFrame:
     """Share of every lottery that each loss wins."""
     rows = []
-    for k in range(1, len(grid.seeds) + 1):
-        rng = np.random.default_rng([k, len(grid.seeds)])
-        full = full_lottery(grid.values, grid.weights, k, rng)
+    for k in range(1, len(complete.seeds) + 1):
+        rng = np.random.default_rng([k, len(complete.seeds)])
+        full = full_lottery(complete.values, complete.weights, k, rng)
         lotteries = {
             "paired": (
-                winner_shares(paired_lottery(grid.values, grid.weights, k)),
-                math.comb(len(grid.seeds), k),
+                winner_shares(paired_lottery(complete.values, complete.weights, k)),
+                math.comb(len(complete.seeds), k),
             ),
             "full": (winner_shares(full), len(full)),
             "unpaired": (
-                unpaired_shares(grid.values, grid.weights, k),
-                math.comb(len(grid.seeds), k) ** len(grid.losses),
+                unpaired_shares(complete.values, complete.weights, k),
+                math.comb(len(complete.seeds), k) ** len(complete.losses),
             ),
         }
         if k == 1:
-            worlds = one_paper_lottery(grid.values)
+            worlds = one_paper_lottery(complete.values)
             lotteries["one split"] = (winner_shares(worlds), len(worlds))
         for name, (shares, number) in lotteries.items():
             rows += [
                 {
-                    "cohort": study.cohort,
+                    "cohort": cohort.name,
                     "lottery": name,
                     "seeds": k,
-                    LOSS: study.losses[loss],
+                    LOSS: cohort.losses[loss],
                     "share": share,
                     "worlds": number,
                 }
-                for loss, share in zip(grid.losses, shares, strict=True)
+                for loss, share in zip(complete.losses, shares, strict=True)
             ]
     return pd.DataFrame(rows)
 
 
-def _winner_figure(study: Study, grid: Grid) -> Figure:
-    frame = winner_frame(study, grid)
+def _winner_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
+    frame = winner_frame(cohort, complete)
     first = frame[(frame["lottery"] == "full") & (frame["seeds"] == 1)]
     words = ", ".join(
         f"{row[LOSS]} {row['share']:.0%}"
@@ -342,36 +126,38 @@ def _winner_figure(study: Study, grid: Grid) -> Figure:
         if row["share"] >= 0.005
     )
     return Figure(
-        key=f"winner-{study.cohort}",
-        title=f"Who wins with k seeds, DSC, {study.title}",
-        draw=partial(draw_winner, study.losses, grid.losses, frame),
+        key=f"winner-{cohort.name}",
+        title=f"Who wins with k seeds, DSC, {cohort.title}",
+        draw=partial(draw_winner, cohort.losses, complete.losses, frame),
         data=frame,
         caption="Share of all possible sweeps with k seeds in which a loss has the highest mean "
         "DSC on test images at the last epoch. One split: one seed and one fold, as a "
         "paper without cross-validation. Same seeds: one set of label seeds for all. "
         "Any seeds: a set per fold. Own seeds: every loss its own set, as with numbers "
-        f"copied from other papers. {counted(study, grid)}",
+        f"copied from other papers. {complete.counted(cohort)}",
         alt=f"With one seed per fold the winner would be {words}.",
     )
 
 
-def _flip_table(study: Study, grid: Grid, scores: np.ndarray) -> Table:
+def _flip_table(cohort: CohortScores, complete: CompleteCells, scores: np.ndarray) -> Table:
     rows = []
-    for a, b in combinations(range(len(grid.losses)), 2):
-        difference = grid.values[a] - grid.values[b]
-        pair = compare(scores[:, grid.seeds], study.fold_of, grid.losses[a], grid.losses[b])
-        half, number = split_half_disagreement(difference, grid.weights)
+    for a, b in combinations(range(len(complete.losses)), 2):
+        difference = complete.values[a] - complete.values[b]
+        pair = compare(
+            scores[:, complete.seeds], cohort.fold_of, complete.losses[a], complete.losses[b]
+        )
+        half, number = split_half_disagreement(difference, complete.weights)
         rows.append(
             {
-                "cohort": study.cohort,
-                "a": study.losses[grid.losses[a]],
-                "b": study.losses[grid.losses[b]],
+                "cohort": cohort.name,
+                "a": cohort.losses[complete.losses[a]],
+                "b": cohort.losses[complete.losses[b]],
                 "difference": pair.fit.estimate,
-                "flip_1": flip_share(difference, grid.weights, 1),
-                "flip_2": flip_share(difference, grid.weights, 2),
-                "fresh_1": fresh_flip(pair.fit, len(grid.seeds), 1),
-                "fresh_2": fresh_flip(pair.fit, len(grid.seeds), 2),
-                "fresh_5": fresh_flip(pair.fit, len(grid.seeds), 5),
+                "flip_1": flip_share(difference, complete.weights, 1),
+                "flip_2": flip_share(difference, complete.weights, 2),
+                "fresh_1": fresh_flip(pair.fit, len(complete.seeds), 1),
+                "fresh_2": fresh_flip(pair.fit, len(complete.seeds), 2),
+                "fresh_5": fresh_flip(pair.fit, len(complete.seeds), 5),
                 "split_half": half,
                 "halves": number,
             }
@@ -380,9 +166,9 @@ def _flip_table(study: Study, grid: Grid, scores: np.ndarray) -> Table:
     halves = int(frame["halves"].iloc[0])
     percent = {"decimals": 0, "percent": True}
     return Table(
-        key=f"flip-{study.cohort}",
+        key=f"flip-{cohort.name}",
         frame=frame.reset_index(drop=True),
-        title=f"Would the conclusion flip? DSC, {study.title}",
+        title=f"Would the conclusion flip? DSC, {cohort.title}",
         columns=[
             Column(key="a", header="A"),
             Column(key="b", header="B"),
@@ -398,19 +184,19 @@ def _flip_table(study: Study, grid: Grid, scores: np.ndarray) -> Table:
         "loss. Predicted: for seeds nobody has run yet; if two losses are really equal "
         "the truth is 50%. Among our seeds: share of all sets of that size, which must "
         "reach 0 with all seeds and so says too little. Disjoint halves: share of "
-        f"{halves} pairs of halves that disagree. {counted(study, grid)}",
+        f"{halves} pairs of halves that disagree. {complete.counted(cohort)}",
     )
 
 
-def _cherry_figure(study: Study, grid: Grid) -> Figure:
-    can = cherry_picking(grid.values, grid.weights)
-    names = [study.losses[loss] for loss in grid.losses]
+def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
+    can = cherry_picking(complete.values, complete.weights)
+    names = [cohort.losses[loss] for loss in complete.losses]
     either = sum(can[a, b] and can[b, a] for a, b in combinations(range(len(names)), 2))
     total = math.comb(len(names), 2)
     frame = pd.DataFrame(
         [
             {
-                "cohort": study.cohort,
+                "cohort": cohort.name,
                 "winner": names[a],
                 "loser": names[b],
                 "possible": bool(can[a, b]),
@@ -419,38 +205,38 @@ def _cherry_figure(study: Study, grid: Grid) -> Figure:
         ]
     )
     return Figure(
-        key=f"cherry-{study.cohort}",
+        key=f"cherry-{cohort.name}",
         narrow=True,
         data=frame,
-        title=f"Claims one seed could support, {study.title}",
+        title=f"Claims one seed could support, {cohort.title}",
         draw=partial(draw_cherry, names, can),
         caption="Filled: some single label seed makes the row beat the column in mean test DSC "
         "over all folds. Both directions filled (dark): either claim could be published. "
-        f"That is so for {either} of {total} pairs. {counted(study, grid)}",
+        f"That is so for {either} of {total} pairs. {complete.counted(cohort)}",
         alt=f"For {either} of {total} pairs of losses, one seed can be found for either claim.",
     )
 
 
 def _needed(
-    study: Study, grid: Grid, scores: np.ndarray, rope: float
+    cohort: CohortScores, complete: CompleteCells, scores: np.ndarray, rope: float
 ) -> list[Figure | Table | Note]:
     """For the two losses with the highest mean; for the mean itself of a single one."""
-    means = (grid.values @ grid.weights).mean(1)
+    means = (complete.values @ complete.weights).mean(1)
     order = np.argsort(-means, kind="stable")
-    best = grid.losses[order[0]]
+    best = complete.losses[order[0]]
     if len(order) > 1:
-        second = grid.losses[order[1]]
-        fit = compare(scores, study.fold_of, best, second).fit
-        names = f"{study.losses[best]} − {study.losses[second]}"
+        second = complete.losses[order[1]]
+        fit = compare(scores, cohort.fold_of, best, second).fit
+        names = f"{cohort.losses[best]} − {cohort.losses[second]}"
         what = "For the two losses with the highest mean."
     else:
-        fit = ladder(scores[best], study.fold_of)
-        names = f"mean of {study.losses[best]}"
+        fit = ladder(scores[best], cohort.fold_of)
+        names = f"mean of {cohort.losses[best]}"
         what = "For the mean of the only loss that was run."
     if np.isnan(fit.components.residual):
         return []
-    frame = needed_seeds(fit, len(grid.seeds))
-    frame.insert(0, "cohort", study.cohort)
+    frame = needed_seeds(fit, len(complete.seeds))
+    frame.insert(0, "cohort", cohort.name)
     star = seeds_until_patients_dominate(fit)
     l1 = frame[(frame["rung"] == "L1") & (frame["half_width"] <= rope)]
     enough = (
@@ -468,37 +254,39 @@ def _needed(
     limit = frame.loc[frame["rung"] == "L3", "detectable"].iloc[-1]
     floor = f"{limit:.3f}" if limit == limit else "nothing that two folds could tell"
     counted = (
-        f"{fit.num_cells} of {len(study.seeds) * len(study.folds)} cells, {fit.num_cases} of "
-        f"{study.num_cases} cases."
+        f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} cells, {fit.num_cases} of "
+        f"{cohort.num_cases} cases."
     )
     return [
         Figure(
-            key=f"needed-{study.cohort}",
-            title=f"How many seeds? {names}, DSC, {study.title}",
-            draw=partial(draw_needed, frame, star, rope, len(study.seeds)),
+            key=f"needed-{cohort.name}",
+            title=f"How many seeds? {names}, DSC, {cohort.title}",
+            draw=partial(draw_needed, frame, star, rope, len(cohort.seeds)),
             data=frame,
-            caption=f"{what} Left: half-width of the 95 % "
-            "interval; right: smallest true difference found with 80 % power. Grey: "
-            f"±{rope:g}. Vertical line: seeds run here. {enough.capitalize()}; {dominate}. "
+            caption=f"{what} Left: half-width of the {confidence.in_percent()} "
+            "interval; right: smallest true difference found with "
+            f"{confidence.in_percent(POWER)} power. Grey: ±{rope:g}. Vertical line: seeds "
+            f"run here. {enough.capitalize()}; {dominate}. "
             f"With {max(FRESH_SEEDS)} seeds and these folds, a claim about new training sets "
-            f"still needs a difference of {floor}. (P(A>B) asks for {PAIRS_FOR_WIN_RATE} "
+            f"still needs a difference of {floor}. (P(A>B) asks for {pairs_for_win_rate()} "
             f"independent pairs.) {counted}",
             alt=f"{enough}; {dominate}.",
         ),
-        _rungs_table(study, names, frame, len(grid.seeds), counted, f"{enough}; {dominate}."),
+        _rungs_table(cohort, names, frame, len(complete.seeds), counted, f"{enough}; {dominate}."),
     ]
 
 
 def _rungs_table(
-    study: Study, names: str, frame: pd.DataFrame, run: int, counted: str, answer: str
+    cohort: CohortScores, names: str, frame: pd.DataFrame, run: int, counted: str, answer: str
 ) -> Table:
     """Half-widths for a few numbers of seeds, those run here among them."""
     shown = sorted({1, 2, 3, 5, 10, 20, 30, run} & set(FRESH_SEEDS))
     wide = frame.pivot_table(index="seeds", columns="rung", values="half_width", dropna=False)
     wide = wide.reindex(index=shown, columns=["L1", "L2", "L3"]).reset_index()
     return Table(
-        key=f"seeds-needed-{study.cohort}",
-        title=f"What more seeds would buy: half-width of the 95 % interval, {names}",
+        key=f"seeds-needed-{cohort.name}",
+        title=f"What more seeds would buy: half-width of the {confidence.in_percent()} "
+        f"interval, {names}",
         frame=wide,
         columns=[
             Column(key="seeds", header="Seeds per fold"),
@@ -507,7 +295,7 @@ def _rungs_table(
                 for rung in ("L1", "L2", "L3")
             ),
         ],
-        caption=f"DSC, {study.title}; {many(run, 'seed')} were run. One seed says nothing about "
+        caption=f"DSC, {cohort.title}; {many(run, 'seed')} were run. One seed says nothing about "
         f"others. {counted}",
         note=answer[0].upper() + answer[1:],
     )

@@ -6,22 +6,25 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.items import LOSS, Column, Heading, Note, Section, Table, prose
-from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study, at_epoch
+from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
 from analysis.statistics import selection
-
-# Reported in Table 2 of Cabezas & Diez 2024 (CC BY): DSC, sensitivity, precision, each for
-# patch, train, test.  WMH is coherent; LIT is not (17 of 21 cells exceed 2PR / (P + R)).
-SLACK = 0.005
-"""Rounding slack of a table with two decimals."""
+from analysis.statistics.optimism import SLACK, coherence_excess, mean_over_folds, numbers_behind
 
 
-def section(studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Best per fold as the paper, last epoch, both side by side, for every cohort."""
+    if not given.cohorts:
+        return None
     items: list[Table | Note | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items += [optimism_table(study), nine_columns(study, "oracle"), nine_columns(study, "last")]
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items += [
+            optimism_table(cohort),
+            nine_columns(cohort, "oracle"),
+            nine_columns(cohort, "last"),
+        ]
     return Section(
         key="table2",
         title="What would Table 2 say?",
@@ -34,31 +37,31 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-# ---------------------------------------------------------------------------------------- numbers
-def optimism_frame(study: Study) -> pd.DataFrame:
+# ---------------------------------------------------------------------------------------- frames
+def optimism_frame(cohort: CohortScores) -> pd.DataFrame:
     """Test metrics per loss under the paper's rule, at the last epoch, and at the epoch that the
     other folds choose; optimism = paper's rule - last epoch."""
     rows = []
-    values = {name: _mean_over_folds(study, name)[0] for name in ("oracle", "last", "lofo")}
-    for loss in study.shown:
-        row: dict[str, object] = {"cohort": study.cohort, LOSS: study.losses[loss]}
+    values = {name: mean_over_folds(cohort, name)[0] for name in ("oracle", "last", "lofo")}
+    for loss in cohort.shown:
+        row: dict[str, object] = {"cohort": cohort.name, LOSS: cohort.losses[loss]}
         optimism = (values["oracle"] - values["last"])[loss, selection.TEST]
         for i, metric in enumerate(METRICS):
             for name, value in values.items():
                 row[f"{metric}_{name}"] = float(value[loss, selection.TEST, i])
             row[f"{metric}_optimism"] = float(optimism[i])
-        row["folds"] = int(_mean_over_folds(study, "last")[1][loss])
-        row["trials"] = int(study.done[loss].sum())
+        row["folds"] = int(mean_over_folds(cohort, "last")[1][loss])
+        row["trials"] = int(cohort.done[loss].sum())
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def nine_frame(study: Study, selector: str) -> pd.DataFrame:
+def nine_frame(cohort: CohortScores, selector: str) -> pd.DataFrame:
     """Nine columns as in Table 2, and whether they can belong to one network."""
-    values, folds = _mean_over_folds(study, selector)
+    values, folds = mean_over_folds(cohort, selector)
     rows = []
-    for loss in study.shown:
-        row: dict[str, object] = {"cohort": study.cohort, LOSS: study.losses[loss]}
+    for loss in cohort.shown:
+        row: dict[str, object] = {"cohort": cohort.name, LOSS: cohort.losses[loss]}
         for i, metric in enumerate(METRICS):
             for j, view in enumerate(VIEWS):
                 row[f"{metric}_{view}"] = float(values[loss, j, i])
@@ -71,36 +74,10 @@ def nine_frame(study: Study, selector: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def coherence_excess(dice: float, sensitivity: float, precision: float) -> float:
-    """By how much a mean DSC exceeds the most that its mean sensitivity and precision allow.
-
-    DSC is the harmonic mean of sensitivity R and precision P, which is jointly concave, so for
-    one set of cases mean DSC <= 2 PR / (P + R) of the mean P and R (Jensen).  Positive: the three
-    columns are not the same networks on the same cases.
-
-    >>> round(coherence_excess(0.6, 0.5, 0.5), 3)
-    0.1
-    """
-    if np.isnan([dice, sensitivity, precision]).any():
-        return float("nan")
-    total = sensitivity + precision
-    return float(dice - (2 * sensitivity * precision / total if total > 0 else 0.0))
-
-
-def _mean_over_folds(study: Study, selector: str) -> tuple[np.ndarray, np.ndarray]:
-    """[L, views, metrics] mean over the folds that have a value, and [L] how many have one."""
-    values = selection.by_fold(study.curves, study.last_epoch, selector)
-    number = (~np.isnan(values)).sum(1)
-    mean = np.divide(
-        np.nansum(values, 1), number, out=np.full(number.shape, np.nan), where=number > 0
-    )
-    return mean, study.done.any(1).sum(1)
-
-
 # ----------------------------------------------------------------------------------------- tables
-def optimism_table(study: Study) -> Table:
+def optimism_table(cohort: CohortScores) -> Table:
     """The paper's rule beside the honest ones, test images only."""
-    frame = optimism_frame(study)
+    frame = optimism_frame(cohort)
     columns = [Column(key=LOSS, header="Loss")]
     for metric in METRICS:
         group = METRIC_NAMES[metric]
@@ -117,22 +94,22 @@ def optimism_table(study: Study) -> Table:
     mean = frame["dice_optimism"].mean() if len(frame) else float("nan")
     words = "" if np.isnan(mean) else f" Mean optimism of DSC: {mean:.3f}."
     return Table(
-        key=f"table2-optimism-{study.cohort}",
+        key=f"table2-optimism-{cohort.name}",
         frame=frame,
         columns=columns,
-        losses=study.losses,
-        title=f"Test images: the paper's rule beside honest ones, {study.title}",
+        losses=cohort.losses,
+        title=f"Test images: the paper's rule beside honest ones, {cohort.title}",
         caption="Paper's rule: best of all seeds and epochs of each fold, per metric. Last epoch: "
         "mean over seeds. Other folds: mean over seeds at the epoch that the other folds "
         "choose by DSC. All are then averaged over folds. Optimism: paper's rule minus "
-        f"last epoch.{words} {study.presence}.{_uneven_folds(study)}"
-        + _undefined_under_each(study),
+        f"last epoch.{words} {cohort.presence}.{_uneven_folds(cohort)}"
+        + _undefined_under_each(cohort),
     )
 
 
-def nine_columns(study: Study, selector: str) -> Table:
+def nine_columns(cohort: CohortScores, selector: str) -> Table:
     """Table 2's own columns under a selector."""
-    frame = nine_frame(study, selector)
+    frame = nine_frame(cohort, selector)
     columns = [Column(key=LOSS, header="Loss")]
     for metric in METRICS:
         columns += [
@@ -147,13 +124,13 @@ def nine_columns(study: Study, selector: str) -> Table:
         ]
     columns += [Column(key="coherent", header="Coherent")]
     if selector == "oracle":
-        title = f"Table 2 as the paper computes it, {study.title}"
+        title = f"Table 2 as the paper computes it, {cohort.title}"
         rule = (
             "Average over folds of the best value over seeds and epochs, independently for "
             "every metric and column."
         )
     else:
-        title = f"Table 2 at the last epoch, {study.title}"
+        title = f"Table 2 at the last epoch, {cohort.title}"
         rule = "Average over folds of the mean over seeds at the last epoch."
     failing = (
         [str(loss) for loss in frame.loc[frame["coherent"] == "no", LOSS]] if len(frame) else []
@@ -166,26 +143,26 @@ def nine_columns(study: Study, selector: str) -> Table:
         else ""
     )
     return Table(
-        key=f"table2-{selector}-{study.cohort}",
+        key=f"table2-{selector}-{cohort.name}",
         title=title,
         frame=frame,
         columns=columns,
-        losses=study.losses,
+        losses=cohort.losses,
         caption=f"{rule} Coherent: mean DSC does not exceed 2PR/(P+R) of the mean sensitivity R "
         f"and precision P, as it must for one network on one set of cases.{words} "
-        f"{study.presence}.{_uneven_folds(study)}{undefined_words(study, selector)}",
+        f"{cohort.presence}.{_uneven_folds(cohort)}{undefined_words(cohort, selector)}",
     )
 
 
 def undefined_words(
-    study: Study, selector: str, views: tuple[str, ...] = VIEWS, where: str = ""
+    cohort: CohortScores, selector: str, views: tuple[str, ...] = VIEWS, where: str = ""
 ) -> str:
     """How many cases (patches) the numbers of a selector leave out as undefined, in words."""
     parts = []
     for view in views:
         for metric in METRICS:
             i, j = VIEWS.index(view), METRICS.index(metric)
-            asked, defined = _numbers_behind(study, selector, i, j)
+            asked, defined = numbers_behind(cohort, selector, i, j)
             if asked > defined:
                 parts.append(
                     f"{METRIC_NAMES[metric]} {asked - defined} of {asked} {VIEW_NAMES[view]}"
@@ -196,45 +173,27 @@ def undefined_words(
     return f" Undefined and left out{where}: {', '.join(parts)}."
 
 
-def _undefined_under_each(study: Study) -> str:
+def _undefined_under_each(cohort: CohortScores) -> str:
     rules = {"oracle": "paper's rule", "last": "last epoch", "lofo": "other folds"}
-    words = {rule: undefined_words(study, rule, ("test",)) for rule in rules}
+    words = {rule: undefined_words(cohort, rule, ("test",)) for rule in rules}
     if len(set(words.values())) == 1:
         return words["last"]
     return "".join(
-        undefined_words(study, rule, ("test",), f" ({name})") for rule, name in rules.items()
+        undefined_words(cohort, rule, ("test",), f" ({name})") for rule, name in rules.items()
     )
 
 
-def _numbers_behind(study: Study, selector: str, view: int, metric: int) -> tuple[int, int]:
-    """Cases (patches) asked for and defined, summed over the networks behind a column."""
-    asked, defined = study.asked[..., view], study.defined[..., view, metric]
-    if selector == "oracle":
-        flat = (len(study.losses), len(study.folds), -1)
-        values, asked, defined = (
-            np.moveaxis(part[:, :, :, 1:], 2, 1).reshape(flat)
-            for part in (study.curves[..., view, metric], asked, defined)
-        )
-        chosen = np.argmax(np.nan_to_num(values, nan=-np.inf), -1) if values.size else None
-        if chosen is None:
-            return 0, 0
-        # A fold without any defined value has no network behind it: count what it asked for.
-        asked, defined = (at_epoch(part, chosen) for part in (asked, defined))
-    else:
-        epochs = selection.epochs(study.curves, study.last_epoch, selector)
-        asked, defined = (at_epoch(part, epochs) for part in (asked, defined))
-    return int(np.nansum(asked)), int(np.nansum(defined))
-
-
-def _uneven_folds(study: Study) -> str:
-    folds = study.done.any(1).sum(1)
+def _uneven_folds(cohort: CohortScores) -> str:
+    folds = cohort.done.any(1).sum(1)
     short = [
-        f"{study.losses[loss]} {folds[loss]}"
-        for loss in study.shown
-        if folds[loss] < len(study.folds)
+        f"{cohort.losses[loss]} {folds[loss]}"
+        for loss in cohort.shown
+        if folds[loss] < len(cohort.folds)
     ]
     return (
-        f" Folds with a complete trial, of {len(study.folds)}: {', '.join(short)}." if short else ""
+        f" Folds with a complete trial, of {len(cohort.folds)}: {', '.join(short)}."
+        if short
+        else ""
     )
 
 

@@ -1,7 +1,7 @@
 """Does a loss segment better, or only put its probabilities elsewhere: every threshold at once.
 
 A network whose probabilities are merely shifted looks worse at 0.5 and as good at its own
-threshold.  The last epoch's histograms (`results.HISTOGRAMS`) give the counts at any threshold.
+threshold.
 """
 
 from __future__ import annotations
@@ -15,120 +15,25 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.reading.checks import trial_rows
-from analysis.reading.scores import COUNTS, METRIC_NAMES, METRICS, Study
-from lesion_core import results
-from lesion_core.results import Sweep
-
-THRESHOLDS = np.arange(1, results.NUM_BINS) / results.NUM_BINS
-"""Lower edges of the histogram bins but the first: p >= threshold is lesion."""
-HALF = results.NUM_BINS // 2 - 1
-"""Where the paper's threshold of 0.5 is."""
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def counts_at_thresholds(
-    lesion: np.ndarray, background: np.ndarray, reference: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """tp, fp, fn [..., thresholds] from histograms [..., bins] of lesion and background voxels.
-
-    reference [...] counts all lesion voxels, also those outside the brain box, which no
-    threshold finds.
-
-    >>> tp, fp, fn = counts_at_thresholds(np.eye(100, dtype=int)[60], np.eye(100, dtype=int)[20],
-    ...                                   np.array(1))
-    >>> [int(value) for value in (tp[49], fp[49], fn[49], fp[10])]
-    [1, 0, 0, 1]
-    """
-    tp = lesion[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
-    fp = background[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
-    return tp, fp, np.asarray(reference)[..., None] - tp
-
-
-def histograms(sweep: Sweep, study: Study, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """[L, S, P, bins] of lesion and background voxels; NaN where a trial has none."""
-    shape = (*study.test.shape[:3], results.NUM_BINS)
-    lesion, background = np.full(shape, np.nan), np.full(shape, np.nan)
-    trials = study.final.drop_duplicates("trial").set_index("trial")
-    rows = rows[rows["trial"].isin(trials.index).to_numpy()]
-    if rows.empty:
-        return lesion, background
-    place = {key: index for index, key in enumerate(zip(study.fold_of, study.cases, strict=True))}
-    fold = rows["trial"].map(trials["fold_index"]).to_numpy(int)
-    case = np.array([place.get(key, -1) for key in zip(fold, rows["case"], strict=True)])
-    known = case >= 0
-    at = (
-        rows["trial"].map(trials["loss_index"]).to_numpy(int)[known],
-        rows["trial"].map(trials["seed_index"]).to_numpy(int)[known],
-        case[known],
-    )
-    lesion[at] = np.stack(rows["lesion"].to_numpy()[known])
-    background[at] = np.stack(rows["background"].to_numpy()[known])
-    return lesion, background
-
-
-def rates_at_thresholds(study: Study, lesion: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """[L, S, P, thresholds, metrics]."""
-    final = study.last_by_case(study.counts)
-    reference = final[..., COUNTS.index("tp")] + final[..., COUNTS.index("fn")]
-    # A histogram with more lesion voxels than the reference is of another image: undefined.
-    fits = (lesion.sum(-1) <= reference)[..., None]
-    lesion, background = np.where(fits, lesion, np.nan), np.where(fits, background, np.nan)
-    tp, fp, fn = counts_at_thresholds(lesion, background, reference)
-    frame = pd.DataFrame({"tp": tp.ravel(), "fp": fp.ravel(), "fn": fn.ravel()})
-    rates = results.rates(frame)[list(METRICS)].to_numpy()
-    return rates.reshape(*tp.shape, len(METRICS))
-
-
-def fold_curves(rates: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """[L, F, thresholds]: mean over a fold's cases and seeds of [L, S, P, thresholds]; cases
-    that are undefined at some threshold (both masks empty) are left out there."""
-    folds = np.unique(fold_of)
-    curves = np.full((rates.shape[0], len(folds), rates.shape[3]), np.nan)
-    for place, fold in enumerate(folds):
-        block = rates[:, :, fold_of == fold]
-        number = (~np.isnan(block)).sum((1, 2))
-        curves[:, place] = np.divide(
-            np.nansum(block, (1, 2)), number, out=np.full(number.shape, np.nan), where=number > 0
-        )
-    return curves
-
-
-def own_thresholds(curves: np.ndarray) -> np.ndarray:
-    """[L, F] index of the threshold that the *other* folds choose by mean DSC; -1 if unknown.
-    With a single fold there are no others: 0.5."""
-    losses, folds, _ = curves.shape
-    chosen = np.full((losses, folds), -1)
-    for loss in range(losses):
-        for fold in range(folds):
-            others = [f for f in range(folds) if f != fold and not np.isnan(curves[loss, f]).all()]
-            if np.isnan(curves[loss, fold]).all():
-                continue
-            if not others:
-                chosen[loss, fold] = HALF
-                continue
-            mean = curves[loss, others].mean(0)
-            chosen[loss, fold] = int(np.argmax(np.where(np.isnan(mean), -np.inf, mean)))
-    return chosen
-
-
-def calibration(
-    lesion: np.ndarray, background: np.ndarray, groups: int = 10
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean predicted probability (bin centres) and share of lesion voxels in `groups` equal
-    bands of probability, from histograms summed over cases [bins]; NaN where a band is empty."""
-    width = len(lesion) // groups
-    centres = (np.arange(len(lesion)) + 0.5) / len(lesion)
-    total = lesion + background
-    band_total = total.reshape(groups, width).sum(1)
-    with np.errstate(invalid="ignore"):
-        predicted = (total * centres).reshape(groups, width).sum(1) / band_total
-        return predicted, lesion.reshape(groups, width).sum(1) / band_total
+from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.thresholds import (
+    HALF,
+    THRESHOLDS,
+    calibration,
+    fold_curves,
+    histograms,
+    own_thresholds,
+    rates_at_thresholds,
+)
 
 
 # --------------------------------------------------------------------------------------- sections
-def section(sweep: Sweep, studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Curves over the threshold, and what is left of the differences at each loss's own."""
-    rows, unreadable = trial_rows(sweep, "histograms.parquet")
+    if not (given.cohorts and given.is_ledger):
+        return None
+    rows, unreadable = trial_rows(given.sweep, "histograms.parquet")
     items: list[Figure | Table | Note | Heading] = []
     if unreadable:
         items.append(
@@ -137,19 +42,19 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
                 body=prose(f"Histograms that cannot be read: {', '.join(unreadable)}."),
             )
         )
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        lesion, background = histograms(sweep, study, rows)
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        lesion, background = histograms(cohort, rows)
         if np.isnan(lesion).all():
             items.append(
                 Note(
                     kind="warning",
-                    body=prose(f"{study.title}: no histograms of predicted probabilities."),
+                    body=prose(f"{cohort.title}: no histograms of predicted probabilities."),
                 )
             )
             continue
-        items += _items(study, lesion, background)
+        items += _items(cohort, lesion, background)
     return Section(
         key="thresholds",
         title="Better segmentation, or another threshold?",
@@ -160,17 +65,19 @@ def section(sweep: Sweep, studies: list[Study]) -> Section:
     )
 
 
-def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Figure | Table | Note]:
-    rates = rates_at_thresholds(study, lesion, background)
-    curves = np.stack([fold_curves(rates[..., i], study.fold_of) for i in range(len(METRICS))], -1)
+def _items(
+    cohort: CohortScores, lesion: np.ndarray, background: np.ndarray
+) -> list[Figure | Table | Note]:
+    rates = rates_at_thresholds(cohort, lesion, background)
+    curves = np.stack([fold_curves(rates[..., i], cohort.fold_of) for i in range(len(METRICS))], -1)
     number = (~np.isnan(curves)).sum(1)
     mean = np.divide(
         np.nansum(curves, 1), number, out=np.full(number.shape, np.nan), where=number > 0
     )  # [L, thresholds, metrics]
     chosen = own_thresholds(curves[..., 0])
-    shown = [loss for loss in study.shown if not np.isnan(mean[loss, :, 0]).all()]
+    shown = [loss for loss in cohort.shown if not np.isnan(mean[loss, :, 0]).all()]
     if not shown:
-        return [Note(kind="warning", body=prose(f"{study.title}: DSC is undefined throughout."))]
+        return [Note(kind="warning", body=prose(f"{cohort.title}: DSC is undefined throughout."))]
     rows = []
     for loss in shown:
         folds = [fold for fold in range(curves.shape[1]) if chosen[loss, fold] >= 0]
@@ -178,8 +85,8 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
         best = int(np.nanargmax(mean[loss, :, 0]))
         rows.append(
             {
-                "cohort": study.cohort,
-                LOSS: study.losses[loss],
+                "cohort": cohort.name,
+                LOSS: cohort.losses[loss],
                 "at_half": mean[loss, HALF, 0],
                 "own": float(own),
                 "gain": float(own - mean[loss, HALF, 0]),
@@ -191,7 +98,7 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
         )
     frame = pd.DataFrame(rows)
     present = int((~np.isnan(rates[..., 0, 0])).any((0, 1)).sum())
-    counted = f"{present} of {study.num_cases} cases; {study.presence}."
+    counted = f"{present} of {cohort.num_cases} cases; {cohort.presence}."
     at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
     words = (
         (
@@ -205,8 +112,8 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
     data = pd.DataFrame(
         [
             {
-                "cohort": study.cohort,
-                LOSS: study.losses[loss],
+                "cohort": cohort.name,
+                LOSS: cohort.losses[loss],
                 "threshold": THRESHOLDS[t],
                 **{metric: mean[loss, t, i] for i, metric in enumerate(METRICS)},
             }
@@ -220,10 +127,10 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
     }
     return [
         Figure(
-            key=f"thresholds-{study.cohort}",
-            title=f"Test metrics at every threshold, {study.title}",
+            key=f"thresholds-{cohort.name}",
+            title=f"Test metrics at every threshold, {cohort.title}",
             data=data,
-            draw=partial(draw, study.losses, shown, mean, sums),
+            draw=partial(draw, cohort.losses, shown, mean, sums),
             caption="First three: mean over cases, seeds and folds at the last epoch, for every "
             "threshold; vertical line: 0.5. Last: share of lesion voxels among voxels "
             "of a predicted probability (brain box, all cases together); on the "
@@ -231,10 +138,10 @@ def _items(study: Study, lesion: np.ndarray, background: np.ndarray) -> list[Fig
             alt=f"DSC, sensitivity and precision over the threshold, and calibration. {words}",
         ),
         Table(
-            key=f"threshold-table-{study.cohort}",
+            key=f"threshold-table-{cohort.name}",
             frame=frame,
-            losses=study.losses,
-            title=f"DSC at 0.5 and at own thresholds, {study.title}",
+            losses=cohort.losses,
+            title=f"DSC at 0.5 and at own thresholds, {cohort.title}",
             columns=[
                 Column(key=LOSS, header="Loss"),
                 Column(key="at_half", header="at 0.5", group="DSC", decimals=3, best="max"),

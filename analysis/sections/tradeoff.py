@@ -9,20 +9,24 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, written
-from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, Study
-from analysis.sections.bands import band
+from analysis.page.items import LOSS, Figure, Heading, Section, written
+from analysis.reading.scores import VIEWS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.bands import band
+from analysis.statistics.tradeoff import harmonic, last_means
 
 TEST = VIEWS.index("test")
 
 
-def section(studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """Trajectories through the sensitivity-precision plane."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items.append(_trajectory(study))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items.append(_trajectory(cohort))
     return Section(
         key="tradeoff",
         title="What is traded for what?",
@@ -33,139 +37,40 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-def gap_section(studies: list[Study]) -> Section:
-    """Slopes from training patches over training images to test images."""
-    items: list[Figure | Table | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items += [_slopes(study), _gap_table(study)]
-    return Section(
-        key="gap",
-        title="Do training patches tell how whole images will do?",
-        items=items,
-        lead="Patches were picked because they hold lesions, so they cannot show false positives "
-        "elsewhere. A loss that leads on patches and falls on images was flattered by that "
-        "choice, not beaten by overfitting: compare the two steps.",
-    )
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def last_means(study: Study) -> np.ndarray:
-    """[L, views, metrics] mean over trials of their last epoch."""
-    values = study.last_by_fold(study.curves)
-    number = (~np.isnan(values)).sum((1, 2))
-    return np.divide(
-        np.nansum(values, (1, 2)), number, out=np.full(number.shape, np.nan), where=number > 0
-    )
-
-
-def harmonic(sensitivity: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """DSC of one case with this sensitivity and precision: their harmonic mean."""
-    total = sensitivity + precision
-    return np.divide(2 * sensitivity * precision, total, out=np.zeros_like(total), where=total > 0)
-
-
-def gap_frame(study: Study) -> pd.DataFrame:
-    """Every metric on patches, training and test images, and the two steps between."""
-    means, rows = last_means(study), []
-    for loss in study.shown:
-        row: dict[str, object] = {"cohort": study.cohort, LOSS: study.losses[loss]}
-        for i, metric in enumerate(METRICS):
-            patch, train, test = (float(value) for value in means[loss, :, i])
-            row |= {
-                f"{metric}_patch": patch,
-                f"{metric}_train": train,
-                f"{metric}_test": test,
-                f"{metric}_to_image": train - patch,
-                f"{metric}_to_test": test - train,
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)
+# ---------------------------------------------------------------------------------------- frames
 
 
 # --------------------------------------------------------------------------------------- sections
-def _trajectory(study: Study) -> Figure:
-    _, mean, _, trials = band(study.curves, (1, 2))
+def _trajectory(cohort: CohortScores) -> Figure:
+    _, mean, _, trials = band(cohort.curves, (1, 2))
     rows = [
         {
-            "cohort": study.cohort,
-            LOSS: study.losses[loss],
+            "cohort": cohort.name,
+            LOSS: cohort.losses[loss],
             "epoch": epoch,
             "sensitivity": mean[loss, epoch, TEST, 1],
             "precision": mean[loss, epoch, TEST, 2],
             "dice": mean[loss, epoch, TEST, 0],
             "trials": int(trials[loss, epoch, TEST, 0]),
         }
-        for loss in study.shown
-        for epoch in range(study.num_epochs + 1)
+        for loss in cohort.shown
+        for epoch in range(cohort.num_epochs + 1)
     ]
-    ends = last_means(study)
+    ends = last_means(cohort)
     words = "; ".join(
-        f"{study.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
+        f"{cohort.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
         f"{written(ends[loss, TEST, 2])}"
-        for loss in study.shown
+        for loss in cohort.shown
     )
     return Figure(
-        key=f"tradeoff-{study.cohort}",
+        key=f"tradeoff-{cohort.name}",
         data=pd.DataFrame(rows),
-        title=f"Sensitivity against precision over epochs, test images, {study.title}",
-        draw=partial(draw_trajectory, study.losses, study.shown, mean[:, :, TEST]),
+        title=f"Sensitivity against precision over epochs, test images, {cohort.title}",
+        draw=partial(draw_trajectory, cohort.losses, cohort.shown, mean[:, :, TEST]),
         caption="Small dot: epoch 1; large marker: last epoch; the untrained network (epoch 0) is "
         "left out. Means over all trials. Contours: equal DSC of a single case; the mean "
-        f"DSC of many cases lies below the contour. {study.presence}.",
+        f"DSC of many cases lies below the contour. {cohort.presence}.",
         alt=f"At the last epoch: {words}.",
-    )
-
-
-def _slopes(study: Study) -> Figure:
-    means = last_means(study)
-    frame = gap_frame(study)
-    order = {
-        view: [
-            study.losses[loss]
-            for loss in sorted(
-                (loss for loss in study.shown if not np.isnan(means[loss, i, 0])),
-                key=lambda loss, i=i: -means[loss, i, 0],
-            )
-        ]
-        for i, view in enumerate(VIEWS)
-    }
-    lead = (
-        f"Best DSC on patches: {order['patch'][0]}; on test images: {order['test'][0]}."
-        if order["patch"] and order["test"]
-        else ""
-    )
-    return Figure(
-        key=f"gap-{study.cohort}",
-        data=frame,
-        title=f"From training patches to test images, {study.title}",
-        draw=partial(draw_slopes, study.losses, study.shown, means),
-        caption=f"Mean over trials at the last epoch. {lead} {study.presence}.",
-        alt=f"Slopes from training patches over training images to test images. {lead}",
-    )
-
-
-def _gap_table(study: Study) -> Table:
-    columns = [Column(key=LOSS, header="Loss")]
-    for metric in METRICS:
-        group = METRIC_NAMES[metric]
-        columns += [
-            Column(key=f"{metric}_patch", header="patch", group=group, decimals=3),
-            Column(
-                key=f"{metric}_to_image", header="→ image", group=group, decimals=3, signed=True
-            ),
-            Column(key=f"{metric}_to_test", header="→ test", group=group, decimals=3, signed=True),
-        ]
-    return Table(
-        key=f"gap-table-{study.cohort}",
-        title=f"The two steps in numbers, {study.title}",
-        frame=gap_frame(study),
-        columns=columns,
-        losses=study.losses,
-        caption="→ image: training images minus training patches (what choosing patches hides). "
-        "→ test: test images minus training images (what overfitting costs). "
-        f"{study.presence}.",
     )
 
 
@@ -210,29 +115,5 @@ def draw_trajectory(losses: list[str], shown: list[int], mean: np.ndarray) -> Dr
     axis.set_xlabel("Sensitivity")
     axis.set_ylabel("Precision")
     axis.grid(False)
-    style.legend(figure, losses, shown, markers=True)
-    return figure
-
-
-def draw_slopes(losses: list[str], shown: list[int], means: np.ndarray) -> Drawing:
-    """One panel per metric."""
-    top = style.legend_height(losses, shown) + 0.24
-    figure, axes = style.panels(1, 3, height=2.5 + top, top=top, gap_x=0.2, bottom=0.45)
-    for i, metric in enumerate(METRICS):
-        axis = axes[0, i]
-        for loss in shown:
-            axis.plot(
-                range(3),
-                means[loss, :, i],
-                marker=style.marker(loss),
-                markersize=4.5,
-                **style.line_style(loss),
-            )
-        axis.set_title(METRIC_NAMES[metric])
-        axis.set_xticks(range(3), [VIEW_NAMES[view].replace(" ", "\n") for view in VIEWS])
-        axis.set_xlim(-0.2, 2.2)
-        axis.tick_params(labelleft=i == 0)
-        axis.grid(False, axis="x")
-        style.rate_axis(axis)
     style.legend(figure, losses, shown, markers=True)
     return figure

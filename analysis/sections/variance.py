@@ -10,8 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import Figure, Heading, Note, Section, prose
-from analysis.reading.scores import METRIC_NAMES, METRICS, Study
-from analysis.sections.seeds import Grid, complete_grid
+from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics.lottery import complete_cells
+from analysis.statistics.variance import balanced, components
 
 PARTS = {
     "patient": "patient",
@@ -24,80 +26,15 @@ PARTS = {
 }
 
 
-def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
-    """Variance components of complete scores [L, S, P], cases nested in folds, by the method of
-    moments (ANOVA mean squares; exact for equal folds, the usual approximation otherwise).
-
-    y = mean + loss + fold + patient(fold) + loss x fold + loss x patient + run + rest, where a run
-    is one (loss, seed, fold).  `loss` is the variance of the loss means after what noise adds to
-    them.  Negative estimates are 0.  NaN where a mean square has no degrees of freedom.
-    """
-    losses, num_seeds, _ = scores.shape
-    folds = [scores[:, :, fold_of == fold] for fold in np.unique(fold_of)]
-    sizes = np.array([block.shape[2] for block in folds], float)
-    num_folds, total = len(folds), sizes.sum()
-    per_fold = total / num_folds
-    by_fold = np.array([block.mean((1, 2)) for block in folds])  # [F, L]
-    weight = sizes / total
-
-    ss: dict[str, float] = dict.fromkeys(("rest", "run", "loss_patient", "patient"), 0.0)
-    for block, size in zip(folds, sizes, strict=True):
-        case, run, mean = block.mean(1), block.mean(2), block.mean((1, 2))
-        rest = block - case[:, None] - run[:, :, None] + mean[:, None, None]
-        ss["rest"] += (rest**2).sum()
-        ss["run"] += size * ((run - mean[:, None]) ** 2).sum()
-        centred = case - mean[:, None]
-        ss["patient"] += losses * num_seeds * (centred.mean(0) ** 2).sum()
-        ss["loss_patient"] += num_seeds * ((centred - centred.mean(0)) ** 2).sum()
-    grand = weight @ by_fold  # [L]
-    fold_mean = by_fold.mean(1)
-    overall = float(weight @ fold_mean)
-    cross = by_fold - fold_mean[:, None] - grand + overall
-    ss["loss_fold"] = float((num_seeds * sizes[:, None] * cross**2).sum())
-    ss["fold"] = float((losses * num_seeds * sizes * (fold_mean - overall) ** 2).sum())
-    ss["loss"] = float(total * num_seeds * ((grand - overall) ** 2).sum())
-    df = {
-        "rest": losses * ((num_seeds - 1) * (sizes - 1)).sum(),
-        "run": losses * num_folds * (num_seeds - 1),
-        "loss_patient": (losses - 1) * (total - num_folds),
-        "patient": total - num_folds,
-        "loss_fold": (losses - 1) * (num_folds - 1),
-        "fold": num_folds - 1,
-        "loss": losses - 1,
-    }
-    ms = {name: ss[name] / df[name] if df[name] > 0 else float("nan") for name in ss}
-    s, n = num_seeds, per_fold
-    found = {
-        "patient": (ms["patient"] - ms["loss_patient"]) / (losses * s),
-        "fold": (ms["fold"] - ms["loss_fold"] - ms["patient"] + ms["loss_patient"])
-        / (losses * s * n),
-        "loss": (ms["loss"] - ms["loss_fold"]) / (s * total),
-        "loss_patient": (ms["loss_patient"] - ms["rest"]) / s,
-        "loss_fold": (ms["loss_fold"] - ms["run"] - ms["loss_patient"] + ms["rest"]) / (s * n),
-        "run": (ms["run"] - ms["rest"]) / n,
-        "rest": ms["rest"],
-    }
-    return {
-        name: float(max(0.0, value)) if value == value else float("nan")
-        for name, value in found.items()
-    }
-
-
-def balanced(scores: np.ndarray, fold_of: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """[L, S, P] of the grid's losses and seeds and of the cases that all of them define, and
-    those cases' folds."""
-    own = scores[np.ix_(grid.losses, grid.seeds)]
-    usable = ~np.isnan(own).any((0, 1))
-    return own[:, :, usable], fold_of[usable]
-
-
-def section(studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
     """One bar per metric and cohort."""
+    if not given.cohorts:
+        return None
     items: list[Figure | Note | Heading] = []
-    for study in studies:
-        if len(studies) > 1:
-            items.append(Heading(text=study.title))
-        items.append(_figure(study))
+    for cohort in given.cohorts:
+        if len(given.cohorts) > 1:
+            items.append(Heading(text=cohort.title))
+        items.append(_figure(cohort))
     return Section(
         key="variance",
         title="Where does the spread come from?",
@@ -107,27 +44,27 @@ def section(studies: list[Study]) -> Section:
     )
 
 
-def _figure(study: Study) -> Figure | Note:
-    final, rows, counts = study.last_by_case(study.test), {}, {}
+def _figure(cohort: CohortScores) -> Figure | Note:
+    final, rows, counts = cohort.last_by_case(cohort.test), {}, {}
     for i, metric in enumerate(METRICS):
-        grid = complete_grid(final[..., i], study.fold_of, study.shown)
-        own, folds = balanced(final[..., i], study.fold_of, grid)
+        complete = complete_cells(final[..., i], cohort.fold_of, cohort.shown)
+        own, folds = balanced(final[..., i], cohort.fold_of, complete)
         if min(own.shape) < 2 or len(np.unique(folds)) < 2:
             continue
         rows[metric] = components(own, folds)
-        counts[metric] = (own.shape, grid)
+        counts[metric] = (own.shape, complete)
     if not rows:
         return Note(
             kind="warning",
             body=prose(
-                f"{study.title}: splitting the variance needs two losses, two seeds, two folds and "
-                "two patients in common."
+                f"{cohort.title}: splitting the variance needs two losses, two seeds, two folds "
+                "and two patients in common."
             ),
         )
     frame = pd.DataFrame(
         [
             {
-                "cohort": study.cohort,
+                "cohort": cohort.name,
                 "metric": metric,
                 "part": part,
                 "variance": value,
@@ -139,23 +76,25 @@ def _figure(study: Study) -> Figure | Note:
         ]
     )
     dice = rows.get("dice", next(iter(rows.values())))
-    shape, grid = counts.get("dice", next(iter(counts.values())))
+    shape, complete = counts.get("dice", next(iter(counts.values())))
     left = (
-        f" (left out: {', '.join(study.losses[i] for i in grid.left_out)})" if grid.left_out else ""
+        f" (left out: {', '.join(cohort.losses[i] for i in complete.left_out)})"
+        if complete.left_out
+        else ""
     )
     words = ", ".join(
         f"{PARTS[part]} {value**0.5:.3f}" for part, value in dice.items() if value == value
     )
     return Figure(
-        key=f"variance-{study.cohort}",
-        title=f"Standard deviation by source, {study.title}",
+        key=f"variance-{cohort.name}",
+        title=f"Standard deviation by source, {cohort.title}",
         draw=partial(draw, rows),
         data=frame,
         caption="Standard deviations of the components of a patient's score at the last epoch "
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
         "means differ; loss × patient: patients for whom the order of losses differs; "
-        f"run: the luck of one training. {shape[0]} of {len(study.shown)} losses{left}, "
-        f"{shape[1]} of {len(study.seeds)} seeds, {shape[2]} of {study.num_cases} "
+        f"run: the luck of one training. {shape[0]} of {len(cohort.shown)} losses{left}, "
+        f"{shape[1]} of {len(cohort.seeds)} seeds, {shape[2]} of {cohort.num_cases} "
         "cases.",
         alt=f"Standard deviations of DSC: {words}.",
     )

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from analysis.page.items import prose, written
-from analysis.reading.scores import Study
-from analysis.sections.pairs import (
-    LEVEL,
+from analysis.page.items import decimals_for, prose, written
+from analysis.reading.scores import CohortScores
+from analysis.statistics import confidence
+from analysis.statistics.ladder import RUNG_NAMES
+from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
+from analysis.statistics.order import best_first, shared_means
+from analysis.statistics.pairs import (
     ROPE,
     Pair,
     adjusted,
     against,
     compare,
-    decimals_for,
     judge,
 )
-from analysis.sections.seeds import complete_grid, counted, fresh_flip, full_lottery, winner_shares
-from analysis.statistics.ladder import RUNG_NAMES, Ladder, ladder
 
 HEADLINES = {
     "separated": "separated",
@@ -61,35 +61,35 @@ class Verdict:
         )
 
 
-def verdict(study: Study, reference: str, rope: float = ROPE) -> Verdict:
+def verdict(cohort: CohortScores, reference: str, rope: float = ROPE) -> Verdict:
     """Primary question, declared beforehand: test DSC at the last epoch, every loss against the
     reference, Holm-adjusted.  Then the best against the second, and what one seed would say."""
-    scores = study.last_by_case(study.test)[..., 0]
-    base = study.losses.index(reference) if reference in study.losses else -1
-    if base not in study.shown:
-        base = study.shown[0]
-    if len(study.shown) < 2:
-        name = study.losses[study.shown[0]]
+    scores = cohort.last_by_case(cohort.test)[..., 0]
+    base = cohort.losses.index(reference) if reference in cohort.losses else -1
+    if base not in cohort.shown:
+        base = cohort.shown[0]
+    if len(cohort.shown) < 2:
+        name = cohort.losses[cohort.shown[0]]
         return Verdict(
-            study.title,
+            cohort.title,
             "cannot tell",
             "One loss, nothing to compare",
-            [f"Only {name} has complete trials. {study.presence}."],
+            [f"Only {name} has complete trials. {cohort.presence}."],
         )
-    pairs = against(scores, study.fold_of, study.shown, base)
+    pairs = against(scores, cohort.fold_of, cohort.shown, base)
     words = dict(zip((pair.a for pair in pairs), judge(pairs, rope), strict=True))
-    order = best_first(scores, study)
+    order = best_first(scores, cohort)
     best, second = order[0], order[1]
-    runner_up = compare(scores, study.fold_of, best, second)
+    runner_up = compare(scores, cohort.fold_of, best, second)
     challenger = best if best != base else second
     pair = next(pair for pair in pairs if pair.a == challenger)
     word = words[challenger]
-    name, against_name = study.losses[challenger], study.losses[base]
-    sentences = [_best_sentence(study, scores, best, second)]
-    sentences.append(_difference_sentence(study, pair, word, rope, pairs))
-    sentences.append(_seed_sentence(study, scores, runner_up))
+    name, against_name = cohort.losses[challenger], cohort.losses[base]
+    sentences = [_best_sentence(cohort, scores, best, second)]
+    sentences.append(_difference_sentence(cohort, pair, word, rope, pairs))
+    sentences.append(_seed_sentence(cohort, scores, runner_up))
     others = [
-        f"{study.losses[other.a]} {words[other.a]}" for other in pairs if other.a != challenger
+        f"{cohort.losses[other.a]} {words[other.a]}" for other in pairs if other.a != challenger
     ]
     if others:
         sentences.append(f"Against {against_name}, the others: {', '.join(others)}.")
@@ -100,71 +100,54 @@ def verdict(study: Study, reference: str, rope: float = ROPE) -> Verdict:
         "not separated": f"{name} and {against_name} are not separated",
         "cannot tell": "This design cannot tell",
     }[word]
-    return Verdict(study.title, word, headline, sentences)
+    return Verdict(cohort.title, word, headline, sentences)
 
 
-def best_first(scores: np.ndarray, study: Study) -> list[int]:
-    """Shown losses by mean over what all of them have (`_shared`); undefined last."""
-    fits = _shared(scores, study)
-    means = [fits[loss].estimate for loss in study.shown]
-    order = np.argsort([-value if value == value else np.inf for value in means], kind="stable")
-    return [study.shown[i] for i in order]
-
-
-def _shared(scores: np.ndarray, study: Study) -> dict[int, Ladder]:
-    """Shown loss -> its mean over the (seed, fold) cells and cases that all of them have, with
-    cells and folds weighed as in a difference.  A loss without any value does not count; if
-    nothing is shared, every loss is over what it has itself."""
-    own = scores[study.shown]
-    known = ~np.isnan(own).all((1, 2))
-    absent = np.isnan(own[known]).any(0)
-    if not absent.all():
-        own = np.where(absent, np.nan, own)
-    return {loss: ladder(part, study.fold_of) for loss, part in zip(study.shown, own, strict=True)}
-
-
-def _best_sentence(study: Study, scores: np.ndarray, best: int, second: int) -> str:
-    fits = _shared(scores, study)
+def _best_sentence(cohort: CohortScores, scores: np.ndarray, best: int, second: int) -> str:
+    fits = shared_means(scores, cohort)
     if np.isnan(fits[best].estimate):
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
-    present = ~np.isnan(scores[study.shown])
+    present = ~np.isnan(scores[cohort.shown])
     present = present[present.any((1, 2))]
     warning = ""
     if not (present == present[0]).all():
         sizes = [(fit.num_cells, fit.num_cases) for fit in fits.values() if fit.num_cells]
         warning = (
             " Some losses lack trials or cases; these means are over what all have, "
-            f"{_cells(study, *sizes[0])}."
+            f"{_cells(cohort, *sizes[0])}."
             if present.all(0).any()
             else " These means are not over the same patients: the losses have no trial in common."
         )
     return (
-        f"**{study.losses[best]}** has the highest mean test DSC at the last epoch, "
-        f"{written(fits[best].estimate, '.3f')}; {study.losses[second]} is next with "
+        f"**{cohort.losses[best]}** has the highest mean test DSC at the last epoch, "
+        f"{written(fits[best].estimate, '.3f')}; {cohort.losses[second]} is next with "
         f"{written(fits[second].estimate, '.3f')}.{warning}"
     )
 
 
 def _difference_sentence(
-    study: Study, pair: Pair, word: str, rope: float, family: list[Pair]
+    cohort: CohortScores, pair: Pair, word: str, rope: float, family: list[Pair]
 ) -> str:
     fit = pair.fit
     if not fit.num_cells:
         return (
-            f"{study.losses[pair.a]} and {study.losses[pair.b]} have no trial in common, so "
+            f"{cohort.losses[pair.a]} and {cohort.losses[pair.b]} have no trial in common, so "
             "they cannot be compared."
         )
     form = f"+.{decimals_for([fit.se['L3'], fit.se['L2']])}f"
     low, high = fit.interval("L3")
-    between = f"{study.losses[pair.a]} minus {study.losses[pair.b]}"
+    between = f"{cohort.losses[pair.a]} minus {cohort.losses[pair.b]}"
     text = f"{between}: **{written(fit.estimate, form)}**"
     if low == low:
-        text += f" (95 % for new training sets {written(low, form)} to {written(high, form)})"
+        text += (
+            f" ({confidence.in_percent()} for new training sets {written(low, form)} to "
+            f"{written(high, form)})"
+        )
     known = [rung for rung in ("L1", "L2", "L3") if fit.df[rung] > 0]
     if not known:
         return (
             f"{text}. One seed and one fold give no measure of chance at all. "
-            f"{_cells(study, fit.num_cells, fit.num_cases)}."
+            f"{_cells(cohort, fit.num_cells, fit.num_cases)}."
         )
     reached = fit.reached()
     if "L1" in known:
@@ -175,7 +158,7 @@ def _difference_sentence(
     else:
         text += ". No fold has a second seed in common"
     if reached in ("L3", "L3c") and len(family) > 1:
-        if max(adjusted(family)[family.index(pair)]) < 1 - LEVEL:
+        if max(adjusted(family)[family.index(pair)]) < confidence.error():
             text += ", also after adjusting for the other comparisons"
         else:
             text += f", before adjusting for {len(family)} comparisons (Holm), but not after"
@@ -184,32 +167,32 @@ def _difference_sentence(
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L1", "L2", "L3") if rung not in known]
     if unknown:
         text += f"; about {' and '.join(unknown)} this design can say nothing"
-    return f"{text}. {_cells(study, fit.num_cells, fit.num_cases)}."
+    return f"{text}. {_cells(cohort, fit.num_cells, fit.num_cases)}."
 
 
-def _cells(study: Study, cells: int, cases: int) -> str:
+def _cells(cohort: CohortScores, cells: int, cases: int) -> str:
     return (
-        f"{cells} of {len(study.seeds) * len(study.folds)} (seed, fold) cells, {cases} of "
-        f"{study.num_cases} cases"
+        f"{cells} of {len(cohort.seeds) * len(cohort.folds)} (seed, fold) cells, {cases} of "
+        f"{cohort.num_cases} cases"
     )
 
 
-def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
+def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
     fit = pair.fit
     a, b = (pair.b, pair.a) if fit.estimate < 0 else (pair.a, pair.b)
-    best, second = study.losses[a], study.losses[b]
-    if len(study.seeds) < 2:
+    best, second = cohort.losses[a], cohort.losses[b]
+    if len(cohort.seeds) < 2:
         return "With one seed per fold, nobody can tell how much of this is luck."
-    grid = complete_grid(scores, study.fold_of, study.shown)
+    complete = complete_cells(scores, cohort.fold_of, cohort.shown)
     flip = fresh_flip(fit, fit.num_cells / max(fit.num_folds, 1), 1)
-    if flip != flip or len(grid.losses) < 2 or len(grid.seeds) < 2:
+    if flip != flip or len(complete.losses) < 2 or len(complete.seeds) < 2:
         return (
             "Too few losses have two complete seeds in common to tell how much of this is luck: "
-            f"{counted(study, grid)}"
+            f"{complete.counted(cohort)}"
         )
-    worlds = full_lottery(grid.values, grid.weights, 1, np.random.default_rng([1]))
+    worlds = full_lottery(complete.values, complete.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
-    share = float(shares[grid.losses.index(a)]) if a in grid.losses else float("nan")
+    share = float(shares[complete.losses.index(a)]) if a in complete.losses else float("nan")
     text = (
         f"A sweep with a single fresh seed would put {second} above {best} in about "
         f"**{flip:.0%}** of repeats"
@@ -219,4 +202,4 @@ def _seed_sentence(study: Study, scores: np.ndarray, pair: Pair) -> str:
             f"; with one of our seeds per fold, {best} wins among all losses in {share:.0%} "
             f"of {len(worlds)} draws"
         )
-    return f"{text}. {counted(study, grid)}"
+    return f"{text}. {complete.counted(cohort)}"

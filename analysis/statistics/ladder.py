@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from analysis.statistics import confidence
+
 RUNGS = ("L1", "L2", "L3", "L3c")
 RUNG_NAMES = {
     "L1": "new seeds",
@@ -53,16 +55,17 @@ class Ladder:
     run_share: float
     """sum of w_f^2: divided by the number of seeds, the run variance's weight."""
 
-    def interval(self, rung: str, level: float = 0.95) -> tuple[float, float]:
-        """Student's t interval on a rung; NaN where the rung is undefined."""
+    def interval(self, rung: str, level: float | None = None) -> tuple[float, float]:
+        """Student's t interval on a rung, at CONFIDENCE if no level is given; NaN where the rung
+        is undefined."""
         half = self.half_width(rung, level)
         return self.estimate - half, self.estimate + half
 
-    def half_width(self, rung: str, level: float = 0.95) -> float:
+    def half_width(self, rung: str, level: float | None = None) -> float:
         """Half the width of the interval."""
         if not self.df[rung] > 0:
             return float("nan")
-        return float(stats.t.ppf(0.5 + level / 2, self.df[rung])) * self.se[rung]
+        return confidence.t_factor(self.df[rung], level) * self.se[rung]
 
     def p_value(self, rung: str) -> float:
         """Two-sided p of "no difference"; NaN where the rung is undefined."""
@@ -72,7 +75,7 @@ class Ladder:
             return 1.0 if self.estimate == 0 else 0.0
         return float(2 * stats.t.sf(abs(self.estimate) / self.se[rung], self.df[rung]))
 
-    def reached(self, level: float = 0.95) -> str:
+    def reached(self) -> str:
         """The highest rung whose interval excludes 0 while all below it do too; "" for none.
 
         A rung that the design cannot tell stops the climb.
@@ -80,7 +83,7 @@ class Ladder:
         highest = ""
         for rung in RUNGS:
             p = self.p_value(rung)
-            if not p < 1 - level:
+            if not p < confidence.error():
                 break
             highest = rung
         return highest

@@ -1,6 +1,6 @@
 """Which epoch is reported: the last, one chosen on other data, or (the paper) the best on test.
 
-All functions take `curves` [L, S, F, E + 1, views, metrics] as in `scores.Study`; NaN is an
+All functions take `curves` [L, S, F, E + 1, views, metrics] as in `scores.CohortScores`; NaN is an
 absent trial or an undefined epoch mean.  Epoch 0, the untrained network, is never selected.
 """
 

@@ -120,6 +120,19 @@ class Ledger:
                 if _table(folder / file, schema) is None:
                     results.write_table(folder / file, rows, schema)
 
+    def write_gradients(self, rows: list[Row]) -> None:
+        """Add gradient curves (`results.GRADIENTS`) of losses that have none in the folder."""
+        from lesion_core import results
+
+        file = self.path / results.GRADIENTS_FILE
+        table = _table(file, results.GRADIENTS)
+        stored = [] if table is None else table.to_pylist()
+        known = {row["loss"] for row in stored}
+        new = [row for row in rows if row["loss"] not in known]
+        if new:
+            with self._writing():
+                results.write_table(file, [*stored, *new], results.GRADIENTS)
+
     def write_files(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
         """Store other files (W&B's offline runs), named by their path in the folder.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sweeps.ledger.contents import SearchContent, SweepRequest, TrialRow
+from sweeps.ledger.gradients import add_gradients
 from sweeps.searching.plan import METRICS
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class LedgerStore:
         """List a trial in sweep.json."""
         row = cast(TrialRow, trial.row())
         self._ledger.write_request({**self._request, "losses": [trial.loss_label], "trials": [row]})
+        if trial.split == "test":  # the others are no losses that the report compares
+            add_gradients(self._ledger, [trial.loss])
 
     def save(self, search: SearchContent) -> None:
         """Write search.json."""

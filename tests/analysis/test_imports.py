@@ -11,7 +11,7 @@ import pytest
 
 from analysis import report
 from analysis.reading.imports import read_results
-from analysis.reading.scores import studies
+from analysis.reading.scores import cohort_scores
 from analysis.sections import table2
 from analysis.statistics import selection
 from lesion_core import results
@@ -39,9 +39,9 @@ def write_authors(folder: Path, epochs: int = 6) -> np.ndarray:
 
 def test_authors_table_2_is_their_own_computation(tmp_path: Path) -> None:
     errors = write_authors(tmp_path / "wmh")
-    study = studies(read_results(tmp_path / "wmh"))[0]
-    assert study.losses == ["xent", "focal2", "new"]
-    frame = table2.nine_frame(study, "oracle").set_index("loss")
+    cohort = cohort_scores(read_results(tmp_path / "wmh"))[0]
+    assert cohort.losses == ["xent", "focal2", "new"]
+    frame = table2.nine_frame(cohort, "oracle").set_index("loss")
     # Best over seeds and epochs, the first row dropped, per fold and column; then the mean.
     best = (1 - errors[:, :, :, 1:]).max((1, 3)).mean(1)
     for i, loss in enumerate(("xent", "focal2", "new")):
@@ -62,7 +62,7 @@ def test_other_settings_are_other_losses(tmp_path: Path) -> None:
     write_authors(tmp_path / "wmh")
     file = next((tmp_path / "wmh").glob("unet-new*s42.n0*"))
     (file.parent / file.name.replace("nr0", "nr1")).write_bytes(file.read_bytes())
-    assert "new nr1 adam lr1e-04" in studies(read_results(tmp_path / "wmh"))[0].losses
+    assert "new nr1 adam lr1e-04" in cohort_scores(read_results(tmp_path / "wmh"))[0].losses
 
 
 def tidy_of(sweep: results.Sweep, path: Path) -> Path:
@@ -91,8 +91,8 @@ def test_tidy_csv_of_a_ledger_gives_the_ledgers_numbers(tmp_path: Path) -> None:
         num_cases=6, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2, empty_cases=1
     ).write(tmp_path / "sweep")
     sweep = results.read_sweep(tmp_path / "sweep")
-    here = studies(sweep)[0]
-    there = studies(read_results(tidy_of(sweep, tmp_path / "tidy.csv")))[0]
+    here = cohort_scores(sweep)[0]
+    there = cohort_scores(read_results(tidy_of(sweep, tmp_path / "tidy.csv")))[0]
     np.testing.assert_allclose(there.test, here.test)
     np.testing.assert_allclose(there.curves[..., 1:, :], here.curves[..., 1:, :])
     last = selection.by_fold(here.curves, here.last_epoch, "last")

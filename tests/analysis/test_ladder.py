@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.sections.pairs import Pair, judge
 from analysis.statistics.ladder import RUNGS, holm, ladder
+from analysis.statistics.pairs import Pair, judge
 
 # Standard deviations of one loss, as seen in WMH-like and LIT-like grids.
 WMH = {"case": 0.03, "fold": 0.01, "run": 0.02, "rest": 0.03}

@@ -13,19 +13,19 @@ import pytest
 from scipy import stats
 
 from analysis.page import style
-from analysis.reading.scores import COUNTS, METRICS, VIEWS, Study, studies
-from analysis.sections import (
+from analysis.reading.scores import COUNTS, METRICS, VIEWS, CohortScores, cohort_scores
+from analysis.sections import gradients, table2
+from analysis.statistics import (
     bands,
-    gradients,
     lesions,
+    optimism,
     policies,
     profiles,
     ranks,
-    table2,
+    selection,
     thresholds,
     variance,
 )
-from analysis.statistics import selection
 from lesion_core import results
 from sweeps.bench.fake_sweep import PARAMETERS, FakeSweep
 
@@ -45,58 +45,58 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> results.Sweep:
 
 
 @pytest.fixture(scope="module")
-def study(sweep: results.Sweep) -> Study:
-    return studies(sweep)[0]
+def cohort(sweep: results.Sweep) -> CohortScores:
+    return cohort_scores(sweep)[0]
 
 
 # ------------------------------------------------------------------------------------- scores
-def test_epoch_means_are_the_plain_group_means(sweep: results.Sweep, study: Study) -> None:
+def test_epoch_means_are_the_plain_group_means(sweep: results.Sweep, cohort: CohortScores) -> None:
     rows = sweep.cases.join(results.rates(sweep.cases))
     rows = rows[(rows["scope"] == "image") & (rows["split"] == "test")]
     expected = rows.groupby(["loss", "seed", "fold", "epoch"])["dice"].agg(["mean", "count"])
     for (loss, seed, fold, epoch), (mean, count) in expected.iterrows():
         at = (
-            study.losses.index(loss),
-            study.seeds.index(seed),
-            study.folds.index(fold),
+            cohort.losses.index(loss),
+            cohort.seeds.index(seed),
+            cohort.folds.index(fold),
             epoch,
             2,
             0,
         )
-        assert study.curves[at] == pytest.approx(mean)
-        assert study.defined[at] == count
+        assert cohort.curves[at] == pytest.approx(mean)
+        assert cohort.defined[at] == count
 
 
-def test_patch_means_are_over_patches(sweep: results.Sweep, study: Study) -> None:
+def test_patch_means_are_over_patches(sweep: results.Sweep, cohort: CohortScores) -> None:
     rows = sweep.cases[sweep.cases["scope"] == "patch"]
     sums = rows.groupby(["loss", "seed", "fold", "epoch"])[
         ["patch_sensitivity_sum", "patch_sensitivity_n"]
     ].sum()
     for (loss, seed, fold, epoch), (total, number) in sums.iterrows():
         at = (
-            study.losses.index(loss),
-            study.seeds.index(seed),
-            study.folds.index(fold),
+            cohort.losses.index(loss),
+            cohort.seeds.index(seed),
+            cohort.folds.index(fold),
             epoch,
             0,
             1,
         )
-        assert study.curves[at] == pytest.approx(total / number)
+        assert cohort.curves[at] == pytest.approx(total / number)
 
 
-def test_absent_trial_is_nan_everywhere_and_named(study: Study) -> None:
-    gap = (study.losses.index("new"), study.seeds.index(2), study.folds.index(1))
-    assert np.isnan(study.curves[gap]).all()
-    assert np.isnan(study.test[gap[0], gap[1], study.fold_of == gap[2]]).all()
-    assert study.presence == "26 of 27 trials; without new s2 f1 (diverged)"
+def test_absent_trial_is_nan_everywhere_and_named(cohort: CohortScores) -> None:
+    gap = (cohort.losses.index("new"), cohort.seeds.index(2), cohort.folds.index(1))
+    assert np.isnan(cohort.curves[gap]).all()
+    assert np.isnan(cohort.test[gap[0], gap[1], cohort.fold_of == gap[2]]).all()
+    assert cohort.presence == "26 of 27 trials; without new s2 f1 (diverged)"
 
 
-def test_undefined_case_is_left_out_and_counted(study: Study) -> None:
-    empty = study.cases.index("case01")
-    final = study.last_by_case(study.test)
+def test_undefined_case_is_left_out_and_counted(cohort: CohortScores) -> None:
+    empty = cohort.cases.index("case01")
+    final = cohort.last_by_case(cohort.test)
     assert np.isnan(final[0, 0, empty, 1]) and final[0, 0, empty, 0] == 0
-    fold = study.fold_of[empty]
-    assert study.defined[0, 0, fold, 4, 2, 1] == study.asked[0, 0, fold, 4, 2] - 1
+    fold = cohort.fold_of[empty]
+    assert cohort.defined[0, 0, fold, 4, 2, 1] == cohort.asked[0, 0, fold, 4, 2] - 1
 
 
 # ---------------------------------------------------------------------------------- selection
@@ -153,12 +153,12 @@ def test_one_network_on_one_set_of_cases_is_always_coherent() -> None:
         counts["tp"] += 1
         mean = results.rates(counts).mean()
         assert (
-            table2.coherence_excess(mean["dice"], mean["sensitivity"], mean["precision"]) <= 1e-12
+            optimism.coherence_excess(mean["dice"], mean["sensitivity"], mean["precision"]) <= 1e-12
         )
 
 
 def test_papers_own_lit_table_is_not_coherent() -> None:
-    assert table2.coherence_excess(0.56, 0.90, 0.23) > 0.15  # Table 2, LIT, new, test
+    assert optimism.coherence_excess(0.56, 0.90, 0.23) > 0.15  # Table 2, LIT, new, test
 
 
 # -------------------------------------------------------------------------------------- bands
@@ -200,7 +200,7 @@ def test_losses_without_common_cells_are_given_up_by_name() -> None:
     scores = np.random.default_rng(7).random((3, 2, 6))
     scores[1] = np.nan
     scores[1, 0, :3] = 0.5
-    shared = ranks.common(scores, np.repeat([0, 1], 3), [0, 1, 2])
+    shared = ranks.shared_scores(scores, np.repeat([0, 1], 3), [0, 1, 2])
     assert shared.left_out == [1] and shared.num_cells == 4 and shared.num_cases == 6
 
 
@@ -247,12 +247,12 @@ def test_variance_components_are_recovered_on_average() -> None:
 
 
 # --------------------------------------------------------------------------------- thresholds
-def test_half_of_the_histogram_is_what_was_counted(sweep: results.Sweep, study: Study) -> None:
-    lesion, background = thresholds.histograms(
-        sweep, study, sweep.trial_table("histograms.parquet")
-    )
-    rates = thresholds.rates_at_thresholds(study, lesion, background)
-    np.testing.assert_allclose(rates[..., thresholds.HALF, :], study.last_by_case(study.test))
+def test_half_of_the_histogram_is_what_was_counted(
+    sweep: results.Sweep, cohort: CohortScores
+) -> None:
+    lesion, background = thresholds.histograms(cohort, sweep.trial_table("histograms.parquet"))
+    rates = thresholds.rates_at_thresholds(cohort, lesion, background)
+    np.testing.assert_allclose(rates[..., thresholds.HALF, :], cohort.last_by_case(cohort.test))
 
 
 def test_counts_at_any_threshold_equal_a_direct_count() -> None:
@@ -285,8 +285,8 @@ def test_clustered_interval_covers_the_share() -> None:
     assert 0.92 <= covered / 600 <= 0.975
 
 
-def test_strata_add_up_to_all_reference_lesions(sweep: results.Sweep, study: Study) -> None:
-    frame = lesions.strata_frame(sweep, study)
+def test_strata_add_up_to_all_reference_lesions(sweep: results.Sweep, cohort: CohortScores) -> None:
+    frame = lesions.strata_frame(sweep.lesions, cohort)
     per_loss = frame.groupby("loss")["reference_lesions"].sum()
     cases = sweep.cohort_table("wmh2017", "cases.parquet")
     assert per_loss.tolist() == pytest.approx([cases["n_lesions"].sum()] * 3)
@@ -348,11 +348,11 @@ def test_dice_lets_go_of_confident_errors_and_cross_entropy_does_not() -> None:
 
 
 # ----------------------------------------------------------------------------------- policies
-def test_headline_world_is_the_last_epoch_of_the_bands(study: Study) -> None:
-    tp, fp, fn = (study.counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
-    values = policies.fold_values(tp, fp, fn, study.fold_of, 3, "mean", "drop")
+def test_headline_world_is_the_last_epoch_of_the_bands(cohort: CohortScores) -> None:
+    tp, fp, fn = (cohort.counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
+    values = policies.fold_values(tp, fp, fn, cohort.fold_of, 3, "mean", "drop")
     np.testing.assert_allclose(
-        values, study.curves[..., VIEWS.index("test"), METRICS.index("dice")]
+        values, cohort.curves[..., VIEWS.index("test"), METRICS.index("dice")]
     )
 
 
@@ -396,21 +396,21 @@ def test_numbers_that_a_reader_sees_are_not_rounded_with_the_coordinates() -> No
     assert coordinates and not re.search(r"\d\.\d{3,}", " ".join(coordinates))
 
 
-def test_table2_counts_the_undefined_cases_behind_its_numbers(study: Study) -> None:
-    last = study.last_by_fold(study.asked)[..., 2]
-    lost = int(np.nansum(last - study.last_by_fold(study.defined)[..., 2, 1]))
+def test_table2_counts_the_undefined_cases_behind_its_numbers(cohort: CohortScores) -> None:
+    last = cohort.last_by_fold(cohort.asked)[..., 2]
+    lost = int(np.nansum(last - cohort.last_by_fold(cohort.defined)[..., 2, 1]))
     assert lost > 0
     words = f"Sensitivity {lost} of {int(np.nansum(last))} test images"
-    assert words in table2.nine_columns(study, "last").caption
-    assert words in table2.optimism_table(study).caption
-    assert "Undefined and left out" in table2.nine_columns(study, "oracle").caption
+    assert words in table2.nine_columns(cohort, "last").caption
+    assert words in table2.optimism_table(cohort).caption
+    assert "Undefined and left out" in table2.nine_columns(cohort, "oracle").caption
 
 
 def test_patch_sum_that_is_no_number_is_undefined_not_zero(sweep: results.Sweep) -> None:
     cases = sweep.cases.copy()
     rows = np.flatnonzero((cases["scope"] == "patch") & (cases["patch_dice_n"] > 0))
     cases.iloc[rows[0], cases.columns.get_loc("patch_dice_sum")] = np.nan
-    before, after = (studies(s)[0] for s in (sweep, replace(sweep, cases=cases)))
+    before, after = (cohort_scores(s)[0] for s in (sweep, replace(sweep, cases=cases)))
     at = np.argwhere(np.isnan(after.curves) & ~np.isnan(before.curves))
     assert len(at) == 1 and after.defined[tuple(at[0])] == 0
     others = ~np.isnan(after.curves)

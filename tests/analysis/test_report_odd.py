@@ -15,7 +15,7 @@ import pytest
 from analysis import report
 from analysis.page import style
 from analysis.reading import checks
-from analysis.reading.scores import studies
+from analysis.reading.scores import cohort_scores
 from analysis.sections import profiles, ranks
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
@@ -79,7 +79,7 @@ def test_odd_sweep_gives_a_page_that_counts(tmp_path: Path, change: dict) -> Non
 def findings_of(folder: Path) -> str:
     """What the page says above everything else."""
     sweep = results.read_sweep(folder)
-    return " ".join(checks.findings(sweep, studies(sweep)))
+    return " ".join(checks.findings(sweep, cohort_scores(sweep)))
 
 
 def change_cases(
@@ -108,13 +108,13 @@ def test_changed_reference_is_noticed(tmp_path: Path) -> None:
 
 def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -> None:
     folder = TINY.write(tmp_path / "sweep")
-    before = studies(results.read_sweep(folder))[0]
+    before = cohort_scores(results.read_sweep(folder))[0]
     stray = next((folder / "trials").glob("*new-s1-f0*"))
     copy = stray.with_name(stray.name[:-8] + "00000000")
     copy.mkdir()
     for file in stray.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    after = studies(results.read_sweep(folder))[0]
+    after = cohort_scores(results.read_sweep(folder))[0]
     np.testing.assert_array_equal(after.curves, before.curves)
     assert "not listed in sweep.json" in findings_of(folder)
 
@@ -173,6 +173,6 @@ def test_random_holes_and_nulls_never_crash(tmp_path: Path, seed: int) -> None:
         except pa.ArrowInvalid:
             continue
         results.write_table(file, puncture(rows), results.CASES)
-    study = studies(results.read_sweep(tmp_path))[0]
+    cohort = cohort_scores(results.read_sweep(tmp_path))[0]
     page = report.build(tmp_path, formats=()).read_text()
-    assert f"{int(study.done.sum())} of 18" in page
+    assert f"{int(cohort.done.sum())} of 18" in page

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.sections import seeds
+from analysis.statistics import lottery, power
 from analysis.statistics.ladder import ladder
 
 WEIGHTS = np.array([0.4, 0.35, 0.25])
@@ -33,7 +33,7 @@ def test_paired_lottery_equals_brute_force(k: int) -> None:
         sum(WEIGHTS[f] * y[:, list(chosen), f].mean(1) for f in range(3))
         for chosen in combinations(range(4), k)
     ]
-    found = seeds.winner_shares(seeds.paired_lottery(y, WEIGHTS, k))
+    found = lottery.winner_shares(lottery.paired_lottery(y, WEIGHTS, k))
     assert found == pytest.approx(brute_shares(worlds))
 
 
@@ -45,16 +45,16 @@ def test_full_lottery_equals_brute_force(k: int) -> None:
         sum(WEIGHTS[f] * y[:, list(chosen[f]), f].mean(1) for f in range(3))
         for chosen in product(sets, repeat=3)
     ]
-    found = seeds.full_lottery(y, WEIGHTS, k, np.random.default_rng(0))
+    found = lottery.full_lottery(y, WEIGHTS, k, np.random.default_rng(0))
     assert len(found) == len(sets) ** 3
-    assert seeds.winner_shares(found) == pytest.approx(brute_shares(worlds), abs=1e-9)
+    assert lottery.winner_shares(found) == pytest.approx(brute_shares(worlds), abs=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_unpaired_lottery_equals_brute_force_with_ties(k: int) -> None:
     y = (grid(seed=3) * 4).round() / 4  # many ties
     even = np.ones(3) / 3
-    means = seeds.paired_lottery(y, even, k)
+    means = lottery.paired_lottery(y, even, k)
     worlds = [
         np.array([means[chosen[loss], loss] for loss in range(3)])
         for chosen in product(range(len(means)), repeat=3)
@@ -63,37 +63,37 @@ def test_unpaired_lottery_equals_brute_force_with_ties(k: int) -> None:
     for world in worlds:
         best = world == world.max()
         expected += best / best.sum()
-    assert seeds.unpaired_shares(y, even, k) == pytest.approx(expected / len(worlds))
+    assert lottery.unpaired_shares(y, even, k) == pytest.approx(expected / len(worlds))
 
 
 def test_paper_grid_has_the_number_of_worlds_that_the_method_states() -> None:
     y = grid(losses=2, number=5, folds=5)
     even = np.ones(5) / 5
     rng = np.random.default_rng(0)
-    assert [len(seeds.paired_lottery(y, even, k)) for k in range(1, 6)] == [5, 10, 10, 5, 1]
-    assert [len(seeds.full_lottery(y, even, k, rng)) for k in range(1, 6)] == [
+    assert [len(lottery.paired_lottery(y, even, k)) for k in range(1, 6)] == [5, 10, 10, 5, 1]
+    assert [len(lottery.full_lottery(y, even, k, rng)) for k in range(1, 6)] == [
         3125,
         100_000,
         100_000,
         3125,
         1,
     ]
-    assert len(seeds.one_paper_lottery(y)) == 25
+    assert len(lottery.one_paper_lottery(y)) == 25
 
 
 def test_random_draws_approach_the_enumeration(monkeypatch: pytest.MonkeyPatch) -> None:
     y = grid(number=5)
-    exact = seeds.winner_shares(seeds.full_lottery(y, WEIGHTS, 2, np.random.default_rng(0)))
-    monkeypatch.setattr(seeds, "EXACT_UP_TO", 10)
-    drawn = seeds.winner_shares(seeds.full_lottery(y, WEIGHTS, 2, np.random.default_rng(0)))
+    exact = lottery.winner_shares(lottery.full_lottery(y, WEIGHTS, 2, np.random.default_rng(0)))
+    monkeypatch.setattr(lottery, "EXACT_UP_TO", 10)
+    drawn = lottery.winner_shares(lottery.full_lottery(y, WEIGHTS, 2, np.random.default_rng(0)))
     assert drawn == pytest.approx(exact, abs=0.02)
 
 
 def test_all_seeds_never_flip_and_shares_sum_to_one() -> None:
     y = grid()
-    assert seeds.flip_share(y[0] - y[1], WEIGHTS, 4) == 0
+    assert lottery.flip_share(y[0] - y[1], WEIGHTS, 4) == 0
     for k in range(1, 5):
-        assert seeds.unpaired_shares(y, WEIGHTS, k).sum() == pytest.approx(1)
+        assert lottery.unpaired_shares(y, WEIGHTS, k).sum() == pytest.approx(1)
 
 
 def test_flip_equals_brute_force() -> None:
@@ -103,7 +103,7 @@ def test_flip_equals_brute_force() -> None:
         np.sign(np.mean([d[s] @ WEIGHTS for s in chosen])) != overall
         for chosen in combinations(range(4), 2)
     ]
-    assert seeds.flip_share(d, WEIGHTS, 2) == np.mean(flips)
+    assert lottery.flip_share(d, WEIGHTS, 2) == np.mean(flips)
 
 
 def test_predicted_flip_is_calibrated_for_fresh_seeds() -> None:
@@ -115,7 +115,7 @@ def test_predicted_flip_is_calibrated_for_fresh_seeds() -> None:
         truth = rng.uniform(-0.06, 0.06)
         d = truth + np.repeat(rng.normal(0, 0.03, (5, 5)), 4, axis=1)
         fit = ladder(d, fold_of)
-        predicted.append(seeds.fresh_flip(fit, 5, 1))
+        predicted.append(lottery.fresh_flip(fit, 5, 1))
         fresh = truth + rng.normal(0, 0.03, 5).mean()
         actual.append(np.sign(fresh) != np.sign(fit.estimate))
     assert np.mean(predicted) == pytest.approx(np.mean(actual), abs=0.02)
@@ -123,19 +123,19 @@ def test_predicted_flip_is_calibrated_for_fresh_seeds() -> None:
 
 def test_five_seeds_have_fifteen_pairs_of_disjoint_halves() -> None:
     even = np.ones(3) / 3
-    assert seeds.split_half_disagreement(grid(number=5)[0], even)[1] == 15
-    assert seeds.split_half_disagreement(np.ones((5, 3)), even)[0] == 0
-    assert seeds.split_half_disagreement(np.ones((1, 3)), even)[1] == 0
+    assert lottery.split_half_disagreement(grid(number=5)[0], even)[1] == 15
+    assert lottery.split_half_disagreement(np.ones((5, 3)), even)[0] == 0
+    assert lottery.split_half_disagreement(np.ones((1, 3)), even)[1] == 0
 
 
 def test_cherries_are_possible_both_ways_only_when_seeds_disagree() -> None:
     y = np.array([[[0.5], [0.9]], [[0.6], [0.7]], [[0.1], [0.2]]])
-    can = seeds.cherry_picking(y, np.ones(1))
+    can = lottery.cherry_picking(y, np.ones(1))
     assert can.tolist() == [[False, True, True], [True, False, True], [False, False, False]]
 
 
 def test_detectable_difference_has_the_stated_power() -> None:
-    found = seeds.detectable(0.02, 8)
+    found = power.detectable(0.02, 8)
     critical = stats.t.ppf(0.975, 8)
     assert stats.nct.sf(critical, 8, found / 0.02) == pytest.approx(0.8)
 
@@ -145,7 +145,7 @@ def test_more_seeds_narrow_only_the_seed_part() -> None:
     fold_of = np.repeat(np.arange(5), 6)
     d = rng.normal(0, 0.05, 30) + np.repeat(rng.normal(0, 0.05, (5, 5)), 6, axis=1)
     fit = ladder(d + rng.normal(0, 0.03, (5, 30)), fold_of)
-    frame = seeds.needed_seeds(fit, 5, (2, 5, 500)).set_index(["rung", "seeds"])["se"]
+    frame = power.needed_seeds(fit, 5, (2, 5, 500)).set_index(["rung", "seeds"])["se"]
     assert frame["L1", 5] == pytest.approx(fit.se["L1"], rel=0.3)
     assert frame["L1", 500] < 0.15 * frame["L1", 5]
     assert frame["L2", 500] == pytest.approx(
@@ -156,7 +156,7 @@ def test_more_seeds_narrow_only_the_seed_part() -> None:
 def test_loss_without_enough_trials_is_left_out_by_name_not_silently() -> None:
     scores = np.random.default_rng(3).random((3, 4, 6))
     scores[2, 1:] = np.nan
-    found = seeds.complete_grid(scores, np.repeat([0, 1], 3), [0, 1, 2])
+    found = lottery.complete_cells(scores, np.repeat([0, 1], 3), [0, 1, 2])
     assert (found.losses, found.left_out, found.seeds) == ([0, 1], [2], [0, 1, 2, 3])
 
 
@@ -165,7 +165,7 @@ def test_lottery_weighs_folds_as_the_ladder_does() -> None:
     scores = np.zeros((2, 5, 12))
     scores[0] = np.where(fold_of == 0, -0.02, 0.05)
     scores[0, :, 1:10] = np.nan  # one usable case in the larger fold
-    found = seeds.complete_grid(scores, fold_of, [0, 1])
+    found = lottery.complete_cells(scores, fold_of, [0, 1])
     difference = found.values[0] - found.values[1]
     assert (difference @ found.weights).mean() == pytest.approx(
         ladder(scores[0] - scores[1], fold_of).estimate

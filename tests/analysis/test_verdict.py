@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from analysis.sections import verdict
-from analysis.sections.pairs import Pair, against, compare, judge
-from analysis.sections.seeds import fresh_flip
-from analysis.sections.verdict import best_first
+from analysis.statistics.lottery import fresh_flip
+from analysis.statistics.order import best_first
+from analysis.statistics.pairs import Pair, against, compare, judge
 
 RNG = np.random.default_rng(0)
 FOLD = np.arange(60) % 5
@@ -33,9 +33,9 @@ def noisy(values: np.ndarray, shift: float, spread: float = 0.01) -> np.ndarray:
 
 
 def difference(scores: np.ndarray, fold_of: np.ndarray, pairs: list[Pair] | None = None) -> str:
-    study = small(len(scores), scores.shape[1], fold_of)
+    cohort = small(len(scores), scores.shape[1], fold_of)
     pairs = pairs or [compare(scores, fold_of, 1, 0)]
-    return verdict._difference_sentence(study, pairs[0], judge(pairs)[0], 0.01, pairs)
+    return verdict._difference_sentence(cohort, pairs[0], judge(pairs)[0], 0.01, pairs)
 
 
 def test_loss_without_the_hard_fold_is_not_the_best() -> None:
@@ -43,13 +43,13 @@ def test_loss_without_the_hard_fold_is_not_the_best() -> None:
     scores = np.stack([hard, noisy(hard, -0.05)])
     scores[1, 2:, FOLD == 0] = np.nan  # three of five seeds lack it
     scores[1][:, (FOLD == 0) & (np.arange(60) > 4)] = np.nan
-    study = small(2)
+    cohort = small(2)
     assert np.nanmean(scores[1]) > np.nanmean(scores[0])
-    assert best_first(scores, study) == [0, 1]
-    assert "**l0** has the highest mean" in verdict._best_sentence(study, scores, 0, 1)
-    assert "these means are over what all have" in verdict._best_sentence(study, scores, 0, 1)
+    assert best_first(scores, cohort) == [0, 1]
+    assert "**l0** has the highest mean" in verdict._best_sentence(cohort, scores, 0, 1)
+    assert "these means are over what all have" in verdict._best_sentence(cohort, scores, 0, 1)
     for pair in (compare(scores, FOLD, 0, 1), compare(scores, FOLD, 1, 0)):
-        text = verdict._seed_sentence(study, scores, pair)
+        text = verdict._seed_sentence(cohort, scores, pair)
         assert "would put l1 above l0 in about **0%**" in text
 
 

@@ -1,15 +1,9 @@
-"""What did a search find, how sure is that, and what did it cost?
-
-Numbers come from the validation trials of a ledger and from its search.json (`results.SEARCH`).
-Scores y[c, k] of configuration c in cell k are modelled as configuration + cell + noise, fitted by
-least squares, so that a pruned configuration, which met a few cells only, is compared in those.
-"""
+"""What did a search find, how sure is that, and what did it cost?"""
 
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,16 +13,23 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
-from analysis.reading.scores import COHORT_TITLES, Study
+from analysis.reading.scores import COHORT_TITLES, CohortScores
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, ladder
-from lesion_core import results
-from lesion_core.results import Sweep
+from analysis.statistics.search_outcome import (
+    FEWEST_FOR_A_SURFACE,
+    NAMES,
+    SearchOutcome,
+    Surface,
+    corrected,
+    front_frame,
+    grid_frame,
+    sampled_frame,
+    saved,
+    surface,
+)
 
-NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
-RESAMPLES = 4000
-FEWEST_FOR_A_SURFACE = 5
-FEWEST_TO_RESAMPLE = 5
-"""Complete configurations; choosing among fewer says little about choosing."""
 LOW = (
     "A pruned one was stopped for looking bad, after a test at each of its cells against a best "
     "one that is partly lucky, so its score is biased low."
@@ -42,248 +43,16 @@ STATE_COLOURS = {
 STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A search in numbers."""
-
-    search: dict
-    """search.json."""
-    fields: list[str]
-    points: np.ndarray
-    """[C, fields] values of the configurations."""
-    scores: dict[str, np.ndarray]
-    """[C, K] by metric; NaN where a configuration has not met a cell."""
-    estimate: dict[str, np.ndarray]
-    """[C] by metric: mean over all cells, adjusted for those it has not met; NaN if failed."""
-    error: dict[str, np.ndarray]
-    """[C] standard error of the estimate among configurations: the noise of its own trials."""
-    fresh: dict[str, dict[str, np.ndarray]]
-    """By metric and loss, [S, F] means on the confirming seeds."""
-
-    @property
-    def configurations(self) -> list[dict]:
-        return self.search["configurations"]
-
-    @property
-    def states(self) -> np.ndarray:
-        return np.array([one["state"] for one in self.configurations], object)
-
-    @property
-    def objective(self) -> str:
-        return self.search["objectives"][0]
-
-    @property
-    def judged_by(self) -> list[str]:
-        """The objectives, and DSC, by which one of several good ones is chosen."""
-        return list(dict.fromkeys([*self.search["objectives"], "dice"]))
-
-    def label(self, number: int) -> str:
-        """The loss of a configuration, by its number."""
-        return next(one["loss"] for one in self.configurations if one["number"] == number)
-
-    @property
-    def chosen(self) -> int | None:
-        """Place of the chosen configuration."""
-        numbers = [one["number"] for one in self.configurations]
-        wanted = self.search["chosen"]
-        return None if wanted is None else numbers.index(wanted)
-
-    @property
-    def cells(self) -> list[tuple[int, int]]:
-        return [(seed, fold) for seed, fold in self.search["cells"]]
-
-    @property
-    def met(self) -> np.ndarray:
-        """[C] number of cells with a score."""
-        return (~np.isnan(self.scores["dice"])).sum(1)
-
-    @property
-    def begun(self) -> np.ndarray:
-        """[C] number of cells that were begun."""
-        return np.array([len(one["trials"]) for one in self.configurations])
-
-    def grid(self, place: int, metric: str) -> np.ndarray:
-        """[S, F] scores of one configuration."""
-        return by_cell(self.cells, self.scores[metric][place])
-
-
-def read(sweep: Sweep) -> Found | None:
-    """The search of a results folder; None if it holds none."""
-    search = results.read_search(sweep.path) if sweep.path.is_dir() else None
-    if search is None or not search["configurations"]:
-        return None
-    validated = sweep.judged_on("validation")
-    judged = results.judged_scores(validated.cases)
-    configurations, cells = search["configurations"], len(search["cells"])
-    scores = {metric: np.full((len(configurations), cells), np.nan) for metric in NAMES}
-    for row, one in enumerate(configurations):
-        for cell, name in one["trials"].items():
-            if name in judged.index:
-                for metric, values in scores.items():
-                    values[row, int(cell)] = judged.loc[name, metric]
-    usable = np.array([one["state"] != "failed" for one in configurations])
-    fitted = {metric: additive(values, usable) for metric, values in scores.items()}
-    fields = list(search["space"])
-    return Found(
-        search=search,
-        fields=fields,
-        points=np.array([[one["values"][name] for name in fields] for one in configurations]),
-        scores=scores,
-        estimate={metric: fit[0] for metric, fit in fitted.items()},
-        error={metric: fit[1] for metric, fit in fitted.items()},
-        fresh=_fresh(search, validated, judged),
-    )
-
-
-def set_aside(found: Found) -> set[str]:
-    """Losses that only a search asked for: what else a report says is about the chosen one and
-    those that it is compared with, or it would choose once more, by test scores."""
-    chosen = set() if found.chosen is None else {found.configurations[found.chosen]["loss"]}
-    tried = {one["loss"] for one in found.configurations}
-    return tried - chosen - set(found.search["comparators"])
-
-
-def _fresh(
-    search: dict, validated: Sweep, judged: pd.DataFrame
-) -> dict[str, dict[str, np.ndarray]]:
-    runs = validated.runs
-    seeds = search["confirm_seeds"]
-    folds = sorted({fold for _, fold in search["cells"]})
-    found: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in NAMES}
-    for trial, loss, seed, fold in zip(
-        runs["trial"], runs["loss"], runs["seed"], runs["fold"], strict=True
-    ):
-        if seed in seeds and fold in folds and trial in judged.index:
-            at = seeds.index(seed), folds.index(fold)
-            for metric, by_loss in found.items():
-                grid = by_loss.setdefault(loss, np.full((len(seeds), len(folds)), np.nan))
-                grid[at] = judged.loc[trial, metric]
-    return found
-
-
-# ---------------------------------------------------------------------------------------- numbers
-def by_cell(cells: list[tuple[int, int]], values: np.ndarray) -> np.ndarray:
-    """[S, F] from values in the order of the cells."""
-    seeds = list(dict.fromkeys(sorted(seed for seed, _ in cells)))
-    folds = list(dict.fromkeys(sorted(fold for _, fold in cells)))
-    grid = np.full((len(seeds), len(folds)), np.nan)
-    for (seed, fold), value in zip(cells, values, strict=True):
-        grid[seeds.index(seed), folds.index(fold)] = value
-    return grid
-
-
-def additive(scores: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[C] estimates and standard errors of configuration + cell + noise, by least squares.
-
-    A configuration that met all cells gets its plain mean; another one, its mean difference from
-    what its cells bring, so easy cells do not flatter it.  NaN where nothing is known.
-
-    >>> scores = np.array([[1.0, 2.0, 3.0], [0.5, 1.5, np.nan], [1.0, 2.0, 3.0]])
-    >>> additive(scores, np.array([True, True, True]))[0].round(3).tolist()
-    [2.0, 1.5, 2.0]
-    """
-    estimate, error = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
-    known = ~np.isnan(scores) & usable[:, None]
-    rows = np.flatnonzero(known.any(1))
-    columns = np.flatnonzero(known.any(0))
-    if not len(rows):
-        return estimate, error
-    part, values = known[np.ix_(rows, columns)], scores[np.ix_(rows, columns)]
-    at_row, at_column = np.nonzero(part)
-    size = len(rows) + len(columns)
-    design = np.zeros((len(at_row) + 1, size))
-    design[np.arange(len(at_row)), at_row] = 1
-    design[np.arange(len(at_row)), len(rows) + at_column] = 1
-    design[-1, len(rows) :] = 1  # the cells' effects add up to nothing
-    wanted = np.append(values[part], 0.0)
-    solved, *_ = np.linalg.lstsq(design, wanted, rcond=None)
-    left = wanted[:-1] - design[:-1] @ solved
-    df = len(at_row) - size + 1
-    noise = math.sqrt(float(left @ left) / df) if df > 0 else float("nan")
-    estimate[rows] = solved[: len(rows)]
-    error[rows] = noise / np.sqrt(part.sum(1))
-    return estimate, error
-
-
-def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean and 95 % interval of the best of C configurations [C, K], the choosing included.
-
-    Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
-    replacement, the best configuration on these is chosen, and scored on the cells not drawn.
-    NaN with fewer than three cells or five configurations.
-    """
-    number = scores.shape[1]
-    if number < 3 or len(scores) < FEWEST_TO_RESAMPLE:
-        return float("nan"), float("nan"), float("nan")
-    drawn = rng.integers(number, size=(RESAMPLES, number))
-    weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, K]
-    best = np.argmax(weight @ scores.T, 1)
-    out = weight == 0
-    some = out.any(1)
-    means = (scores[best] * out).sum(1)[some] / out.sum(1)[some]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(means.mean()), float(low), float(high)
-
-
-@dataclass(frozen=True, eq=False)
-class Surface:
-    """A Gaussian process through the estimates, each with its own noise."""
-
-    model: Any
-    low: np.ndarray
-    span: np.ndarray
-
-    centre: float
-
-    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[n] mean and standard deviation of the score itself at points [n, fields]."""
-        mean, sd = self.model.predict((points - self.low) / self.span, return_std=True)
-        return mean + self.centre, sd
-
-    def like_the_best(self, points: np.ndarray) -> tuple[int, float]:
-        """Which point is highest, and the share of points that are less than one standard
-        deviation, of the difference, below it."""
-        mean, covariance = self.model.predict((points - self.low) / self.span, return_cov=True)
-        best = int(np.argmax(mean))
-        own = np.diag(covariance)
-        variance = np.maximum(own[best] + own - 2 * covariance[best], 0.0)
-        return best, float((mean[best] - mean <= np.sqrt(variance)).mean())
-
-
-def surface(found: Found, metric: str) -> Surface | None:
-    """None with too few configurations.  Matern 5/2 with a length per field, by likelihood."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
-
-    value, error = found.estimate[metric], found.error[metric]
-    usable = ~np.isnan(value) & ~np.isnan(error)
-    if usable.sum() < FEWEST_FOR_A_SURFACE or np.ptp(value[usable]) == 0:
-        return None
-    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
-    spread = float(np.var(value[usable]))
-    lengths: Any = np.full(len(found.fields), 0.5)
-    kernel = ConstantKernel(spread, (spread * 1e-2, spread * 1e2)) * Matern(
-        lengths, (0.1, 10.0), nu=2.5
-    )
-    noise: Any = np.maximum(error[usable] ** 2, 1e-6 * spread)
-    model = GaussianProcessRegressor(
-        kernel,
-        alpha=noise,
-        n_restarts_optimizer=2,
-        random_state=0,
-    )
-    centre = float(np.average(value[usable], weights=1 / np.maximum(error[usable] ** 2, 1e-12)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a length at its bound is a flat field: no news
-        model.fit((found.points[usable] - low) / (high - low), value[usable] - centre)
-    return Surface(model, low, high - low, centre)
-
-
 # --------------------------------------------------------------------------------------- section
-def section(found: Found, studies: list[Study]) -> Section:
+def section(given: ReportInput) -> Section | None:
+    """What a search found; None of a sweep without one."""
+    return None if given.search is None else search_section(given.search, given.tested)
+
+
+def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Section:
     """Surface, cost, importance, and the chosen configuration, judged without its luck.
 
-    ``studies``: of all test trials, those of `set_aside` losses too.
+    ``cohorts``: of all test trials, those of `set_aside` losses too.
     """
     items: list[Item] = [_summary(found)]
     items += _surfaces(found)
@@ -303,7 +72,7 @@ def section(found: Found, studies: list[Study]) -> Section:
             )
         )
     else:
-        items += _verdicts(found, studies)
+        items += _verdicts(found, cohorts)
     items.append(_table(found))
     return Section(
         key="search",
@@ -315,13 +84,13 @@ def section(found: Found, studies: list[Study]) -> Section:
     )
 
 
-def title(found: Found) -> str:
+def title(found: SearchOutcome) -> str:
     """Of a page that holds nothing but a search yet."""
     cohort = found.search["cohort"]
     return f"Search over {found.search['loss']} on {COHORT_TITLES.get(cohort, cohort)}"
 
 
-def facts(found: Found) -> str:
+def facts(found: SearchOutcome) -> str:
     """For the head of the page."""
     planned = max(found.search["planned"], len(found.configurations))
     ended = int((found.states != "running").sum())
@@ -331,14 +100,7 @@ def facts(found: Found) -> str:
     )
 
 
-def saved(found: Found) -> tuple[int, int]:
-    """Cells that pruned configurations were spared, and cells of all that have ended."""
-    total = len(found.cells)
-    spared = int((total - found.begun)[found.states == "pruned"].sum())
-    return spared, total * int((found.states != "running").sum())
-
-
-def _count(found: Found) -> str:
+def _count(found: SearchOutcome) -> str:
     parts = [
         f"{int((found.states == state).sum())} {state}"
         for state in ("complete", "pruned", "failed", "running")
@@ -347,7 +109,7 @@ def _count(found: Found) -> str:
     return f"{many(len(found.configurations), 'configuration')}: {', '.join(parts)}"
 
 
-def _summary(found: Found) -> Note:
+def _summary(found: SearchOutcome) -> Note:
     where = ", ".join(f"{name} in {range_}" for name, range_ in found.search["space"].items())
     spared, total = saved(found)
     share = f", {spared} of {total} cells ({spared / total:.0%}) saved by pruning" if total else ""
@@ -365,7 +127,7 @@ def _summary(found: Found) -> Note:
     )
 
 
-def _surfaces(found: Found) -> list[Item]:
+def _surfaces(found: SearchOutcome) -> list[Item]:
     items: list[Item] = []
     for metric in found.search["objectives"]:
         fitted = surface(found, metric)
@@ -397,8 +159,8 @@ def _surfaces(found: Found) -> list[Item]:
                 + (
                     "Left: the score; right: its standard deviation. "
                     if two
-                    else "Line and band: the score and its 95 % interval along each field, other "
-                    "fields as chosen. "
+                    else f"Line and band: the score and its {confidence.in_percent()} interval "
+                    "along each field, other fields as chosen. "
                 )
                 + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
                 f"space lies less than one standard deviation of the difference below. {LOW}",
@@ -409,40 +171,7 @@ def _surfaces(found: Found) -> list[Item]:
     return items
 
 
-def grid_frame(found: Found, fitted: Surface, metric: str, steps: int = 41) -> pd.DataFrame:
-    """Score and standard deviation on a grid (two fields), else along each field through the
-    chosen configuration, or the best one so far."""
-    ranges = [found.search["ranges"][name] for name in found.fields]
-    axes = [np.linspace(low, high, steps if len(ranges) == 2 else 61) for low, high in ranges]
-    if len(found.fields) == 2:
-        points = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], 1)
-        varied = None
-    else:
-        centre = found.points[_centre(found, metric)]
-        rows, varied = [], []
-        for place, axis in enumerate(axes):
-            for value in axis:
-                rows.append([*centre[:place], value, *centre[place + 1 :]])
-                varied.append(found.fields[place])
-        points = np.array(rows)
-    score, sd = fitted.at(points)
-    frame = pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
-    return frame if varied is None else frame.assign(varied=varied)
-
-
-def sampled_frame(found: Found, fitted: Surface, number: int = 2000) -> pd.DataFrame:
-    """Score and standard deviation at random points of the whole space."""
-    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
-    points = np.random.default_rng(0).uniform(low, high, (number, len(low)))
-    score, sd = fitted.at(points)
-    return pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
-
-
-def _centre(found: Found, metric: str) -> int:
-    return found.chosen if found.chosen is not None else int(np.nanargmax(found.estimate[metric]))
-
-
-def _cost(found: Found) -> Figure:
+def _cost(found: SearchOutcome) -> Figure:
     frame = pd.DataFrame(
         {
             "configuration": [one["loss"] for one in found.configurations],
@@ -465,18 +194,18 @@ def _cost(found: Found) -> Figure:
     )
 
 
-def _thresholds(found: Found) -> str:
+def _thresholds(found: SearchOutcome) -> str:
     used = sorted({one["prune_p"] for one in found.configurations if one["state"] == "pruned"})
     return " or ".join(f"{value:g}" for value in used or [found.search["prune_p"]])
 
 
-def _samplers(found: Found) -> str:
+def _samplers(found: SearchOutcome) -> str:
     """Who proposed, and how many."""
     names = [one["sampler"] or "given" for one in found.configurations]
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
-def _importance(found: Found) -> Table:
+def _importance(found: SearchOutcome) -> Table:
     rows = [
         {"objective": NAMES[objective], "field": name, "share": share}
         for objective, shares in found.search["importance"].items()
@@ -514,7 +243,7 @@ def _cells_ladder(grid: np.ndarray) -> Ladder:
     return ladder(grid, np.arange(grid.shape[1]))
 
 
-def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
+def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Item]:
     """The chosen configuration: as the search has it, without its luck, and on the test folds."""
     assert found.chosen is not None
     best = found.configurations[found.chosen]["loss"]
@@ -525,9 +254,9 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
             _searched(found, metric),
             _confirmed(found, metric, best),
             *(
-                _tested(found, metric, study, best)
-                for study in studies
-                if study.cohort == found.search["cohort"]
+                _tested(found, metric, cohort, best)
+                for cohort in cohorts
+                if cohort.name == found.search["cohort"]
             ),
         ):
             rows += [{"score_name": NAMES[metric]} | row for row in judged]
@@ -537,7 +266,9 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
     frame = pd.DataFrame([blank | row for row in rows])
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
     name = NAMES[found.objective] if not several else "score"
-    drawn = [Column(key="cells", header="cells drawn again", group="95 % interval")]
+    drawn = [
+        Column(key="cells", header="cells drawn again", group=f"{confidence.in_percent()} interval")
+    ]
     if not any(row.get("cells") for row in rows):
         drawn = []
     items: list[Item] = [
@@ -552,8 +283,14 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
                 Column(key="loss", header="Loss"),
                 *several,
                 Column(key="score", header=name, decimals=3),
-                Column(key="seeds", header="new seeds", group="95 % interval"),
-                Column(key="training", header="+ new training sets", group="95 % interval"),
+                Column(
+                    key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
+                ),
+                Column(
+                    key="training",
+                    header="+ new training sets",
+                    group=f"{confidence.in_percent()} interval",
+                ),
                 *drawn,
                 Column(key="trials", header="Trials"),
             ],
@@ -580,8 +317,14 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
                     Column(key="loss", header="Other loss"),
                     *several,
                     Column(key="difference", header="Difference", decimals=3, signed=True),
-                    Column(key="seeds", header="new seeds", group="95 % interval"),
-                    Column(key="training", header="+ new training sets", group="95 % interval"),
+                    Column(
+                        key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
+                    ),
+                    Column(
+                        key="training",
+                        header="+ new training sets",
+                        group=f"{confidence.in_percent()} interval",
+                    ),
                     Column(key="trials", header="Cells"),
                 ],
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
@@ -591,7 +334,7 @@ def _verdicts(found: Found, studies: list[Study]) -> list[Item]:
     return items
 
 
-def _headline(found: Found, best: str) -> str:
+def _headline(found: SearchOutcome, best: str) -> str:
     assert found.chosen is not None
     metric = found.objective
     searched = found.grid(found.chosen, metric).mean()
@@ -617,7 +360,7 @@ def _headline(found: Found, best: str) -> str:
     return words + f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that."
 
 
-def _openings(found: Found) -> str:
+def _openings(found: SearchOutcome) -> str:
     """How often the test folds were opened."""
     tested = [found.label(number) for number in found.search["tested"]]
     if len(tested) < 2:
@@ -628,7 +371,7 @@ def _openings(found: Found) -> str:
     )
 
 
-def _searched(found: Found, metric: str) -> tuple[list[dict], list[dict]]:
+def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]]:
     """As searched, and with the choosing among complete configurations done again."""
     assert found.chosen is not None
     fit = _cells_ladder(found.grid(found.chosen, metric))
@@ -656,7 +399,7 @@ def _searched(found: Found, metric: str) -> tuple[list[dict], list[dict]]:
     return rows, []
 
 
-def _confirmed(found: Found, metric: str, best: str) -> tuple[list[dict], list[dict]]:
+def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict], list[dict]]:
     """On fresh seeds, the chosen one and its comparators."""
     rows, versus = [], []
     fresh = found.fresh[metric]
@@ -704,36 +447,38 @@ def _versus(judged: str, loss: str, fit: Ladder) -> dict:
     }
 
 
-def _tested(found: Found, metric: str, study: Study, best: str) -> tuple[list[dict], list[dict]]:
+def _tested(
+    found: SearchOutcome, metric: str, cohort: CohortScores, best: str
+) -> tuple[list[dict], list[dict]]:
     """The chosen loss, its comparators and each fold's own choice on the search's cells."""
-    seeds = [i for i, seed in enumerate(study.seeds) if seed in {s for s, _ in found.cells}]
-    scores = study.last_by_case(study.test)[:, seeds][..., list(NAMES).index(metric)]
+    seeds = [i for i, seed in enumerate(cohort.seeds) if seed in {s for s, _ in found.cells}]
+    scores = cohort.last_by_case(cohort.test)[:, seeds][..., list(NAMES).index(metric)]
     own = np.full(scores.shape[1:], np.nan)
     for fold, number in found.search["in_fold"].items():
         label = found.label(number)
-        if label in study.losses and int(fold) in study.folds:
-            of = study.fold_of == study.folds.index(int(fold))
-            own[:, of] = scores[study.losses.index(label)][:, of]
+        if label in cohort.losses and int(fold) in cohort.folds:
+            of = cohort.fold_of == cohort.folds.index(int(fold))
+            own[:, of] = scores[cohort.losses.index(label)][:, of]
     wanted = [best, *(name for name in found.search["comparators"] if name != best)]
-    there = {name: scores[study.losses.index(name)] for name in wanted if name in study.losses}
+    there = {name: scores[cohort.losses.index(name)] for name in wanted if name in cohort.losses}
     choices = {"test": there.pop(best, None), "test, each fold's own choice": own}
     rows, versus = [], []
     for judged, values in choices.items():
         if values is None or np.isnan(values).all():
             continue
-        fit = ladder(values, study.fold_of)
+        fit = ladder(values, cohort.fold_of)
         loss = best if judged == "test" else "own of each fold"
         rows.append(_judged(judged, loss, fit, len(found.cells)))
         for other, theirs in there.items():
             if not np.isnan(values - theirs).all():
-                versus.append(_versus(judged, other, ladder(values - theirs, study.fold_of)))
+                versus.append(_versus(judged, other, ladder(values - theirs, cohort.fold_of)))
     for other, theirs in there.items():
         if not np.isnan(theirs).all():
-            rows.append(_judged("test", other, ladder(theirs, study.fold_of), len(found.cells)))
+            rows.append(_judged("test", other, ladder(theirs, cohort.fold_of), len(found.cells)))
     return rows, versus
 
 
-def _table(found: Found) -> Table:
+def _table(found: SearchOutcome) -> Table:
     metric = found.objective
     order = np.argsort(-np.nan_to_num(found.estimate[metric], nan=-np.inf), kind="stable")
     rows = []
@@ -773,7 +518,7 @@ def _table(found: Found) -> Table:
     )
 
 
-def _front_figure(found: Found) -> Figure:
+def _front_figure(found: SearchOutcome) -> Figure:
     first, second = found.search["objectives"]
     frame = front_frame(found)
     on = frame[frame["front"]]
@@ -790,23 +535,8 @@ def _front_figure(found: Found) -> Figure:
     )
 
 
-def front_frame(found: Found) -> pd.DataFrame:
-    """The complete configurations, and which no other one beats in both objectives."""
-    names = found.search["objectives"]
-    places = np.flatnonzero(found.states == "complete")
-    values = np.stack([found.estimate[name][places] for name in names], 1)
-    front = [
-        not any((other >= own).all() and (other > own).any() for other in values) for own in values
-    ]
-    frame = pd.DataFrame(values, columns=names)
-    for name in names:
-        frame[f"{name}_se"] = found.error[name][places]
-    labels = [found.configurations[place]["loss"] for place in places]
-    return frame.assign(configuration=labels, front=front)
-
-
 # ---------------------------------------------------------------------------------------- drawing
-def _mark(axis: Any, found: Found, x: np.ndarray, y: np.ndarray) -> None:
+def _mark(axis: Any, found: SearchOutcome, x: np.ndarray, y: np.ndarray) -> None:
     """Configurations by state; size grows with the cells met; the chosen one has a star."""
     sizes = 8 + 22 * found.met / max(1, len(found.cells))
     for state, marker in STATE_MARKERS.items():
@@ -823,7 +553,7 @@ def _mark(axis: Any, found: Found, x: np.ndarray, y: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def draw_plane(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
+def draw_plane(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
     """Two fields: score and standard deviation side by side."""
     figure, axes = style.panels(1, 2, height=3.3, top=0.5, bottom=0.42, gap_x=0.95, right=0.75)
     x, y = (np.unique(frame[name]) for name in found.fields)
@@ -848,14 +578,15 @@ def draw_plane(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str) 
     return figure
 
 
-def draw_slices(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
+def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
     """One panel per field, the others held at the chosen configuration's."""
     number = len(found.fields)
     figure, axes = style.panels(1, number, height=2.8, top=0.5, gap_x=0.5, left=0.55)
     for axis, name in zip(axes[0], found.fields, strict=True):
         own = frame[frame["varied"] == name]
+        reach = confidence.normal_factor() * own["sd"]
         axis.fill_between(
-            own[name], own["score"] - 1.96 * own["sd"], own["score"] + 1.96 * own["sd"],
+            own[name], own["score"] - reach, own["score"] + reach,
             color=style.SHADE, linewidth=0,
         )  # fmt: skip
         axis.plot(own[name], own["score"], color=STATE_COLOURS["complete"], linewidth=1.5)
@@ -867,7 +598,7 @@ def draw_slices(found: Found, fitted: Surface, frame: pd.DataFrame, metric: str)
     return figure
 
 
-def draw_cost(found: Found) -> Drawing:
+def draw_cost(found: SearchOutcome) -> Drawing:
     """A bar per configuration: cells run, and an outline up to all cells."""
     figure, axes = style.panels(1, 1, height=2.3, top=0.42, left=0.5)
     axis = axes[0, 0]
@@ -892,7 +623,7 @@ def draw_cost(found: Found) -> Drawing:
     return figure
 
 
-def draw_front(found: Found, frame: pd.DataFrame) -> Drawing:
+def draw_front(found: SearchOutcome, frame: pd.DataFrame) -> Drawing:
     """Every complete configuration, and the front as a line."""
     first, second = found.search["objectives"]
     figure, axes = style.panels(1, 1, height=3.0, width=3.6, top=0.15, left=0.55)
@@ -909,7 +640,7 @@ def draw_front(found: Found, frame: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _states_legend(figure: Drawing, found: Found) -> None:
+def _states_legend(figure: Drawing, found: SearchOutcome) -> None:
     from matplotlib.lines import Line2D
 
     width, height = figure.get_size_inches()

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 
 from analysis.page import items
-from analysis.sections import search
-from analysis.sections.search import Found, additive, by_cell, corrected, surface
+from analysis.sections import search_outcome as section
+from analysis.statistics.search_outcome import (
+    SearchOutcome,
+    additive,
+    by_cell,
+    corrected,
+    grid_frame,
+    saved,
+    surface,
+)
 from lesion_core.losses import Range
 
 
 def found(
     fields=("alpha", "gamma"), objectives=("dice",), configurations=14, seed=0, chosen=True
-) -> Found:
+) -> SearchOutcome:
     """A hill with its top at 0.6 of every range; every third configuration pruned after 4 cells."""
     rng = np.random.default_rng(seed)
     ranges = {"alpha": [0.0, 1.0], "gamma": [0.0, 5.0], "eps": [0.0, 2.0]}
@@ -49,7 +57,7 @@ def found(
     usable = np.ones(configurations, bool)
     fits = {metric: additive(values, usable) for metric, values in by_metric.items()}
     best = int(np.nanargmax(np.where(np.isnan(scores).any(1), -1, fits["dice"][0])))
-    return Found(
+    return SearchOutcome(
         search={
             "cohort": "toy", "loss": "focal", "objectives": list(objectives), "cells": cells,
             "space": {f: str(Range(*ranges[f])) for f in fields}, "sampler": "tpe",
@@ -113,7 +121,7 @@ def test_the_best_of_many_equals_is_not_praised_for_its_luck():
 def test_the_surface_peaks_where_the_hill_does_and_knows_its_noise():
     some = found(configurations=30)
     fitted = surface(some, "dice")
-    frame = search.grid_frame(some, fitted, "dice")
+    frame = grid_frame(some, fitted, "dice")
     top = frame.loc[frame["score"].idxmax()]
     assert abs(top["alpha"] - 0.6) < 0.15 and abs(top["gamma"] / 5 - 0.6) < 0.15
     sd = fitted.at(some.points)[1]
@@ -143,7 +151,7 @@ def test_cells_find_their_place_whatever_their_order():
 @pytest.mark.parametrize("chosen", [True, False])
 def test_every_kind_of_search_has_a_section(tmp_path, fields, objectives, chosen):
     some = found(fields, objectives, chosen=chosen)
-    made = search.section(some, [])
+    made = section.search_section(some, [])
     page = " ".join(items.render(item, tmp_path, ("svg",)) for item in made.items)
     assert made.title.startswith("Which ") and "search-configurations" in page
     assert ("search-verdict" in page) == chosen
@@ -159,10 +167,10 @@ def test_every_kind_of_search_has_a_section(tmp_path, fields, objectives, chosen
 def test_incomplete_fresh_seeds_give_no_number():
     some = found()
     best = some.configurations[some.chosen]["loss"]
-    assert "On fresh seeds it scored" in search._headline(some, best)
+    assert "On fresh seeds it scored" in section._headline(some, best)
     some.fresh["dice"][best][1, 2] = np.nan
-    assert "On fresh seeds 5 of 6 cells are there: not comparable" in search._headline(some, best)
-    rows, versus = search._confirmed(some, "dice", best)
+    assert "On fresh seeds 5 of 6 cells are there: not comparable" in section._headline(some, best)
+    rows, versus = section._confirmed(some, "dice", best)
     assert np.isnan(rows[0]["score"]) and rows[0]["trials"] == "5 of 6" and not versus
 
 
@@ -172,6 +180,6 @@ def test_a_few_complete_configurations_are_not_resampled():
 
 def test_saved_cells_are_those_of_pruned_configurations():
     some = found(configurations=9)
-    assert search.saved(some) == (3 * 5, 81)
+    assert saved(some) == (3 * 5, 81)
     running = [one | {"state": "running"} for one in some.configurations]
-    assert search.saved(replace(some, search=some.search | {"configurations": running})) == (0, 0)
+    assert saved(replace(some, search=some.search | {"configurations": running})) == (0, 0)

@@ -1,0 +1,145 @@
+"""Are lesions found: rates per image, by size, and with patients as clusters.
+
+A lesion is a 26-connected component; one voxel of overlap is a hit (`results.LESIONS`).  Nothing
+is made up for cases without lesions or without predictions: their rates are undefined.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.reading.scores import CohortScores
+from analysis.statistics import confidence
+from analysis.statistics.ladder import ladder
+
+EDGES_MM3 = (0.0, 10.0, 50.0, 250.0, np.inf)
+
+
+STRATA = ("< 10", "10 to 50", "50 to 250", "> 250")
+"""Fixed size strata in mm3, the same for every loss and cohort: voxels differ between scanners."""
+
+
+def lesion_rates(final: pd.DataFrame) -> pd.DataFrame:
+    """Lesion-wise rates of each row of the last epoch's test rows.
+
+    recall = hit reference lesions / reference lesions; precision = hit predicted lesions /
+    predicted lesions; F1 = harmonic mean, 0 if both are 0; undefined where a denominator is 0.
+    (The WMH challenge writes 1 there.)  false = predicted lesions without a hit.  volume error =
+    |predicted - reference| / reference volume, undefined without reference.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = (final["n_ref_hit"] / final["n_ref"]).to_numpy(float)
+        precision = (final["n_pred_hit"] / final["n_pred"]).to_numpy(float)
+        total = recall + precision
+        f1 = np.where(total == 0, 0.0, 2 * recall * precision / total)
+        reference = (final["tp"] + final["fn"]).to_numpy(float)
+        volume = np.abs((final["fp"] - final["fn"]).to_numpy(float)) / reference
+    volume[reference == 0] = np.nan
+    return pd.DataFrame(
+        {
+            "lesion_recall": recall,
+            "lesion_precision": precision,
+            "lesion_f1": f1,
+            "false_lesions": (final["n_pred"] - final["n_pred_hit"]).to_numpy(float),
+            "volume_error": volume,
+        },
+        index=final.index,
+    )
+
+
+def by_case(cohort: CohortScores, values: np.ndarray) -> np.ndarray:
+    """[L, S, P] of a column that lies along `cohort.final`; NaN where absent."""
+    found = np.full(cohort.test.shape[:3], np.nan)
+    at = tuple(
+        cohort.final[name].to_numpy(int) for name in ("loss_index", "seed_index", "case_index")
+    )
+    found[at] = values
+    return found
+
+
+def mean_and_error(values: np.ndarray, fold_of: np.ndarray) -> tuple[float, float, int]:
+    """Mean of one loss's [S, P], the half-width of its interval for new seeds and patients (L2 of
+    the ladder), and the number of cases behind both."""
+    fit = ladder(values, fold_of)
+    return fit.estimate, fit.half_width("L2"), fit.num_cases
+
+
+def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
+    """Share of hits with patients as clusters, and half the width of its interval.
+
+    Ratio estimator p = sum h / sum n over patients, SE^2 = P / (P - 1) sum (h - p n)^2 / (sum n)^2,
+    t with P - 1 degrees of freedom.  NaN half-width with fewer than two patients.
+
+    >>> share, half = clustered_share(np.array([1.0, 3.0]), np.array([2.0, 6.0]))
+    >>> share, half
+    (0.5, 0.0)
+    """
+    used = total > 0
+    hits, total = hits[used], total[used]
+    if len(total) == 0:
+        return float("nan"), float("nan")
+    share = hits.sum() / total.sum()
+    if len(total) < 2:
+        return float(share), float("nan")
+    count = len(total)
+    se = np.sqrt(count / (count - 1) * ((hits - share * total) ** 2).sum()) / total.sum()
+    return float(share), float(confidence.t_factor(count - 1) * se)
+
+
+def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
+    """Per loss and size stratum: reference lesions found, and false lesions per patient, from rows
+    of `results.LESIONS`."""
+    trials = cohort.final.drop_duplicates("trial").set_index("trial")
+    rows = rows[rows["trial"].isin(trials.index).to_numpy()]
+    if rows.empty:
+        return pd.DataFrame()
+    stratum = np.digitize(rows["mm3"].to_numpy(), EDGES_MM3[1:-1])
+    loss = rows["trial"].map(trials["loss_index"]).to_numpy(int)
+    seeds = np.array([cohort.done[index].sum(0) for index in range(len(cohort.losses))])  # [L, F]
+    case_place = {
+        (fold, case): index
+        for index, (fold, case) in enumerate(zip(cohort.fold_of, cohort.cases, strict=True))
+    }
+    fold = rows["trial"].map(trials["fold_index"]).to_numpy(int)
+    case = np.array(
+        [case_place.get(key, -1) for key in zip(fold, rows["case"].to_numpy(), strict=True)]
+    )
+    known = case >= 0
+    reference = (rows["side"] == "ref").to_numpy()
+    hit = rows["hit"].to_numpy(bool)
+    shape = (len(cohort.losses), len(STRATA), len(cohort.cases))
+
+    def count(which: np.ndarray) -> np.ndarray:
+        which = which & known
+        flat = np.ravel_multi_index((loss[which], stratum[which], case[which]), shape)
+        return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
+
+    n_ref, n_hit, n_false = count(reference), count(reference & hit), count(~reference & ~hit)
+    frames = []
+    for index in cohort.shown:
+        times = seeds[index][cohort.fold_of]  # trainings that tested each case
+        tested = times > 0
+        for place, name in enumerate(STRATA):
+            total = n_ref[index, place, tested] / times[tested]
+            share, half = clustered_share(n_hit[index, place, tested] / times[tested], total)
+            wrong = n_false[index, place, tested] / times[tested]
+            spread = (
+                confidence.t_factor(len(wrong) - 1) * wrong.std(ddof=1) / np.sqrt(len(wrong))
+                if len(wrong) > 1
+                else float("nan")
+            )
+            frames.append(
+                {
+                    "cohort": cohort.name,
+                    "loss": cohort.losses[index],
+                    "size_mm3": name,
+                    "reference_lesions": total.sum(),
+                    "patients": int((total > 0).sum()),
+                    "recall": share,
+                    "recall_half": half,
+                    "false_per_patient": wrong.mean() if len(wrong) else float("nan"),
+                    "false_half": float(spread),
+                }
+            )
+    return pd.DataFrame(frames)

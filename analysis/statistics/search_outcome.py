@@ -1,0 +1,325 @@
+"""What did a search find, and how sure is that?
+
+Numbers come from the validation trials of a ledger and from its search.json (`results.SEARCH`).
+Scores y[c, k] of configuration c in cell k are modelled as configuration + cell + noise, fitted by
+least squares, so that a pruned configuration, which met a few cells only, is compared in those.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import confidence
+from lesion_core import results
+from lesion_core.results import Sweep
+
+NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
+
+
+RESAMPLES = 4000
+
+
+FEWEST_FOR_A_SURFACE = 5
+
+
+FEWEST_TO_RESAMPLE = 5
+"""Complete configurations; choosing among fewer says little about choosing."""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchOutcome:
+    """A search in numbers."""
+
+    search: dict
+    """search.json."""
+    fields: list[str]
+    points: np.ndarray
+    """[C, fields] values of the configurations."""
+    scores: dict[str, np.ndarray]
+    """[C, K] by metric; NaN where a configuration has not met a cell."""
+    estimate: dict[str, np.ndarray]
+    """[C] by metric: mean over all cells, adjusted for those it has not met; NaN if failed."""
+    error: dict[str, np.ndarray]
+    """[C] standard error of the estimate among configurations: the noise of its own trials."""
+    fresh: dict[str, dict[str, np.ndarray]]
+    """By metric and loss, [S, F] means on the confirming seeds."""
+
+    @property
+    def configurations(self) -> list[dict]:
+        """Every configuration as search.json lists it, in the order of proposal."""
+        return self.search["configurations"]
+
+    @property
+    def states(self) -> np.ndarray:
+        """[C] complete, pruned, failed or running."""
+        return np.array([one["state"] for one in self.configurations], object)
+
+    @property
+    def objective(self) -> str:
+        """The first metric that the search went by."""
+        return self.search["objectives"][0]
+
+    @property
+    def judged_by(self) -> list[str]:
+        """The objectives, and DSC, by which one of several good ones is chosen."""
+        return list(dict.fromkeys([*self.search["objectives"], "dice"]))
+
+    def label(self, number: int) -> str:
+        """The loss of a configuration, by its number."""
+        return next(one["loss"] for one in self.configurations if one["number"] == number)
+
+    @property
+    def chosen(self) -> int | None:
+        """Place of the chosen configuration."""
+        numbers = [one["number"] for one in self.configurations]
+        wanted = self.search["chosen"]
+        return None if wanted is None else numbers.index(wanted)
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """(seed, fold) of every cell."""
+        return [(seed, fold) for seed, fold in self.search["cells"]]
+
+    @property
+    def met(self) -> np.ndarray:
+        """[C] number of cells with a score."""
+        return (~np.isnan(self.scores["dice"])).sum(1)
+
+    @property
+    def begun(self) -> np.ndarray:
+        """[C] number of cells that were begun."""
+        return np.array([len(one["trials"]) for one in self.configurations])
+
+    def grid(self, place: int, metric: str) -> np.ndarray:
+        """[S, F] scores of one configuration."""
+        return by_cell(self.cells, self.scores[metric][place])
+
+
+def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
+    """A search.json and its sweep in numbers; None where no configuration was tried."""
+    if search is None or not search["configurations"]:
+        return None
+    validated = sweep.judged_on("validation")
+    judged = results.judged_scores(validated.cases)
+    configurations, cells = search["configurations"], len(search["cells"])
+    scores = {metric: np.full((len(configurations), cells), np.nan) for metric in NAMES}
+    for row, one in enumerate(configurations):
+        for cell, name in one["trials"].items():
+            if name in judged.index:
+                for metric, values in scores.items():
+                    values[row, int(cell)] = judged.loc[name, metric]
+    usable = np.array([one["state"] != "failed" for one in configurations])
+    fitted = {metric: additive(values, usable) for metric, values in scores.items()}
+    fields = list(search["space"])
+    return SearchOutcome(
+        search=search,
+        fields=fields,
+        points=np.array([[one["values"][name] for name in fields] for one in configurations]),
+        scores=scores,
+        estimate={metric: fit[0] for metric, fit in fitted.items()},
+        error={metric: fit[1] for metric, fit in fitted.items()},
+        fresh=_fresh(search, validated, judged),
+    )
+
+
+def set_aside(found: SearchOutcome) -> set[str]:
+    """Losses that only a search asked for: what else a report says is about the chosen one and
+    those that it is compared with, or it would choose once more, by test scores."""
+    chosen = set() if found.chosen is None else {found.configurations[found.chosen]["loss"]}
+    tried = {one["loss"] for one in found.configurations}
+    return tried - chosen - set(found.search["comparators"])
+
+
+def saved(found: SearchOutcome) -> tuple[int, int]:
+    """Cells that pruned configurations were spared, and cells of all that have ended."""
+    total = len(found.cells)
+    spared = int((total - found.begun)[found.states == "pruned"].sum())
+    return spared, total * int((found.states != "running").sum())
+
+
+def by_cell(cells: list[tuple[int, int]], values: np.ndarray) -> np.ndarray:
+    """[S, F] from values in the order of the cells."""
+    seeds = list(dict.fromkeys(sorted(seed for seed, _ in cells)))
+    folds = list(dict.fromkeys(sorted(fold for _, fold in cells)))
+    grid = np.full((len(seeds), len(folds)), np.nan)
+    for (seed, fold), value in zip(cells, values, strict=True):
+        grid[seeds.index(seed), folds.index(fold)] = value
+    return grid
+
+
+def additive(scores: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[C] estimates and standard errors of configuration + cell + noise, by least squares.
+
+    A configuration that met all cells gets its plain mean; another one, its mean difference from
+    what its cells bring, so easy cells do not flatter it.  NaN where nothing is known.
+
+    >>> scores = np.array([[1.0, 2.0, 3.0], [0.5, 1.5, np.nan], [1.0, 2.0, 3.0]])
+    >>> additive(scores, np.array([True, True, True]))[0].round(3).tolist()
+    [2.0, 1.5, 2.0]
+    """
+    estimate, error = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
+    known = ~np.isnan(scores) & usable[:, None]
+    rows = np.flatnonzero(known.any(1))
+    columns = np.flatnonzero(known.any(0))
+    if not len(rows):
+        return estimate, error
+    part, values = known[np.ix_(rows, columns)], scores[np.ix_(rows, columns)]
+    at_row, at_column = np.nonzero(part)
+    size = len(rows) + len(columns)
+    design = np.zeros((len(at_row) + 1, size))
+    design[np.arange(len(at_row)), at_row] = 1
+    design[np.arange(len(at_row)), len(rows) + at_column] = 1
+    design[-1, len(rows) :] = 1  # the cells' effects add up to nothing
+    wanted = np.append(values[part], 0.0)
+    solved, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+    left = wanted[:-1] - design[:-1] @ solved
+    df = len(at_row) - size + 1
+    noise = math.sqrt(float(left @ left) / df) if df > 0 else float("nan")
+    estimate[rows] = solved[: len(rows)]
+    error[rows] = noise / np.sqrt(part.sum(1))
+    return estimate, error
+
+
+def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Mean and interval of the best of C configurations [C, K], the choosing included.
+
+    Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
+    replacement, the best configuration on these is chosen, and scored on the cells not drawn.
+    NaN with fewer than three cells or five configurations.
+    """
+    number = scores.shape[1]
+    if number < 3 or len(scores) < FEWEST_TO_RESAMPLE:
+        return float("nan"), float("nan"), float("nan")
+    drawn = rng.integers(number, size=(RESAMPLES, number))
+    weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, K]
+    best = np.argmax(weight @ scores.T, 1)
+    out = weight == 0
+    some = out.any(1)
+    means = (scores[best] * out).sum(1)[some] / out.sum(1)[some]
+    low, high = np.quantile(means, confidence.quantiles())
+    return float(means.mean()), float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A Gaussian process through the estimates, each with its own noise."""
+
+    model: Any
+    low: np.ndarray
+    span: np.ndarray
+    centre: float
+
+    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n] mean and standard deviation of the score itself at points [n, fields]."""
+        mean, sd = self.model.predict((points - self.low) / self.span, return_std=True)
+        return mean + self.centre, sd
+
+    def like_the_best(self, points: np.ndarray) -> tuple[int, float]:
+        """Which point is highest, and the share of points that are less than one standard
+        deviation, of the difference, below it."""
+        mean, covariance = self.model.predict((points - self.low) / self.span, return_cov=True)
+        best = int(np.argmax(mean))
+        own = np.diag(covariance)
+        variance = np.maximum(own[best] + own - 2 * covariance[best], 0.0)
+        return best, float((mean[best] - mean <= np.sqrt(variance)).mean())
+
+
+def surface(found: SearchOutcome, metric: str) -> Surface | None:
+    """None with too few configurations.  Matern 5/2 with a length per field, by likelihood."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+    value, error = found.estimate[metric], found.error[metric]
+    usable = ~np.isnan(value) & ~np.isnan(error)
+    if usable.sum() < FEWEST_FOR_A_SURFACE or np.ptp(value[usable]) == 0:
+        return None
+    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
+    spread = float(np.var(value[usable]))
+    lengths: Any = np.full(len(found.fields), 0.5)
+    kernel = ConstantKernel(spread, (spread * 1e-2, spread * 1e2)) * Matern(
+        lengths, (0.1, 10.0), nu=2.5
+    )
+    noise: Any = np.maximum(error[usable] ** 2, 1e-6 * spread)
+    model = GaussianProcessRegressor(
+        kernel,
+        alpha=noise,
+        n_restarts_optimizer=2,
+        random_state=0,
+    )
+    centre = float(np.average(value[usable], weights=1 / np.maximum(error[usable] ** 2, 1e-12)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a length at its bound is a flat field: no news
+        model.fit((found.points[usable] - low) / (high - low), value[usable] - centre)
+    return Surface(model, low, high - low, centre)
+
+
+def grid_frame(found: SearchOutcome, fitted: Surface, metric: str, steps: int = 41) -> pd.DataFrame:
+    """Score and standard deviation on a grid (two fields), else along each field through the
+    chosen configuration, or the best one so far."""
+    ranges = [found.search["ranges"][name] for name in found.fields]
+    axes = [np.linspace(low, high, steps if len(ranges) == 2 else 61) for low, high in ranges]
+    if len(found.fields) == 2:
+        points = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], 1)
+        varied = None
+    else:
+        centre = found.points[_centre(found, metric)]
+        rows, varied = [], []
+        for place, axis in enumerate(axes):
+            for value in axis:
+                rows.append([*centre[:place], value, *centre[place + 1 :]])
+                varied.append(found.fields[place])
+        points = np.array(rows)
+    score, sd = fitted.at(points)
+    frame = pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
+    return frame if varied is None else frame.assign(varied=varied)
+
+
+def sampled_frame(found: SearchOutcome, fitted: Surface, number: int = 2000) -> pd.DataFrame:
+    """Score and standard deviation at random points of the whole space."""
+    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
+    points = np.random.default_rng(0).uniform(low, high, (number, len(low)))
+    score, sd = fitted.at(points)
+    return pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
+
+
+def front_frame(found: SearchOutcome) -> pd.DataFrame:
+    """The complete configurations, and which no other one beats in both objectives."""
+    names = found.search["objectives"]
+    places = np.flatnonzero(found.states == "complete")
+    values = np.stack([found.estimate[name][places] for name in names], 1)
+    front = [
+        not any((other >= own).all() and (other > own).any() for other in values) for own in values
+    ]
+    frame = pd.DataFrame(values, columns=names)
+    for name in names:
+        frame[f"{name}_se"] = found.error[name][places]
+    labels = [found.configurations[place]["loss"] for place in places]
+    return frame.assign(configuration=labels, front=front)
+
+
+def _centre(found: SearchOutcome, metric: str) -> int:
+    return found.chosen if found.chosen is not None else int(np.nanargmax(found.estimate[metric]))
+
+
+def _fresh(
+    search: dict, validated: Sweep, judged: pd.DataFrame
+) -> dict[str, dict[str, np.ndarray]]:
+    runs = validated.runs
+    seeds = search["confirm_seeds"]
+    folds = sorted({fold for _, fold in search["cells"]})
+    found: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in NAMES}
+    for trial, loss, seed, fold in zip(
+        runs["trial"], runs["loss"], runs["seed"], runs["fold"], strict=True
+    ):
+        if seed in seeds and fold in folds and trial in judged.index:
+            at = seeds.index(seed), folds.index(fold)
+            for metric, by_loss in found.items():
+                grid = by_loss.setdefault(loss, np.full((len(seeds), len(folds)), np.nan))
+                grid[at] = judged.loc[trial, metric]
+    return found
