@@ -157,11 +157,6 @@ class Section:
 
 
 # ------------------------------------------------------------------------------------ paragraphs
-def text(template: str, **values: object) -> Note:
-    """A paragraph; `{name}` is replaced by escaped values, `**word**` becomes bold."""
-    return Note(body=prose(template.format(**values)))
-
-
 def prose(plain: str) -> Markup:
     """Plain text as HTML: escaped, `**bold**` and `` `code` `` marked up."""
     escaped = html.escape(plain, quote=False)
