@@ -330,11 +330,14 @@ def _css(losses: list[dict], here: Path) -> str:
         .read_text()
         .replace("DARK", "color-scheme: dark; " + " ".join(f"--{k}: {v};" for k, v in dark.items()))
     )
+    # `body:has(...) .L0` would be matched anew for each of some ten thousand elements, which takes
+    # Chromium minutes when a window is made narrow; a property of body is matched once.
     switches = [
-        f"body:has(#t{loss['index']}:not(:checked)) main .L{loss['index']}{{display:none}}"
+        f"body:has(#t{loss['index']}:not(:checked)){{--L{loss['index']}:none}} "
+        f".L{loss['index']}{{display:var(--L{loss['index']},revert-layer)}}"
         for loss in losses
     ]
-    return css + "\n".join(switches)
+    return f"@layer page {{\n{css}}}\n" + "\n".join(switches)
 
 
 if __name__ == "__main__":

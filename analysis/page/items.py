@@ -157,11 +157,6 @@ class Section:
 
 
 # ------------------------------------------------------------------------------------ paragraphs
-def text(template: str, **values: object) -> Note:
-    """A paragraph; `{name}` is replaced by escaped values, `**word**` becomes bold."""
-    return Note(body=prose(template.format(**values)))
-
-
 def prose(plain: str) -> Markup:
     """Plain text as HTML: escaped, `**bold**` and `` `code` `` marked up."""
     escaped = html.escape(plain, quote=False)
@@ -197,6 +192,8 @@ def decimals_for(errors: list[float]) -> int:
 
 # ------------------------------------------------------------------------------------- rendering
 FORMATS = ("svg", "pdf", "png")
+MANY_COLUMNS = 9
+"""Tables with more than these are set in a smaller type."""
 
 
 def render(item: Item, folder: Path, formats: Sequence[str] = FORMATS) -> Markup:
@@ -292,8 +289,9 @@ def _render_table(table: Table, folder: Path) -> Markup:
     write_bytes(target.with_name(f"{table.key}.csv"), csv_bytes(table.frame))
     write_bytes(target.with_name(f"{table.key}.md"), markdown(table).encode())
     write_bytes(target.with_name(f"{table.key}.tex"), latex(table).encode())
+    wide = " wide" if len(table.columns) > MANY_COLUMNS else ""
     return Markup(
-        f'<figure id="{table.key}" class="table"><h4>{prose(table.title)}</h4>'
+        f'<figure id="{table.key}" class="table{wide}"><h4>{prose(table.title)}</h4>'
         f'<div class="scroll" tabindex="0" role="region" '
         f'aria-label="{html.escape(table.title)}">{html_table(table)}</div>'
         f"<figcaption>{prose(table.caption)}"

@@ -6,6 +6,7 @@ Nothing here stops a report: every finding becomes a sentence in it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def trial_rows(sweep: Sweep, file: str) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat([empty, *frames], ignore_index=True) if frames else empty, unreadable
 
 
-def findings(sweep: Sweep, cohorts: list[CohortScores]) -> list[str]:
+def findings(sweep: Sweep, cohorts: Sequence[CohortScores]) -> list[str]:
     """Sentences about everything that a reader should know before trusting a number."""
     found = []
     stray = sweep.runs.loc[~sweep.runs["expected"].astype(bool), "trial"]
@@ -50,7 +51,7 @@ def findings(sweep: Sweep, cohorts: list[CohortScores]) -> list[str]:
 
 
 def cohort_findings(cohort: CohortScores) -> list[str]:
-    """Checks within one cohort."""
+    """Sentences about what does not hold in one cohort."""
     if not cohort.shown:
         return [f"none of {cohort.expected} trials is complete, so there is nothing to show yet."]
     if not cohort.has_counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -80,7 +81,7 @@ def tiles(cohort: CohortScores) -> pd.DataFrame:
     )
 
 
-def counts_table(cohorts: list[CohortScores]) -> Table:
+def counts_table(cohorts: Sequence[CohortScores]) -> Table:
     """Number of trials by cohort, loss and status."""
     rows = []
     for cohort in cohorts:

@@ -85,13 +85,13 @@ def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Sec
 
 
 def title(found: SearchOutcome) -> str:
-    """Of a page that holds nothing but a search yet."""
+    """The title of a page that holds nothing but a search yet."""
     cohort = found.search["cohort"]
     return f"Search over {found.search['loss']} on {COHORT_TITLES.get(cohort, cohort)}"
 
 
 def facts(found: SearchOutcome) -> str:
-    """For the head of the page."""
+    """How far a search has come, for the head of the page."""
     planned = max(found.search["planned"], len(found.configurations))
     ended = int((found.states != "running").sum())
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.page.items import LOSS, Column, Heading, Note, Section, Table, prose
+from analysis.page.items import LOSS, Column, Heading, Note, Section, Table
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import selection
@@ -195,9 +195,3 @@ def _uneven_folds(cohort: CohortScores) -> str:
         if short
         else ""
     )
-
-
-def note_on_selection() -> Note:
-    """What the selectors are, in one paragraph."""
-    words = "; ".join(f"**{name}**: {meaning}" for name, meaning in selection.SELECTORS.items())
-    return Note(body=prose(words + "."))

@@ -76,7 +76,7 @@ def _trajectory(cohort: CohortScores) -> Figure:
 
 # ---------------------------------------------------------------------------------------- drawing
 def draw_trajectory(losses: list[str], shown: list[int], mean: np.ndarray) -> Drawing:
-    """mean: [L, E + 1, metrics]."""
+    """Paths of mean [L, E + 1, metrics] over contours of equal DSC."""
     top = style.legend_height(losses, shown) + 0.1
     figure, axes = style.panels(1, 1, height=3.9 + top, top=top, left=0.55, right=1.2)
     axis = axes[0, 0]

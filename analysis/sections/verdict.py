@@ -53,7 +53,7 @@ class Verdict:
     sentences: list[str]
 
     def html(self) -> Markup:
-        """A box of the page."""
+        """The verdict as a box of the page."""
         lines = "".join(f"<p>{prose(sentence)}</p>" for sentence in self.sentences)
         return Markup(
             f'<div class="verdict"><h3>{html.escape(self.cohort)}</h3>'

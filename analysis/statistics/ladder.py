@@ -62,7 +62,7 @@ class Ladder:
         return self.estimate - half, self.estimate + half
 
     def half_width(self, rung: str, level: float | None = None) -> float:
-        """Half the width of the interval."""
+        """Half the width of Student's t interval on a rung."""
         if not self.df[rung] > 0:
             return float("nan")
         return confidence.t_factor(self.df[rung], level) * self.se[rung]

@@ -13,12 +13,8 @@ from analysis.statistics.ladder import Ladder, holm, ladder
 
 ROPE = 0.01
 """Differences below this count as none: about the median improvement that MICCAI papers claim."""
-
-
 MEANINGFUL = 0.75
 """Bouthillier et al. 2021: a win rate that could be this high is worth caring about."""
-
-
 WORDS = ("separated", "suggestive", "practically equal", "not separated", "cannot tell")
 
 
@@ -49,15 +45,6 @@ class Pair:
             return float("nan"), float("nan")
         low, high = stats.binom.ppf(confidence.quantiles(), total, self.win_rate)
         return float(low) / total, float(high) / total
-
-    @property
-    def win_reading(self) -> str:
-        """Bouthillier's three-way decision; its authors ask for 29 independent pairs, and cells
-        of one cross-validation are neither 29 nor independent."""
-        low, high = self.win_interval
-        if not low > 0.5:
-            return "no" if low <= 0.5 else "–"
-        return "yes" if high >= MEANINGFUL else "yes, small"
 
 
 def compare(scores: np.ndarray, fold_of: np.ndarray, a: int, b: int) -> Pair:

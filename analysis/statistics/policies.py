@@ -12,8 +12,6 @@ from analysis.statistics import selection
 from analysis.statistics.ranks import order_agreement
 
 AGGREGATIONS = {"mean": "mean over cases", "pooled": "all voxels together"}
-
-
 UNDEFINED = {"drop": "left out", "0": "counted as 0", "1": "counted as 1"}
 
 

@@ -15,8 +15,6 @@ from analysis.statistics.ladder import Ladder
 from analysis.statistics.pairs import MEANINGFUL
 
 FRESH_SEEDS = tuple(range(1, 31))
-
-
 POWER = 0.8
 """Share of sweeps that should find a difference that is there."""
 

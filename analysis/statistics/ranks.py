@@ -14,8 +14,6 @@ from analysis.statistics import confidence
 from analysis.statistics.ladder import holm
 
 DRAWS = 2000
-
-
 SCHEMES = {
     "mean": "mean, then rank",
     "rank": "rank, then mean",
@@ -39,21 +37,21 @@ class SharedScores:
 
     @property
     def patients(self) -> np.ndarray:
-        """[L, P] means over seeds."""
+        """[L, P] scores of every patient: means over seeds."""
         return np.concatenate([block.mean(1) for block in self.blocks], 1)
 
     @property
     def num_cells(self) -> int:
-        """(seed, fold) cells in common."""
+        """Number of (seed, fold) cells in common."""
         return sum(block.shape[1] for block in self.blocks)
 
     @property
     def num_cases(self) -> int:
-        """Cases in common."""
+        """Number of cases in common."""
         return sum(block.shape[2] for block in self.blocks)
 
     def counted(self, cohort: CohortScores) -> str:
-        """n of N, and who is absent."""
+        """How many of the cohort's cases, cells and losses are in it, and who is absent."""
         cells = len(cohort.seeds) * len(cohort.folds)
         text = (
             f"{self.num_cases} of {cohort.num_cases} cases and {self.num_cells} of {cells} "

@@ -20,14 +20,8 @@ from lesion_core import results
 from lesion_core.results import Sweep
 
 NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
-
-
 RESAMPLES = 4000
-
-
 FEWEST_FOR_A_SURFACE = 5
-
-
 FEWEST_TO_RESAMPLE = 5
 """Complete configurations; choosing among fewer says little about choosing."""
 
@@ -231,7 +225,10 @@ class Surface:
 
 
 def surface(found: SearchOutcome, metric: str) -> Surface | None:
-    """None with too few configurations.  Matern 5/2 with a length per field, by likelihood."""
+    """A surface through the scores of a metric; None with too few configurations.
+
+    Matern 5/2 with a length per field, by likelihood.
+    """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 

@@ -13,8 +13,6 @@ from lesion_core import results
 
 THRESHOLDS = np.arange(1, results.NUM_BINS) / results.NUM_BINS
 """Lower edges of the histogram bins but the first: p >= threshold is lesion."""
-
-
 HALF = results.NUM_BINS // 2 - 1
 """Where the paper's threshold of 0.5 is."""
 
@@ -63,7 +61,7 @@ def histograms(cohort: CohortScores, rows: pd.DataFrame) -> tuple[np.ndarray, np
 def rates_at_thresholds(
     cohort: CohortScores, lesion: np.ndarray, background: np.ndarray
 ) -> np.ndarray:
-    """[L, S, P, thresholds, metrics]."""
+    """[L, S, P, thresholds, metrics] rates of every test image at every threshold."""
     final = cohort.last_by_case(cohort.counts)
     reference = final[..., COUNTS.index("tp")] + final[..., COUNTS.index("fn")]
     # A histogram with more lesion voxels than the reference is of another image: undefined.
