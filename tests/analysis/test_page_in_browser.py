@@ -9,9 +9,9 @@ import pytest
 
 from analysis import report
 from analysis.sections import profiles, ranks
+from sweeps.bench.fake_sweep import FakeSweep
 from tests.analysis.test_search_outcome import found
 from tests.support import browser
-from tests.support.fake_sweep import FakeSweep
 
 pytestmark = pytest.mark.skipif(browser.EXECUTABLE is None, reason=browser.ABSENT)
 
