@@ -109,7 +109,7 @@ def test_changed_reference_is_noticed(tmp_path: Path) -> None:
 def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -> None:
     folder = TINY.write(tmp_path / "sweep")
     before = cohort_scores(results.read_sweep(folder))[0]
-    stray = next((folder / "trials").glob("*new-s1-f0*"))
+    [stray] = (folder / "trials").glob("*new-s1-f0*")
     copy = stray.with_name(stray.name[:-8] + "00000000")
     copy.mkdir()
     for file in stray.iterdir():
@@ -120,11 +120,16 @@ def test_trial_that_sweep_json_does_not_list_enters_no_average(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("file", ["histograms.parquet", "slices.parquet"])
-def test_unreadable_side_file_is_named_and_the_rest_is_shown(tmp_path: Path, file: str) -> None:
+def test_trial_with_an_unreadable_side_file_is_named_and_the_rest_is_shown(
+    tmp_path: Path, file: str
+) -> None:
     TINY.write(tmp_path)
-    next((tmp_path / "trials").glob("*new-s1-f0*")).joinpath(file).write_bytes(b"no parquet")
+    [trial] = (tmp_path / "trials").glob("*new-s1-f0*")
+    (trial / file).write_bytes(b"no parquet")
     page = report.build(tmp_path, formats=()).read_text()
-    assert re.search(r"(Unreadable pictures|cannot be read): wmh2017-new-s1-f0", page)
+    assert "7 of 8 trials; without new s1 f0 (corrupt)" in page
+    absent = (tmp_path / "report" / "tables" / "absent-trials.csv").read_text()
+    assert f"{file} is damaged" in absent
 
 
 def test_results_without_cohort_tables_still_give_a_page(tmp_path: Path) -> None:
