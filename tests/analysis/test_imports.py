@@ -60,7 +60,7 @@ def test_report_of_authors_files_says_what_it_cannot_know(tmp_path: Path) -> Non
 
 def test_other_settings_are_other_losses(tmp_path: Path) -> None:
     write_authors(tmp_path / "wmh")
-    file = next((tmp_path / "wmh").glob("unet-new*s42.n0*"))
+    file = min((tmp_path / "wmh").glob("unet-new*s42.n0*"))
     (file.parent / file.name.replace("nr0", "nr1")).write_bytes(file.read_bytes())
     assert "new nr1 adam lr1e-04" in cohort_scores(read_results(tmp_path / "wmh"))[0].losses
 
