@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lesion_core.images import Image, slice_view
+from lesion_core.images import Image
 from lesion_core.metrics import (
     components,
     lesion_counts,
@@ -23,6 +23,7 @@ from lesion_core.metrics import (
     wmh_h95_mm,
 )
 from lesion_core.patches import Patches, Volumes
+from lesion_core.pictures import slice_view
 from lesion_core.results import CASES, NUM_BINS
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import batches

@@ -10,7 +10,8 @@ import pytest
 
 from lesion_core import cache, images
 from lesion_core.cohorts import Folder, Lit, Wmh2017
-from lesion_core.images import fingerprint, load_cohort
+from lesion_core.fingerprint import fingerprint
+from lesion_core.images import load_cohort
 from tests.support.tiny import (
     noise,
     one_lesion,

@@ -15,7 +15,8 @@ from lesion_core.cohorts import (
     cohort_named,
     cohort_to_dict,
 )
-from lesion_core.images import fingerprint, load_cohort
+from lesion_core.fingerprint import fingerprint
+from lesion_core.images import load_cohort
 from lesion_core.preparation import brain, prepare
 from tests.support.tiny import SHAPE, ball, noise, one_lesion, save
 
