@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,13 +133,16 @@ def load_cohort(
         ValueError: the first case that cannot be used, with its file and reason.
     """
     cases = cohort.cases(data)
+    _check_masks(cases)
     methods = brain_methods(cohort, data, cases)
     digests = digests_of(cases)
     channels, root = tuple(cohort.channels), Path(data) / cohort.name
     images = []
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
     try:
-        loading = pool.map(lambda case: _load_cached(case, digests), cases)
+        loading = pool.map(
+            lambda case: _load_cached(case, digests, cohort.brain_place(data, case)), cases
+        )
         for number, image in enumerate(loading, start=1):
             images.append(replace(image, brain_method=methods[image.case]))
             if on_case is not None:
@@ -158,17 +161,19 @@ def load_cohort(
     )
 
 
-def load_case(case: Case) -> Image:
+def load_case(case: Case, brain_place: Path | None = None) -> Image:
     """Read, check, cut to the brain box and normalise one case.
+
+    ``brain_place``, where its layout looks for a brain mask, is named if there is none.
 
     Raises:
         ValueError: with the file and what is wrong with it.
     """
     if case.brain is None and not case.nonzero_brain:
         raise ValueError(
-            f"{case.lesion.parent}: no brain mask (brain.nii.gz) for {case.id}; make one with "
-            "`python -m lesion_core.prepare`, or put :nonzero behind the name of an nnU-Net or "
-            "BIDS cohort whose images are skull-stripped"
+            f"{brain_place or case.lesion.parent}: no brain mask for {case.id}; make one with "
+            "`python -m lesion_core.prepare brains COHORT DATA`, or put :nonzero behind the name "
+            "of an nnU-Net or BIDS cohort whose images are skull-stripped"
         )
     first = read(next(iter(case.channels.values())))
     if case.brain is None:
@@ -245,12 +250,12 @@ def bounding_box(mask: np.ndarray) -> Box | None:
 
 
 # -------------------------------------------------------------------------------------- caching
-def _load_cached(case: Case, digests: Mapping[Path, str]) -> Image:
+def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path) -> Image:
     """`load_case`, or what it once returned for the same bytes."""
     key = _cache_key(case, digests)
     found = cache.load(key)
     if found is None:
-        image = load_case(case)
+        image = load_case(case, brain_place)
         arrays, values = _to_store(image)
         if not cache.store(key, arrays, values):
             return image
@@ -307,6 +312,19 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
 
 
 # ------------------------------------------------------------------------------------- helpers
+def _check_masks(cases: Sequence[Case]) -> None:
+    """Every case has masks of its own: a layout that gives one to two cases is mistaken."""
+    owners: dict[Path, str] = {}
+    for case in cases:
+        for mask in {case.lesion, case.brain or case.lesion}:
+            if mask in owners:
+                raise ValueError(
+                    f"{mask}: is a mask of {owners[mask]} and of {case.id}; expected a file of its "
+                    "own for every case"
+                )
+            owners[mask] = case.id
+
+
 def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     """In place: mean 0 and standard deviation 1 inside the brain."""
     inside = channel[brain]

@@ -1,4 +1,7 @@
-"""Opening a NIfTI file, checking it, and how its axes lie: every complaint is one line that names the file."""
+"""Opening a NIfTI file and checking it, and how its axes lie.
+
+Every complaint is one line that names the file.
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
     """What is wrong with every case that cannot be used, not with the first alone."""
     for case in cohort.cases(data):
         try:
-            load_case(case)
+            load_case(case, cohort.brain_place(data, case))
         except ValueError as error:
             yield str(error)
 
