@@ -295,7 +295,7 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> Image:
-    """Inverse of `_to_store`; who the case is comes from its cohort."""
+    """The image that `_to_store` took apart; who the case is comes from its cohort."""
     tuples: dict[str, Any] = {
         name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")
     }
@@ -326,7 +326,7 @@ def _check_masks(cases: Sequence[Case]) -> None:
 
 
 def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
-    """In place: mean 0 and standard deviation 1 inside the brain."""
+    """Give a channel mean 0 and standard deviation 1 inside the brain, in place."""
     inside = channel[brain]
     if inside.min() == inside.max():
         raise ValueError(
