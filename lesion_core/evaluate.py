@@ -53,7 +53,9 @@ def predict_volume(
     """Lesion probability of every voxel of ``image [C, X, Y, Z]``, as float32 ``[X, Y, Z]``.
 
     The average over all overlapping windows; any size, smaller than a window too (padded with 0
-    and cropped back).  Equals MONAI's ``sliding_window_inference`` with constant weights.
+    and cropped back).  Equals MONAI's ``sliding_window_inference`` with constant weights.  Each
+    channel holds what a trained network saw: z-scores by the mean and deviation inside the brain,
+    as in `images.Image.voxels`.
     """
     device = next(network.parameters()).device
     voxels = np.asarray(image.cpu() if isinstance(image, Tensor) else image, dtype=np.float32)
