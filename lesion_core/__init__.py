@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-__all__ = ["LOSSES", "Trial", "UNet3d", "__version__", "predict_volume", "read_sweep", "run"]
+__all__ = [
+    "LOSSES",
+    "Trial",
+    "UNet3d",
+    "__version__",
+    "load_network",
+    "predict_volume",
+    "read_sweep",
+    "run",
+]
 
 _HOMES = {
     "LOSSES": "losses",
     "Trial": "trial",
     "UNet3d": "unet",
+    "load_network": "predict",
     "predict_volume": "evaluate",
     "read_sweep": "results",
     "run": "trial",
@@ -26,6 +36,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from lesion_core.evaluate import predict_volume
     from lesion_core.losses import LOSSES
+    from lesion_core.predict import load_network
     from lesion_core.results import read_sweep
     from lesion_core.trial import Trial, run
     from lesion_core.unet import UNet3d

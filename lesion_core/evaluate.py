@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lesion_core.images import Image, slice_view
+from lesion_core.images import Image
 from lesion_core.metrics import (
     components,
     lesion_counts,
@@ -23,6 +23,7 @@ from lesion_core.metrics import (
     wmh_h95_mm,
 )
 from lesion_core.patches import Patches, Volumes
+from lesion_core.pictures import slice_view
 from lesion_core.results import CASES, NUM_BINS
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import batches
@@ -52,7 +53,9 @@ def predict_volume(
     """Lesion probability of every voxel of ``image [C, X, Y, Z]``, as float32 ``[X, Y, Z]``.
 
     The average over all overlapping windows; any size, smaller than a window too (padded with 0
-    and cropped back).  Equals MONAI's ``sliding_window_inference`` with constant weights.
+    and cropped back).  Equals MONAI's ``sliding_window_inference`` with constant weights.  Each
+    channel holds what a trained network saw: z-scores by the mean and deviation inside the brain,
+    as in `images.Image.voxels`.
     """
     device = next(network.parameters()).device
     voxels = np.asarray(image.cpu() if isinstance(image, Tensor) else image, dtype=np.float32)

@@ -10,24 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import io_orientation
 from scipy import ndimage
 
 from lesion_core import cache
 from lesion_core.cohorts import Case, Cohort, brain_methods
+from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
 from lesion_core.metrics import components
-from lesion_core.nifti import File, by, finite_values, mask_labels, read, read_on_grid, unreadable
-from lesion_core.windows import WindowGrid, three
-
-FORMAT_VERSION = 1
-"""Raise it when the same files give other arrays: it is part of every fingerprint."""
+from lesion_core.nifti import (
+    LEFT_RIGHT,
+    File,
+    axis_and_sign,
+    by,
+    finite_values,
+    mask_labels,
+    read,
+    read_on_grid,
+)
+from lesion_core.windows import three
 
 LARGEST_BRAIN_ML = 2000.0
 """No human brain is larger; what is, is a head."""
@@ -110,7 +116,7 @@ class LoadedCohort:
     channels: tuple[str, ...]
     images: list[Image]
     fingerprint: str
-    """See `fingerprint`."""
+    """See `fingerprint.fingerprint`."""
 
 
 def load_cohort(
@@ -127,42 +133,47 @@ def load_cohort(
         ValueError: the first case that cannot be used, with its file and reason.
     """
     cases = cohort.cases(data)
+    _check_masks(cases)
     methods = brain_methods(cohort, data, cases)
-    digests = _digests(cases)
+    digests = digests_of(cases)
+    channels, root = tuple(cohort.channels), Path(data) / cohort.name
     images = []
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
     try:
-        loading = pool.map(lambda case: _load_cached(case, digests), cases)
+        loading = pool.map(
+            lambda case: _load_cached(case, digests, cohort.brain_place(data, case)), cases
+        )
         for number, image in enumerate(loading, start=1):
             images.append(replace(image, brain_method=methods[image.case]))
             if on_case is not None:
                 on_case(number, len(cases), image.case)
     finally:
         pool.shutdown(cancel_futures=True)
-    if _digests(cases) != digests:
+    if digests_of(cases) != digests:
         raise ValueError(
-            f"{Path(data) / cohort.name}: the files change while they are read; wait until they "
-            "are complete"
+            f"{root}: the files change while they are read; wait until they are complete"
         )
     return LoadedCohort(
         name=cohort.name,
-        channels=tuple(cohort.channels),
+        channels=channels,
         images=images,
-        fingerprint=_fingerprint(cases, tuple(cohort.channels), Path(data) / cohort.name, digests),
+        fingerprint=fingerprint_of(cases, channels, root, digests),
     )
 
 
-def load_case(case: Case) -> Image:
+def load_case(case: Case, brain_place: Path | None = None) -> Image:
     """Read, check, cut to the brain box and normalise one case.
+
+    ``brain_place``, where its layout looks for a brain mask, is named if there is none.
 
     Raises:
         ValueError: with the file and what is wrong with it.
     """
     if case.brain is None and not case.nonzero_brain:
         raise ValueError(
-            f"{case.lesion.parent}: no brain mask (brain.nii.gz) for {case.id}; make one with "
-            "`python -m lesion_core.prepare`, or put :nonzero behind the name of an nnU-Net or "
-            "BIDS cohort whose images are skull-stripped"
+            f"{brain_place or case.lesion.parent}: no brain mask for {case.id}; make one with "
+            "`python -m lesion_core.prepare brains COHORT DATA`, or put :nonzero behind the name "
+            "of an nnU-Net or BIDS cohort whose images are skull-stripped"
         )
     first = read(next(iter(case.channels.values())))
     if case.brain is None:
@@ -214,7 +225,7 @@ def load_case(case: Case) -> Image:
         origin=three([side.start for side in box]),
         spacing_mm=three(first.spacing_mm.tolist()),
         affine=first.affine,
-        left_right_axis=_axis_and_sign(first.affine, LEFT_RIGHT)[0],
+        left_right_axis=axis_and_sign(first.affine, LEFT_RIGHT)[0],
         warnings=tuple(_warnings(case, first, labels > 0, brain)),
         num_with_other=num_with_other,
     )
@@ -238,49 +249,13 @@ def bounding_box(mask: np.ndarray) -> Box | None:
     return three(sides)
 
 
-# -------------------------------------------------------------------------------- fingerprint
-def fingerprint(cohort: Cohort, data: Path) -> str:
-    """SHA-256 (hex) over every file of the cohort and its path below the cohort's folder.
-
-    The order of the channels and `FORMAT_VERSION` count too; where the folder lies does not.
-    Files that have not changed since they were last read (`cache.Digests`) are not read again.
-    """
-    cases = cohort.cases(data)
-    channels, root = tuple(cohort.channels), Path(data) / cohort.name
-    return _fingerprint(cases, channels, root, _digests(cases))
-
-
-def _fingerprint(
-    cases: list[Case], channels: tuple[str, ...], root: Path, digests: Mapping[Path, str]
-) -> str:
-    total = hashlib.sha256(f"{FORMAT_VERSION}\n{' '.join(channels)}\n".encode())
-    if any(case.nonzero_brain for case in cases):
-        total.update(b"brain: nonzero\n")
-    files = {path.relative_to(root).as_posix(): path for case in cases for path in case.files}
-    for name in sorted(files):
-        total.update(f"{digests[files[name]]} {name}\n".encode())
-    return total.hexdigest()
-
-
-def _digests(cases: list[Case]) -> dict[Path, str]:
-    """SHA-256 of every file of these cases."""
-    digests, found = cache.Digests(), {}
-    for path in dict.fromkeys(path for case in cases for path in case.files):
-        try:
-            found[path] = digests.of(path)
-        except OSError as error:
-            raise ValueError(unreadable(path, error)) from None
-    digests.save()
-    return found
-
-
 # -------------------------------------------------------------------------------------- caching
-def _load_cached(case: Case, digests: Mapping[Path, str]) -> Image:
+def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path) -> Image:
     """`load_case`, or what it once returned for the same bytes."""
     key = _cache_key(case, digests)
     found = cache.load(key)
     if found is None:
-        image = load_case(case)
+        image = load_case(case, brain_place)
         arrays, values = _to_store(image)
         if not cache.store(key, arrays, values):
             return image
@@ -320,7 +295,7 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> Image:
-    """Inverse of `_to_store`; who the case is comes from its cohort."""
+    """The image that `_to_store` took apart; who the case is comes from its cohort."""
     tuples: dict[str, Any] = {
         name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")
     }
@@ -336,123 +311,22 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
     )
 
 
-# ------------------------------------------------------------------------------------ pictures
-PATCH_SIZE = 32
-"""Side of the paper's training patches, which overlap by half, for Table 1."""
-
-LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
-"""World axes of a NIfTI affine: they grow to the right, anterior and superior."""
-
-
-def shown_slice(image: Image) -> tuple[int, int]:
-    """Array axis closest to foot-head, and the index in the whole image of the slice to show.
-
-    The slice through the brain box with the most lesion voxels (the first of equals), counted in
-    the whole image; without any, the middle of the box.
-    """
-    axis, _ = _axis_and_sign(image.affine, FOOT_HEAD)
-    across = tuple(other for other in range(3) if other != axis)
-    area = np.count_nonzero(image.labels, axis=across)
-    beside = image.lesion_outside_box[:, axis] - image.origin[axis]
-    beside = beside[(beside >= 0) & (beside < len(area))]
-    area = area + np.bincount(beside, minlength=len(area))
-    index = int(area.argmax()) if area.any() else len(area) // 2
-    return axis, image.origin[axis] + index
-
-
-def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
-    """The shown slice of a box-shaped volume as a picture ``[height, width]``.
-
-    Anterior is up and the subject's left on the right of the picture (radiological), whatever
-    the order of the array's axes.
-    """
-    axis, index = shown_slice(image)
-    plane = volume_box.take(index - image.origin[axis], axis=axis)
-    rows, rows_sign = _axis_and_sign(image.affine, BACK_FRONT)
-    columns, columns_sign = _axis_and_sign(image.affine, LEFT_RIGHT)
-    if rows > columns:
-        plane = plane.T
-    # The first row is the most anterior, the first column the subject's rightmost.
-    return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
-
-
-def describe(cohort: LoadedCohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows for `results.COHORT_CASES` and `results.COHORT_SLICES`."""
-    cases = [_case_row(cohort.name, image) for image in cohort.images]
-    slices = [_slice_row(cohort.name, image) for image in cohort.images]
-    return cases, slices
-
-
-def _case_row(cohort: str, image: Image) -> dict[str, Any]:
-    outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
-    other = 0 if image.other is None else np.count_nonzero(image.other)
-    return {
-        "cohort": cohort,
-        "case": image.case,
-        "site": image.site,
-        "shape": list(image.shape),
-        "box_shape": list(image.box_shape),
-        "spacing_mm": list(image.spacing_mm),
-        "brain_voxels": int(np.count_nonzero(image.brain)),
-        "lesion_voxels": image.lesion_voxels,
-        "other_voxels": int(other) + image.other_outside_box,
-        "n_lesions": image.num_lesions,
-        "lesion_outside_brain_voxels": int(outside_brain),
-        "warnings": list(image.warnings),
-        "brain_method": image.brain_method,
-        "n_lesions_with_other": image.num_with_other,
-        "patch_voxels": PATCH_SIZE**3,
-        "patch_lesion_voxels": _lesion_in_patches(image.lesion),
-    }
-
-
-def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
-    """Lesion voxels of every training patch of the paper: the windows that hold any."""
-    counts = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2).counts(lesion)
-    return counts[counts > 0].tolist()
-
-
-def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
-    axis, index = shown_slice(image)
-    reference = slice_view(image.lesion, image)
-    height, width = reference.shape
-    rows, _ = _axis_and_sign(image.affine, BACK_FRONT)
-    columns, _ = _axis_and_sign(image.affine, LEFT_RIGHT)
-    return {
-        "cohort": cohort,
-        "case": image.case,
-        "axis": axis,
-        "index": index,
-        "height": height,
-        "width": width,
-        "row_mm": image.spacing_mm[rows],
-        "column_mm": image.spacing_mm[columns],
-        "channels": list(image.channels),
-        "images": [_picture(channel, image).tobytes() for channel in image.voxels],
-        "reference": np.packbits(reference).tobytes(),
-        "other": None
-        if image.other is None
-        else np.packbits(slice_view(image.other, image)).tobytes(),
-    }
-
-
-def _picture(channel: np.ndarray, image: Image) -> np.ndarray:
-    """uint8: black at the 1st percentile inside the brain, white at the 99th."""
-    black, white = np.percentile(channel[image.brain], [1, 99])
-    scaled = (slice_view(channel, image) - black) / max(white - black, np.finfo(np.float32).tiny)
-    return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
-
-
-def _axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:
-    """The array axis closest to a world axis, and 1 if both grow together, else -1."""
-    orientation = io_orientation(affine)
-    axis = int(np.flatnonzero(orientation[:, 0] == world_axis)[0])
-    return axis, int(orientation[axis, 1])
-
-
 # ------------------------------------------------------------------------------------- helpers
+def _check_masks(cases: Sequence[Case]) -> None:
+    """Every case has masks of its own: a layout that gives one to two cases is mistaken."""
+    owners: dict[Path, str] = {}
+    for case in cases:
+        for mask in {case.lesion, case.brain or case.lesion}:
+            if mask in owners:
+                raise ValueError(
+                    f"{mask}: is a mask of {owners[mask]} and of {case.id}; expected a file of its "
+                    "own for every case"
+                )
+            owners[mask] = case.id
+
+
 def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
-    """In place: mean 0 and standard deviation 1 inside the brain."""
+    """Give a channel mean 0 and standard deviation 1 inside the brain, in place."""
     inside = channel[brain]
     if inside.min() == inside.max():
         raise ValueError(

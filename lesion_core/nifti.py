@@ -1,4 +1,7 @@
-"""Opening a NIfTI file and checking it: every complaint is one line that names the file."""
+"""Opening a NIfTI file and checking it, and how its axes lie.
+
+Every complaint is one line that names the file.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import numpy as np
 from nibabel import imageglobals
 from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 SAME_GRID_VOXELS = 0.1
@@ -22,6 +26,10 @@ SAME_GRID_VOXELS = 0.1
 
 MASK_TOLERANCE = 1e-4
 """Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
+
+
+LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
+"""World axes of a NIfTI affine: they grow to the right, anterior and superior."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,6 +157,13 @@ def mask_labels(file: File, highest: int) -> np.ndarray:
             "binarise it first"
         )
     return labels.astype(np.uint8)
+
+
+def axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:
+    """The array axis closest to a world axis, and 1 if both grow together, else -1."""
+    orientation = io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == world_axis)[0])
+    return axis, int(orientation[axis, 1])
 
 
 def by(numbers: object) -> str:

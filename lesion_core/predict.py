@@ -20,6 +20,7 @@ import torch
 
 from lesion_core.cohorts import cohort_from_dict
 from lesion_core.evaluate import THRESHOLD, predict_volume
+from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
 from lesion_core.results import read_meta, trial_status
@@ -129,16 +130,16 @@ def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; exit status 0, or 2 and one line for what cannot be used."""
     import tyro
 
-    options = tyro.cli(Predict, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))
     keep_freed_memory()
     try:
+        options = read_flags(Predict, arguments, config=(tyro.conf.PositionalRequiredArgs,))
         for path in predict(options):
             print(path)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

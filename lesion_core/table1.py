@@ -40,7 +40,7 @@ class Share:
         )
 
     def __str__(self) -> str:
-        """As the paper writes it.
+        """The numbers as the paper writes them.
 
         >>> str(Share(mean=1.5, sd=float("nan"), pooled=1.25))
         '1.50 ± - [1.25]'

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import torch
 from torch import nn
 
+from lesion_core.descriptions import Identity, TrialRow, TrialSummary
 from lesion_core.evaluate import Evaluation, evaluate
 from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
@@ -31,32 +32,6 @@ from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
 from lesion_core.versions import installed_versions
-
-
-class Identity(TypedDict):
-    """The columns that open each row of a trial (`results.IDENTITY`)."""
-
-    trial: str
-    cohort: str
-    loss: str
-    seed: int
-    fold: int
-
-
-class TrialRow(TypedDict):
-    """A trial as sweep.json lists it."""
-
-    name: str
-    hash: str
-    cohort: str
-    loss: str
-    loss_params: str
-    """`losses.loss_to_dict`, as JSON."""
-    seed: int
-    fold: int
-    epochs: int
-    split: NotRequired[str]
-    """Only where it is not test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +51,7 @@ class Trial:
     num_folds: int
     """Folds of the cross-validation."""
     settings: TrainSettings
-    """Everything else."""
+    """How the network is trained."""
     test_cases: tuple[str, ...] | None = None
     """Whom the fold tests, if not whom `folds.test_folds` would; the others are trained on."""
     validation_cases: tuple[str, ...] | None = None
@@ -99,10 +74,7 @@ class Trial:
             "num_folds": self.num_folds,
             "settings": self.settings.to_dict(),
         }
-        for name in (
-            "test_cases",
-            "validation_cases",
-        ):  # where set: without, names stay as they are
+        for name in ("test_cases", "validation_cases"):  # where set: else names stay as they are
             if (cases := getattr(self, name)) is not None:
                 values[name] = list(cases)
         return values
@@ -141,14 +113,14 @@ class Trial:
             )
         return tested
 
-    def parts(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The cases that it trains on, and those that it is judged on, each in the cohort's order.
+    def training_and_judged_cases(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The cases that the trial trains on, and those it is judged on, in the cohort's order.
 
         It is judged on its validation cases if it has any, and then its test cases are in neither
         part; else on its test cases.
 
         Raises:
-            ValueError: as of `tested`; or the validation cases are not part of the training part,
+            ValueError: as `tested` does; or the validation cases are not part of the training part,
                 or are all of it.
         """
         tested = self.tested(cases)
@@ -230,22 +202,6 @@ class EpochReport:
     final: Final | None
 
 
-class TrialSummary(TypedDict):
-    """What a complete trial says of itself: how far, how long, where, with what and on what."""
-
-    epochs_done: int
-    seconds: float
-    host: str
-    device: str
-    """Name of the GPU, else of the processor."""
-    precision: str
-    threads: int
-    versions: dict[str, str]
-    """Versions of Python and of the packages that compute."""
-    fingerprint: str
-    """Hash of the cohort's files."""
-
-
 def run(
     trial: Trial,
     cohort: LoadedCohort,
@@ -275,7 +231,8 @@ def run(
     check_precision(settings.precision, device)
     torch.set_num_threads(threads)
     keep_freed_memory()
-    trained_on, judged_on = map(set, trial.parts([image.case for image in cohort.images]))
+    names = [image.case for image in cohort.images]
+    trained_on, judged_on = map(set, trial.training_and_judged_cases(names))
     images = [image for image in cohort.images if image.case in trained_on | judged_on]
     held_out = [index for index, image in enumerate(images) if image.case in judged_on]
     training = [index for index, image in enumerate(images) if image.case in trained_on]

@@ -6,17 +6,15 @@ Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
+from lesion_core import flags
 from sweeps.ledger.ledger import LedgerError
 
 T = TypeVar("T")
@@ -35,17 +33,7 @@ def read_flags(kind: type[T], arguments: Sequence[str], default: T | None = None
     Raises:
         ValueError: an unknown flag, or a value that does not fit.
     """
-    output = io.StringIO()
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(output):
-            return tyro.cli(
-                kind, args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,), **options
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise ValueError(_one_line(output.getvalue())) from None
+    return flags.read_flags(kind, arguments, default, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def run(command: Callable[[Sequence[str]], int]) -> int:
@@ -90,21 +78,3 @@ def ignore_signals() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     raise KeyboardInterrupt
-
-
-def _one_line(message: str) -> str:
-    """tyro's box of several lines as one.
-
-    >>> _one_line("╭─ Invalid ─╮\\n│ epochs: x │\\n│ is bad    │\\n│ ───────── │\\n╰───────────╯")
-    'epochs: x is bad; see --help'
-    """
-    parts = [[]]
-    for line in message.splitlines():
-        text = line.strip("│ \t")
-        if re.fullmatch(r"[─-]+", text):
-            parts.append([])
-        elif text and not text.startswith(("╭", "╰")):
-            parts[-1].append(text)
-    lines = [" ".join(part) for part in parts if part]
-    lines = [line for line in lines if not re.match(r"(For full helptext|Help:)", line)]
-    return "; ".join([*lines, "see --help"])

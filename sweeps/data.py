@@ -40,7 +40,7 @@ class Data:
         Raises:
             ValueError: it is not there, or a file cannot be read.
         """
-        from lesion_core.images import fingerprint
+        from lesion_core.fingerprint import fingerprint
 
         members = tuple(cohort.cases(folder))
         cases = [case.id for case in members]

@@ -118,7 +118,7 @@ class SweepPlan:
         machines: Machines,
         tracking: Tracking,
     ) -> None:
-        from lesion_core.images import describe
+        from lesion_core.cohort_rows import describe
         from lesion_core.losses import loss_to_dict
         from lesion_core.losses.gradients import TypicalPatch
         from lesion_core.training.precision import check_precision

@@ -70,8 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"--cpus-per-trial {flags.cpus_per_trial}: expected 1 or more")
     settings = flags.settings()
     device = _device(flags.device)
+    from lesion_core.cohort_rows import describe
     from lesion_core.cohorts import cohort_named
-    from lesion_core.images import describe
     from lesion_core.losses import loss_named
     from lesion_core.losses.gradients import TypicalPatch
     from lesion_core.training.precision import check_precision

@@ -189,7 +189,10 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
     assert not forbidden & loaded
 
 
-@pytest.mark.parametrize("module", ["lesion_core", "lesion_core.results", "lesion_core.settings"])
+@pytest.mark.parametrize(
+    "module",
+    ["lesion_core", "lesion_core.descriptions", "lesion_core.results", "lesion_core.settings"],
+)
 def test_loads_without_torch(module: str) -> None:
     loaded = loaded_by(f"import {module}, sys; print(*sys.modules)")
     assert not {"torch", "scipy", "nibabel"} & loaded

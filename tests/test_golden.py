@@ -29,8 +29,8 @@ from analysis import report
 from analysis.page import items
 from analysis.sections import search_outcome
 from lesion_core import cache
+from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import COHORTS, Bids, Folder, NnUnet, Simulated, cohort_to_dict
-from lesion_core.images import describe
 from lesion_core.losses import LOSSES, PAPER_LOSSES, loss_named, loss_to_dict
 from lesion_core.patches import Volumes
 from lesion_core.settings import TrainSettings

@@ -19,7 +19,16 @@ import lesion_core
 from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
 
-FACE = {"LOSSES", "Trial", "UNet3d", "__version__", "predict_volume", "read_sweep", "run"}
+FACE = {
+    "LOSSES",
+    "Trial",
+    "UNet3d",
+    "__version__",
+    "load_network",
+    "predict_volume",
+    "read_sweep",
+    "run",
+}
 
 TINY = "--cohorts lit --losses xent my_losses:Twice --seeds 1 --folds 2 --epochs 1 --patch-size 8 "
 TINY += "--filters 8 16 --batch-size 4 --wandb disabled"
@@ -68,7 +77,9 @@ def test_the_face_is_what_the_modules_have():
         Trial,
         UNet3d,
         evaluate,
+        load_network,
         losses,
+        predict,
         predict_volume,
         read_sweep,
         results,
@@ -79,6 +90,7 @@ def test_the_face_is_what_the_modules_have():
 
     assert LOSSES is losses.LOSSES
     assert UNet3d is unet.UNet3d
+    assert load_network is predict.load_network
     assert predict_volume is evaluate.predict_volume
     assert read_sweep is results.read_sweep
     assert (Trial, run) == (trial.Trial, trial.run)

@@ -2,7 +2,8 @@
 
 A cohort is read from ``data/<name>/``.  Nothing is opened here but folders and small text files:
 `images` reads and checks the voxels.  To add a layout, write a file with its class (`case.Layout`
-says what it must have) and put the class in ``named.Cohort``.
+says what it must have) and put the class in ``named.Cohort``; a cohort with a name of its own also
+goes into ``named.COHORTS``.
 
     python -m lesion_core.cohorts check DATA     every case checked, and Table 1
     python -m lesion_core.cohorts folds DATA     who is tested with whom
@@ -17,21 +18,24 @@ from lesion_core.cohorts.named import (
     COHORTS,
     LAYOUTS,
     PREPARED,
+    PUBLIC,
     Cohort,
     brain_methods,
     cohort_from_dict,
     cohort_named,
     cohort_to_dict,
     cohorts_found,
+    dataset_spellings,
 )
 from lesion_core.cohorts.nnunet import NnUnet
 from lesion_core.cohorts.simulated import Simulated
-from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_cases
+from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 
 __all__ = [
     "COHORTS",
     "LAYOUTS",
     "PREPARED",
+    "PUBLIC",
     "Bids",
     "BrainRule",
     "Case",
@@ -48,6 +52,8 @@ __all__ = [
     "cohort_named",
     "cohort_to_dict",
     "cohorts_found",
+    "dataset_spellings",
     "natural_key",
+    "wmh_brain_place",
     "wmh_cases",
 ]

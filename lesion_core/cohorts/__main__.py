@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion_core import folds, results, table1
-from lesion_core.cohorts import Cohort, cohort_named, cohorts_found
+from lesion_core.cohorts import PUBLIC, Cohort, cohort_named, cohorts_found, dataset_spellings
 from lesion_core.cohorts.check import check
 
 
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
         ]
         if not chosen:
             raise ValueError(
-                f"{flags.data}: no cohort found (looked for wmh2017 and lit); name yours with "
-                "--cohorts, such as nnunet:FOLDER, bids:FOLDER, or a folder with --channels"
+                f"{flags.data}: no cohort found (looked for {' and '.join(_public())}); name yours "
+                f"with --cohorts, such as {dataset_spellings()}, or a folder with --channels"
             )
         if flags.command == "check":
             _check(chosen, flags.data, flags.out)
@@ -67,6 +67,10 @@ def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
             print(f"written: {flags.write}")
 
 
+def _public() -> list[str]:
+    return [cohort.name for cohort in PUBLIC]
+
+
 def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program, description="Look at the cohorts in a data folder."
@@ -81,8 +85,8 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
             nargs="+",
             default=(),
             metavar="NAME",
-            help="wmh2017, lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it if the images are "
-            "skull-stripped), or a folder with --channels; default: wmh2017 and lit",
+            help=f"{', '.join(_public())}, {dataset_spellings()} (:nonzero behind it if the images "
+            f"are skull-stripped), or a folder with --channels; default: {' and '.join(_public())}",
         )
         command.add_argument(
             "--channels", nargs="+", default=(), help="of a cohort that is just a folder: t1 flair"

@@ -99,7 +99,7 @@ class Bids(Dataset):
         return cases
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """In a derivative of their own."""
+        """The mask's place: in a derivative of its own."""
         masks = Path(data) / self.name / "derivatives" / "brain-masks"
         return Path(masks, *case.id.split("_"), "anat", f"{case.id}_desc-brain_mask.nii.gz")
 

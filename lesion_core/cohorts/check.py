@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from lesion_core import cache, cohorts, results, table1
+from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import Case, Cohort
-from lesion_core.images import Image, LoadedCohort, describe, load_case, load_cohort
+from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
 
 
 def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:
@@ -118,7 +119,7 @@ def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
     """What is wrong with every case that cannot be used, not with the first alone."""
     for case in cohort.cases(data):
         try:
-            load_case(case)
+            load_case(case, cohort.brain_place(data, case))
         except ValueError as error:
             yield str(error)
 

@@ -40,7 +40,7 @@ class Folder(Layout):
         return flat_cases(Path(data) / self.name, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """Beside the images of the case."""
+        """The mask's place: beside the images of the case."""
         return flat_brain_place(case)
 
 
@@ -62,5 +62,5 @@ def flat_cases(root: Path, channels: Sequence[str]) -> list[Case]:
 
 
 def flat_brain_place(case: Case) -> Path:
-    """In the folder of a case of this layout."""
+    """Where the mask of a case of this layout is put: in its folder."""
     return case.lesion.parent / "brain.nii.gz"

@@ -26,5 +26,5 @@ class Lit(Layout):
         return flat_cases(Path(data) / self.name, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """Beside the images of the case."""
+        """The mask's place: beside the images of the case."""
         return flat_brain_place(case)

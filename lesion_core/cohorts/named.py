@@ -20,9 +20,12 @@ from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.wmh2017 import Wmh2017
 
 Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
-"""Every layout there is; a new one is added here and nowhere else."""
+"""Every layout there is; a new one is added here, and to `COHORTS` what has a name of its own."""
 
 LAYOUTS: tuple[type[Cohort], ...] = get_args(Cohort)
+
+DATASETS = [layout for layout in LAYOUTS if issubclass(layout, Dataset)]
+"""The layouts that are asked for as ``prefix:FOLDER``."""
 
 PUBLIC = (Wmh2017(), Lit())
 """The cohorts of the paper that anyone can download."""
@@ -47,8 +50,7 @@ def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = No
     Raises:
         ValueError: an unknown name without channels, or channels that the cohort lacks.
     """
-    datasets = [layout for layout in LAYOUTS if issubclass(layout, Dataset)]
-    prefixes = "|".join(layout.prefix for layout in datasets)
+    prefixes = "|".join(layout.prefix for layout in DATASETS)
     built_in, dataset, folder, brain = COHORTS.get(name), None, name, "mask"
     if match := re.fullmatch(rf"({prefixes}):([^:]*)(?::(\w+))?", name):
         prefix, folder, rule = match.groups()
@@ -56,22 +58,22 @@ def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = No
             raise ValueError(f"cohort {name!r}: {rule!r} after the name; expected nonzero or none")
         if data is None:
             raise ValueError(f"cohort {name!r}: expected the data folder that holds {folder}")
-        dataset = next(layout for layout in datasets if layout.prefix == prefix)
+        dataset = next(layout for layout in DATASETS if layout.prefix == prefix)
         brain = rule or "mask"
     elif built_in is None and data is not None:
         root = Path(data) / name
-        dataset = next((layout for layout in datasets if layout.recognises(root)), None)
+        dataset = next((layout for layout in DATASETS if layout.recognises(root)), None)
     if dataset is not None and data is not None:
         built_in = dataset.of(data, folder, channels, brain)
     if built_in is None and channels:
         return Folder(name=name, channels=tuple(channels))
     if built_in is None:
         close = difflib.get_close_matches(name, COHORTS, n=1)
-        named = ", ".join(f"{layout.prefix}:FOLDER" for layout in datasets)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(
-            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, {named}, or any "
-            f"folder of cases together with the names of its channels{hint}"
+            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, "
+            f"{dataset_spellings()}, or any folder of cases together with the names of its "
+            f"channels{hint}"
         )
     if channels and tuple(channels) != built_in.channels:
         raise ValueError(
@@ -79,6 +81,11 @@ def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = No
             f"{' '.join(channels)}; leave them out, or give the folder another name"
         )
     return built_in
+
+
+def dataset_spellings() -> str:
+    """How datasets that are recognised by their files are asked for: nnunet:FOLDER, bids:FOLDER."""
+    return ", ".join(f"{layout.prefix}:FOLDER" for layout in DATASETS)
 
 
 def cohorts_found(data: Path) -> list[str]:

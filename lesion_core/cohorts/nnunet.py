@@ -26,7 +26,7 @@ class NnUnet(Dataset):
     name: str
     """Folder below the data folder, such as Dataset001_MS, and label in every result."""
     channels: tuple[str, ...]
-    """As dataset.json names them, in its order."""
+    """The images as dataset.json names them, in its order."""
     brain: BrainRule = "mask"
     """Where the brain is."""
 
@@ -91,7 +91,7 @@ class NnUnet(Dataset):
         return cases
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """In a folder of their own beside the images."""
+        """The mask's place: in a folder of its own beside the images."""
         return Path(data) / self.name / "brainsTr" / f"{case.id}.nii.gz"
 
 

@@ -46,7 +46,7 @@ class Simulated(Layout):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Those of the real cohort."""
+        """The channels of the real cohort."""
         return Wmh2017.channels if self.kind == "wmh" else Lit.channels
 
     def cases(self, data: Path) -> list[Case]:
@@ -58,7 +58,7 @@ class Simulated(Layout):
         return wmh_cases(folder) if self.kind == "wmh" else flat_cases(folder, self.channels)
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """Beside the images of the case."""
+        """The mask's place: beside the images of the case."""
         return wmh_brain_place(case) if self.kind == "wmh" else flat_brain_place(case)
 
     @property

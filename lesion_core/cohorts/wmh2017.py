@@ -31,7 +31,7 @@ class Wmh2017(Layout):
         return wmh_cases(Path(data) / self.name)
 
     def brain_place(self, data: Path, case: Case) -> Path:
-        """Beside the images of the case."""
+        """The mask's place: beside the images of the case."""
         return wmh_brain_place(case)
 
 
@@ -67,7 +67,7 @@ def wmh_cases(root: Path) -> list[Case]:
 
 
 def wmh_brain_place(case: Case) -> Path:
-    """Beside the images of a case of this layout."""
+    """Where the mask of a case of this layout is put: beside its images."""
     return case.lesion.parent / "pre" / "brain.nii.gz"
 
 

@@ -30,7 +30,9 @@ from lesion_core.cohorts import (
     Lit,
     Wmh2017,
     cohort_named,
+    dataset_spellings,
     natural_key,
+    wmh_brain_place,
     wmh_cases,
 )
 from lesion_core.images import LARGEST_BRAIN_ML
@@ -247,7 +249,9 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
     volume, method = brain.volume_ml(mask), "shipped"
     if volume > LARGEST_BRAIN_ML:
         if derive_brain:
-            mask, method = brain.derive(images[1]), brain.METHOD
+            followup = patient.studies[1].common or patient.studies[1].raw
+            mask = derived_brain(images[1], of=followup, place=patient.brain)
+            method = brain.METHOD
             say(
                 f"{patient.id}: the brain mask of {volume:.0f} ml, larger than any brain, is "
                 f"replaced by one of {brain.volume_ml(mask):.0f} ml ({method})"
@@ -351,7 +355,9 @@ def prepare_wmh2017(
             for path in case.channels.values():
                 shutil.copyfile(path, target / "pre" / path.name)
             shutil.copyfile(case.lesion, target / case.lesion.name)
-            methods[case.id] = _brain_of(case, target / "pre" / "brain.nii.gz", derive_brain, say)
+            mask = target / "pre" / "brain.nii.gz"
+            place = case.brain or wmh_brain_place(case)
+            methods[case.id] = _brain_of(case, mask, place, derive_brain, say)
         write_json(
             folder / PREPARED,
             {
@@ -363,8 +369,11 @@ def prepare_wmh2017(
     return data / Wmh2017.name
 
 
-def _brain_of(case: Case, target: Path, derive_brain: bool, say: Say) -> str:
-    """Write the case's brain mask; returns how it was made."""
+def _brain_of(case: Case, target: Path, place: Path, derive_brain: bool, say: Say) -> str:
+    """Write the case's brain mask to ``target``; returns how it was made.
+
+    ``place`` is where a mask of the user's own would be found.
+    """
     if case.brain is not None:
         shipped = sitk.Cast(_image(case.brain), sitk.sitkUInt8)
         volume = brain.volume_ml(shipped)
@@ -378,10 +387,24 @@ def _brain_of(case: Case, target: Path, derive_brain: bool, say: Say) -> str:
             say(f"{case.id}: brain {volume:.0f} ml (shipped)")
             return "shipped"
     head = _best_for_brain(case)
-    mask = brain.derive(_image(head))
+    mask = derived_brain(_image(head), of=head, place=place)
     sitk.WriteImage(mask, str(target))
     say(f"{case.id}: brain {brain.volume_ml(mask):.0f} ml ({brain.METHOD}, from {head.name})")
     return brain.METHOD
+
+
+def derived_brain(head: sitk.Image, *, of: Path | None, place: Path) -> sitk.Image:
+    """`brain.derive`; a head that cannot be aligned is named, and where to put a mask for it.
+
+    Raises:
+        ValueError: no brain can be found in the image.
+    """
+    try:
+        return brain.derive(head)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{of}: no brain mask can be derived ({_reason(error)}); put one at {place}"
+        ) from None
 
 
 def _best_for_brain(case: Case) -> Path:
@@ -440,7 +463,7 @@ def prepare_brains(
         made = []
         for number, case in enumerate(cases):
             path = Path(temporary) / f"{number}.nii.gz"
-            method = _brain_of(case, path, False, say)
+            method = _brain_of(case, path, places[case.id], False, say)
             record.setdefault("brain", {})[case.id] = method
             made.append((path, places[case.id]))
         for path, target in made:
@@ -481,8 +504,12 @@ def _image(path: Path, like: sitk.Image | None = None) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path), sitk.sitkFloat32)
     except RuntimeError as error:  # a sheared grid, for one
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path}: SimpleITK cannot read it ({reason})") from None
+        raise ValueError(f"{path}: SimpleITK cannot read it ({_reason(error)})") from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of what SimpleITK says: those before it are the place in its code."""
+    return str(error).strip().splitlines()[-1]
 
 
 def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
@@ -536,7 +563,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     wmh.add_argument("source", type=Path, metavar="SRC", help="holds Utrecht, ..., or training")
     brains = commands.add_parser("brains", help="brain masks for a cohort of your own")
     brains.add_argument(
-        "cohort", metavar="COHORT", help="nnunet:FOLDER, bids:FOLDER, or a folder (--channels)"
+        "cohort", metavar="COHORT", help=f"{dataset_spellings()}, or a folder (--channels)"
     )
     for command in (lit, wmh, brains):
         command.add_argument("data", type=Path, metavar="DATA", help="holds the cohorts' folders")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
+from lesion_core.descriptions import TrialRow, TrialSummary
+
 if TYPE_CHECKING:
     from lesion_core.trial import Trial
 
@@ -16,21 +18,6 @@ Row = dict[str, Any]
 
 
 # --------------------------------------------------------------------------------- the whole sweep
-class TrialRow(TypedDict):
-    """A trial in sweep.json (`Trial.row`)."""
-
-    name: str
-    hash: str
-    cohort: str
-    loss: str
-    loss_params: str
-    seed: int
-    fold: int
-    epochs: int
-    split: NotRequired[str]
-    """Which part of the fold it is judged on, where that is not test."""
-
-
 class TrialState(TrialRow):
     """A trial that was asked for, and how far it is (`lesion_core.results.TrialStatus`)."""
 
@@ -150,17 +137,8 @@ class AttemptProgress(TypedDict, total=False):
     """Epoch by SHA-256: the newest checkpoint, and the one before while it is replaced."""
 
 
-class Summary(TypedDict):
-    """What `lesion_core.trial.run` returns, and done.json keeps."""
-
-    epochs_done: int
-    seconds: float
-    host: NotRequired[str]
-    device: NotRequired[str]
-    precision: NotRequired[str]
-    threads: NotRequired[int]
-    versions: NotRequired[dict[str, str]]
-    fingerprint: NotRequired[str]
+Summary = TrialSummary
+"""What the function that runs a trial returns, and done.json keeps."""
 
 
 class Failure(TypedDict):

@@ -153,7 +153,7 @@ def slices_of(cohort: LoadedCohort, cases: Sequence[str]) -> list[dict]:
     """`results.COHORT_SLICES` rows of some cases of a loaded cohort."""
     import dataclasses
 
-    from lesion_core.images import describe
+    from lesion_core.cohort_rows import describe
 
     some = [image for image in cohort.images if image.case in set(cases)]
     return describe(dataclasses.replace(cohort, images=some))[1]

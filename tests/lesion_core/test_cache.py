@@ -10,7 +10,8 @@ import pytest
 
 from lesion_core import cache, images
 from lesion_core.cohorts import Folder, Lit, Wmh2017
-from lesion_core.images import fingerprint, load_cohort
+from lesion_core.fingerprint import fingerprint
+from lesion_core.images import load_cohort
 from tests.support.tiny import (
     noise,
     one_lesion,
@@ -44,9 +45,9 @@ def loaded(monkeypatch):
     """The cases that were really read."""
     cases, original = [], images.load_case
 
-    def record(case):
+    def record(case, brain_place):
         cases.append(case.id)
-        return original(case)
+        return original(case, brain_place)
 
     monkeypatch.setattr(images, "load_case", record)
     return cases
@@ -263,8 +264,8 @@ def test_unusable_case_is_not_kept(data, own_cache):
 def test_files_that_change_while_they_are_read_are_noticed(data, monkeypatch):
     original = images.load_case
 
-    def change(case):
-        image = original(case)
+    def change(case, brain_place):
+        image = original(case, brain_place)
         if case.id == "c1":
             save(case.lesion, ~one_lesion())
         return image

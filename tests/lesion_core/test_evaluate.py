@@ -8,9 +8,9 @@ import torch
 
 from lesion_core import results
 from lesion_core.evaluate import evaluate, image_counts, predict_volume
-from lesion_core.images import slice_view
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
+from lesion_core.pictures import slice_view
 from lesion_core.settings import TrainSettings
 from lesion_core.unet import UNet3d
 from tests.support.toy import toy_cohort, toy_image

@@ -272,5 +272,5 @@ def test_validation_parts_are_stored_with_the_folds(tmp_path):
     assert stored["validation"] == {"wmh2017": {"0": list(held_out[0]), "1": list(held_out[1])}}
     assert "validation" not in request([TRIAL], [data], TRIAL.settings, 2)
     for fold in (0, 1):
-        trained, judged = searched[fold].parts(data.cases)
+        trained, judged = searched[fold].training_and_judged_cases(data.cases)
         assert sorted([*trained, *judged, *data.folds(2)[fold]]) == sorted(data.cases)

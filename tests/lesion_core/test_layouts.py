@@ -15,7 +15,8 @@ from lesion_core.cohorts import (
     cohort_named,
     cohort_to_dict,
 )
-from lesion_core.images import fingerprint, load_cohort
+from lesion_core.fingerprint import fingerprint
+from lesion_core.images import load_cohort
 from lesion_core.preparation import brain, prepare
 from tests.support.tiny import SHAPE, ball, noise, one_lesion, save
 
@@ -185,8 +186,11 @@ def strip(path: Path, seed: int) -> None:
 
 def test_without_masks_the_user_must_choose(tmp_path):
     write_nnunet(tmp_path, brains=False)
-    with pytest.raises(ValueError, match=r"lesion_core\.prepare.*:nonzero"):
-        load_cohort(cohort_named("nnunet:Dataset001_MS", data=tmp_path), tmp_path)
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    place = cohort.brain_place(tmp_path, cohort.cases(tmp_path)[0])
+    with pytest.raises(ValueError, match=r"lesion_core\.prepare.*:nonzero") as caught:
+        load_cohort(cohort, tmp_path)
+    assert str(caught.value).startswith(f"{place}: no brain mask for ")
 
 
 def test_nonzero_brain_of_stripped_images(tmp_path):
@@ -249,6 +253,26 @@ def test_failing_derivation_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(brain, "derive", fail)
     assert prepare.main(["brains", "nnunet:Dataset001_MS", str(tmp_path)]) == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_head_that_cannot_be_aligned_is_named_with_the_place_for_a_mask(
+    tmp_path, monkeypatch, capsys
+):
+    def fail(head):
+        raise RuntimeError("Exception thrown:\nITK ERROR: All samples map outside the image.")
+
+    write_nnunet(tmp_path, brains=False)
+    monkeypatch.setattr(brain, "derive", fail)
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    case = cohort.cases(tmp_path)[0]
+    assert prepare.main(["brains", "nnunet:Dataset001_MS", str(tmp_path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    named, reason = said.split(": no brain mask can be derived ")
+    assert Path(named.removeprefix("error: ")) in case.channels.values()
+    assert reason == (
+        "(ITK ERROR: All samples map outside the image.); "
+        f"put one at {cohort.brain_place(tmp_path, case)}"
+    )
 
 
 # -------------------------------------------------------------------------------------------- BIDS

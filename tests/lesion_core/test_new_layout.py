@@ -1,6 +1,6 @@
 """A layout of one's own is one class, and says itself where it looks for a brain mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -69,6 +69,19 @@ def test_cases_never_share_a_mask(data, monkeypatch, capsys):
     assert prepare.main(["brains", "flat", str(data)]) == 2
     assert "masks of several cases in one file" in capsys.readouterr().err
     assert sorted(data.rglob("*")) == before
+
+
+@pytest.mark.parametrize("mask", ["lesion", "brain"])
+def test_a_mask_of_two_cases_is_refused_on_reading(data, mask):
+    shared = data / "flat" / f"a_{mask}.nii.gz"
+
+    class Sharing(OneFolder):
+        def cases(self, data: Path) -> list[Case]:
+            return [replace(case, **{mask: shared}) for case in super().cases(data)]
+
+    with pytest.raises(ValueError) as caught:
+        load_cohort(Sharing(), data)
+    assert str(caught.value).startswith(f"{shared}: is a mask of a and of b; ")
 
 
 def test_a_layout_must_say_where_its_masks_are():

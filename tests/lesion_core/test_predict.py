@@ -12,7 +12,7 @@ from lesion_core.cohorts import Folder, cohort_to_dict
 from lesion_core.evaluate import predict_volume
 from lesion_core.images import load_cohort
 from lesion_core.losses import LOSSES
-from lesion_core.predict import Predict, load_network, predict
+from lesion_core.predict import Predict, load_network, main, predict
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
 from tests.support import tiny
@@ -94,5 +94,12 @@ def test_mistakes_are_one_line_and_status_2(trained):
     )
     assert finished.returncode == 2
     assert finished.stderr.strip().splitlines() == [
-        f"trial nobody is missing; expected a complete one of {root / 'ledger'}"
+        f"error: trial nobody is missing; expected a complete one of {root / 'ledger'}"
     ]
+
+
+def test_a_flag_that_there_is_not_is_one_line_and_status_2(trained, capsys):
+    root, _, _ = trained
+    assert main([str(root / "ledger"), "--treshold", "0.5"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ") and "--treshold" in said and said.endswith("see --help")

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from lesion_core import results, table1
+from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import Folder, Lit, Wmh2017, check
 from lesion_core.cohorts.__main__ import main as cohorts_command
-from lesion_core.images import describe, load_cohort
+from lesion_core.images import load_cohort
 from lesion_core.patches import Volumes
 from tests.support.tiny import noise, save, write_lit_cohort, write_wmh_cohort
 
