@@ -15,12 +15,16 @@ from pathlib import Path
 from lesion_core import LOSSES, Trial, UNet3d, predict_volume, read_sweep, run
 from lesion_core.cohorts import Simulated
 from lesion_core.images import LoadedCohort, load_cohort
+from lesion_core.predict import load_network
 from lesion_core.results import rates
 from lesion_core.settings import TrainSettings
 
 
-def train(cohort: LoadedCohort) -> None:
-    """Train a narrow network for two epochs, and score it on the case that it never saw."""
+def train(cohort: LoadedCohort) -> bytes:
+    """Train a narrow network for two epochs, and score it on the case that it never saw.
+
+    Returns what a ledger keeps as the trial's model.pt.
+    """
     trial = Trial(
         cohort=cohort.name,
         fingerprint=cohort.fingerprint,
@@ -39,12 +43,13 @@ def train(cohort: LoadedCohort) -> None:
             if (row["split"], row["scope"]) == ("test", "image"):
                 dice = 2 * row["tp"] / (2 * row["tp"] + row["fp"] + row["fn"])
                 print(f"{trial.name}: epoch {report.epoch}, case {row['case']}, Dice {dice:.3f}")
+    return reports[-1].final.model
 
 
-def predict(cohort: LoadedCohort) -> None:
-    """Predict a whole image, here with an untrained network."""
+def predict(cohort: LoadedCohort, model: bytes) -> None:
+    """Predict a whole image; ``image.voxels`` are z-scores inside the brain, as in training."""
     image = cohort.images[0]
-    network = UNet3d(in_channels=len(cohort.channels), filters=(8, 16)).eval()
+    network: UNet3d = load_network(model)
     lesion = predict_volume(network, image.voxels, patch_size=16, stride=8)
     print(f"case {image.case}: probabilities from {lesion.min():.2f} to {lesion.max():.2f}")
 
@@ -63,8 +68,7 @@ def main() -> None:
         cohort = load_cohort(
             Simulated(name="tiny", num_cases=3, seed=1, voxel_scale=6.0), Path(data)
         )
-    train(cohort)
-    predict(cohort)
+    predict(cohort, train(cohort))
     for results in sys.argv[1:]:
         read(Path(results))
 
