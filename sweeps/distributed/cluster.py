@@ -138,7 +138,7 @@ class Cluster:
             trials=supply.epochs,
             already_done=already_done,
             gpus_per_trial=self.gpus_per_trial,
-            note=supply.note,
+            progress_note=supply.progress_note,
         )
         broken: list[str] = []
         newcomers = preflight.Newcomers(self.nodes, self.modules)

@@ -37,7 +37,7 @@ SECONDS_OF_PAUSE = 600.0
 """After trouble, this process's next trials go without W&B for so long."""
 
 
-class Run:
+class TrackedRun:
     """One trial's run.  Nothing in here raises, and only `finish` waits.
 
     ``earlier``: the numbers of the epochs before this attempt.
@@ -64,7 +64,7 @@ class Run:
         self._exit_code = 1
         if tracking.mode == "disabled":
             return
-        if time.monotonic() < Run.paused_until:
+        if time.monotonic() < TrackedRun.paused_until:
             self._give_up("there was trouble with an earlier trial here", pause=False)
             return
         try:
@@ -173,7 +173,7 @@ class Run:
             return
         self._trouble = reason
         if pause:
-            Run.paused_until = time.monotonic() + SECONDS_OF_PAUSE
+            TrackedRun.paused_until = time.monotonic() + SECONDS_OF_PAUSE
         print(f"W&B: {reason}; the trial goes on without it", file=sys.stderr)
 
 

@@ -77,7 +77,7 @@ class Progress:
     epochs_trained: int = 0
     """By this command."""
     first_epoch_at: float | None = None
-    note: Callable[[], str] = str
+    progress_note: Callable[[], str] = str
     """What else there is to say; by default nothing."""
 
     def update(self, snapshot: ClusterSnapshot) -> None:
@@ -135,7 +135,7 @@ class Progress:
                 f"{_rounded(self.trials_per_hour)} trials/h",
                 f"{duration(self.seconds_left)} to go",
             ]
-        note = self.note()
+        note = self.progress_note()
         return ", ".join(parts + self.used + ([note] if note else []))
 
     @property
