@@ -133,7 +133,7 @@ class SweepPlan:
             )
             supply.set_slots(cluster.slots)
             at_once = min(cluster.slots, len(supply.epochs) or cluster.slots)
-            print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
+            print(f"{at_once} at a time on {cluster.description}, {each} each", flush=True)
             needed = supply.cohorts()
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
             cluster.check(cohorts)

@@ -223,7 +223,7 @@ def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
 
 def test_fewer_checkpoints_cost_epochs_but_no_bit(cluster, lone, tmp_path):
     """Killed after epoch 1 with checkpoints of every second, it goes on after epoch 0."""
-    seldom = replace(cluster, asked=replace(cluster.asked, checkpoint_every=2))
+    seldom = replace(cluster, machines=replace(cluster.machines, checkpoint_every=2))
     a_trial = trial(KILLED_ONCE, loss=LOSSES["gdsc"])
     seldom.run(
         FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path, token=None,
