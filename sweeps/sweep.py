@@ -38,7 +38,10 @@ class SweepPlan:
     num_folds: int
     results: Path
     search: Callable[[Ledger, bool], Supply] | None = None
-    """Decides on the trials instead, given the ledger and whether failed ones run again."""
+    """Makes the supply of a search, in place of ``trials``.
+
+    Given the ledger, and whether trials that failed run again.
+    """
 
     def run(
         self,

@@ -99,7 +99,7 @@ class LocalSupply:
         return trial
 
     def give_again(self, trial: TrialDescription) -> None:
-        """Its worker was lost; it waits for another."""
+        """Queue a trial again whose worker was lost."""
         self._running.discard(trial["name"])
         self._lost.append(trial)
 
@@ -153,7 +153,7 @@ class SupplyFeedback(tune.Callback):
         self._supply.ended(trial_name(trial))
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Tune puts it elsewhere: its machine was preempted."""
+        """Note that a trial's machine was preempted: Tune puts it elsewhere."""
         self._ledger.lost.remote(trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:

@@ -44,11 +44,11 @@ DUPLICATES = 50
 
 @dataclass(frozen=True)
 class _Assignment:
-    """What a trial is for."""
+    """A trial, and the configuration and cell that it judges."""
 
     trial: Trial
     configuration: Configuration | None = None
-    """The configuration that it judges; None: it belongs to the end, after the search."""
+    """None: it judges none, and belongs to the end, after the search."""
     cell: int = -1
 
 
@@ -159,7 +159,7 @@ class Search:
             self._conclude()
 
     def _read_scores(self, configuration: Configuration) -> None:
-        """Read its scores back; it may have to run on, though its end was decided before."""
+        """Read a configuration's scores back; it may run on, though its end was decided before."""
         before = configuration.state
         blame, again = [], []
         for cell, name in configuration.trials.items():
@@ -245,8 +245,11 @@ class Search:
         return None
 
     def _may_have_another(self, configuration: Configuration) -> bool:
-        """Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next
-        ones wait until these have been looked at."""
+        """Whether a configuration may have another cell begun.
+
+        Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next ones
+        wait until these have been looked at.
+        """
         begun = sum(
             assignment.configuration is configuration for assignment in self._running.values()
         )
@@ -341,7 +344,7 @@ class Search:
 
     @property
     def _searched(self) -> bool:
-        """Every configuration has ended."""
+        """Whether every configuration has ended."""
         return self._all_begun and all(each.state != "running" for each in self.configurations)
 
     def pareto_front(self) -> list[Configuration]:

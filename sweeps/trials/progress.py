@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def epochs_per_second(self) -> float | None:
-        """None until something was trained."""
+        """Epochs per second so far; None until something was trained."""
         if self.first_epoch_at is None or not self.epochs_trained:
             return None
         return self.epochs_trained / max(time.monotonic() - self.first_epoch_at, 1e-3)
