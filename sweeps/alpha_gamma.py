@@ -345,7 +345,7 @@ def dry_run(setup: SearchSetup, machines: Machines) -> int:
 
     plan = setup.plan
     asked = request([], [setup.data], setup.settings, setup.folds)
-    Ledger(setup.results).merged_request(asked)
+    Ledger(setup.results).refuse_other_sweep(asked)
     stored = read_search(setup.results)
     if stored is not None:
         setup.agree_with(stored)

@@ -26,7 +26,7 @@ class Command(NamedTuple):
     main: str
     """``module:function``, loaded when it is asked for: --help should not wait for PyTorch."""
     summary: str
-    """For the list of commands."""
+    """What the list of commands says of it."""
 
 
 COMMANDS = {

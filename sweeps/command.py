@@ -1,4 +1,4 @@
-"""What every command does alike: it reads its flags, reports mistakes in one line, stops.
+"""What every command of sweeps does alike: read flags, report mistakes in one line, stop.
 
 Exit status: 0 everything done; 1 something failed; 2 the input was wrong; 130 or 143 stopped by
 Ctrl-C or SIGTERM.

@@ -161,7 +161,7 @@ def _slots(machines: Machines) -> tuple[int, str, str]:
         from sweeps.distributed.cluster import connected
 
         with connected(machines) as cluster:
-            return cluster.slots, cluster.where, device
+            return cluster.slots, cluster.description, device
     slots = len(os.sched_getaffinity(0)) // machines.cpus_per_trial
     if on_gpu:
         slots = min(slots, int(torch.cuda.device_count() / (machines.gpus_per_trial or 1) + 1e-6))

@@ -38,7 +38,10 @@ class SweepPlan:
     num_folds: int
     results: Path
     search: Callable[[Ledger, bool], Supply] | None = None
-    """Decides on the trials instead, given the ledger and whether failed ones run again."""
+    """Makes the supply of a search, in place of ``trials``.
+
+    Given the ledger, and whether trials that failed run again.
+    """
 
     def run(
         self,
@@ -61,13 +64,13 @@ class SweepPlan:
         with Lock(self.results, provenance.command_line()) as lock:
             ledger = Ledger(self.results, lock.token)
             self._warn_of_other_versions()
-            ledger.merged_request(self._request())
+            ledger.refuse_other_sweep(self._request())
             supply = self._supply(ledger, retry_failed)
             states = ledger.states(supply.names())
             for name, state in states.items():
                 if state["status"] == "corrupt":
                     print(f"{name} is damaged and runs again: {state['error']}", file=sys.stderr)
-            print(f"{self.results}: {supply.counted(states)}", flush=True)
+            print(f"{self.results}: {supply.in_words(states)}", flush=True)
             any_left = not supply.finished
             if any_left:
                 done = sum(state["status"] == "done" for state in states.values())
@@ -91,11 +94,11 @@ class SweepPlan:
         from sweeps import estimate
 
         ledger = Ledger(self.results)
-        ledger.merged_request(self._request())
+        ledger.refuse_other_sweep(self._request())
         trials = {trial.name: trial for trial in self.trials}
         states = ledger.states(list(trials))
-        left = ledger.missing(list(trials), retry_failed=retry_failed)
-        print(f"{self.results}: {FixedSupply(self.trials, left).counted(states)}")
+        left = ledger.left_to_run(list(trials), retry_failed=retry_failed)
+        print(f"{self.results}: {FixedSupply(self.trials, left).in_words(states)}")
         for name in left:
             print(f"would run  {name}")
         if left:
@@ -107,7 +110,7 @@ class SweepPlan:
         if self.search is not None:
             return self.search(ledger, retry_failed)
         names = [trial.name for trial in self.trials]
-        return FixedSupply(self.trials, ledger.missing(names, retry_failed=retry_failed))
+        return FixedSupply(self.trials, ledger.left_to_run(names, retry_failed=retry_failed))
 
     def _launch(
         self,
@@ -133,7 +136,7 @@ class SweepPlan:
             )
             supply.set_slots(cluster.slots)
             at_once = min(cluster.slots, len(supply.epochs) or cluster.slots)
-            print(f"{at_once} at a time on {cluster.where}, {each} each", flush=True)
+            print(f"{at_once} at a time on {cluster.description}, {each} each", flush=True)
             needed = supply.cohorts()
             cohorts = {data.name: data.load() for data in self.data if data.name in needed}
             cluster.check(cohorts)

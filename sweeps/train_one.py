@@ -97,8 +97,8 @@ def main(arguments: Sequence[str]) -> int:
     with Lock(flags.results, provenance.command_line()) as lock:
         ledger = Ledger(flags.results, lock.token)
         asked = request([trial], [data], settings, flags.folds)
-        ledger.merged_request(asked)
-        if not ledger.missing([trial.name], retry_failed=True):
+        ledger.refuse_other_sweep(asked)
+        if not ledger.left_to_run([trial.name], retry_failed=True):
             ledger.write_request(asked)
             print(f"nothing to do: {folder} is done")
             return 0

@@ -38,7 +38,11 @@ MONAI = "MONAI sliding_window_inference"
 
 
 def core(device: str) -> Iterator[Row]:
-    """Raises RuntimeError if peers disagree.  The targets in seconds against peers are a CPU's."""
+    """Measure network, whole images and epochs.  Targets in seconds against peers are a CPU's.
+
+    Raises:
+        RuntimeError: peers disagree.
+    """
     from lesion_core.settings import PRECISIONS
 
     precisions = [one for one in PRECISIONS if _has(device, one)]
@@ -271,5 +275,5 @@ def packing_rows(
 
 
 def _difference(some: dict[str, float], others: dict[str, float]) -> float:
-    """The largest, and NaN if there is one."""
+    """The largest difference between two trials' numbers; NaN if there is one."""
     return float(np.max([abs(value - others[name]) for name, value in some.items()]))

@@ -54,7 +54,7 @@ class PlainUNet(nn.Module):
 
 
 def plain_twin(network: nn.Module, **arguments) -> PlainUNet:
-    """With the weights of a `UNet3d`, which load by order."""
+    """A `PlainUNet` with the weights of a `UNet3d`, which load by order."""
     parameters = list(network.parameters())
     plain = PlainUNet(**arguments).to(parameters[0].dtype)
     for ours, theirs in zip(parameters, plain.parameters(), strict=True):

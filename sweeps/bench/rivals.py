@@ -28,14 +28,17 @@ IMAGE = (2, 128, 144, 96)
 """Channels and voxels of a brain as in WMH and MS cases: 280 windows."""
 
 SHAPE = (64, 80, 48)
-"""Of each image of the epoch's cohort: 24 windows, 8 of them with lesion."""
+"""Voxels of each image of the epoch's cohort: 24 windows, 8 of them with lesion."""
 
 FILTERS = {"paper": (32, 64, 128, 256), "narrow": (8, 16, 32, 64)}
 
 
 def matrices(precision: Precision, device: str) -> Callable[[], float]:
-    """On a CPU products of 4096 x 1024 with 1024 x 1024, by the library that convolves; on a GPU
-    of 8192 x 8192 with as many: operations."""
+    """Products of matrices, the most that a machine calculates; says the number of operations.
+
+    On a CPU of 4096 x 1024 with 1024 x 1024, by the library that convolves; on a GPU of 8192 x 8192
+    with as many.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -70,7 +73,7 @@ def matrices(precision: Precision, device: str) -> Callable[[], float]:
 
 
 def copy(device: str) -> Callable[[], int]:
-    """Of memory, far more than any cache holds: bytes read and written."""
+    """Copy memory, far more than any cache holds; says the bytes read and written."""
     import torch
 
     _prepare(device, keep_memory=True)
@@ -381,7 +384,7 @@ class _Enough(Exception):
 def _report(
     mine: Trial, cohort: LoadedCohort, device: str, checkpoint: bytes | None
 ) -> EpochReport:
-    """Of the next epoch alone."""
+    """What a trial reports of the next epoch alone."""
     import torch
 
     from lesion_core.trial import run

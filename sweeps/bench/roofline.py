@@ -51,7 +51,7 @@ def kernels(run: Callable[[], object]) -> list[tuple[int, int]]:
 def least_seconds(
     counts: Iterable[tuple[int, int]], operations_per_s: float, bytes_per_s: float
 ) -> float:
-    """Of kernels one after the other.
+    """The least seconds of kernels one after the other, given (operations, bytes) of each.
 
     >>> least_seconds([(100, 10), (0, 30)], operations_per_s=50, bytes_per_s=10)
     5.0

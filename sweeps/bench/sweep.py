@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NUM_SHORT, NUM_TINY = 250, 10_000
 CHECKPOINTS = bytes(35_000_000), bytes(2_200_000)
-"""As large as those of the paper's network with Adam, and of one of a quarter of its width."""
+"""Two sizes: those of the paper's network with Adam, and of one of a quarter of its width."""
 
 UNTRACKED = Tracking(mode="disabled", group="bench")
 
@@ -131,7 +131,7 @@ def _trials(number: int, epochs: int) -> list[Trial]:
 
 
 def _run(cluster: Cluster, supply: FixedSupply, results: Path, stand_in: str) -> float:
-    """Seconds, from the first trial asked for to the last in the ledger."""
+    """Run trials; returns the seconds from the first one asked for to the last in the ledger."""
     from lesion_core.images import LoadedCohort
 
     none = LoadedCohort(name="none", channels=(), images=[], fingerprint="0" * 64)
@@ -185,8 +185,10 @@ def _long(cluster: Cluster, results: Path) -> Iterator[Row]:
 
 
 def _second_round(results: Path, slots: int) -> tuple[float, float]:
-    """Of every core's second trial: seconds in which it trained, and from the first trial's end to
-    its own.  Not of the first, whose process has yet to import PyTorch."""
+    """Seconds in which every core's second trial trained, and from the first one's end to its own.
+
+    Not those of the first, whose process has yet to import PyTorch.
+    """
     import pyarrow.parquet as pq
 
     done = list(results.glob("trials/*/done.json"))
@@ -290,7 +292,7 @@ def _finish(place: Path) -> None:
 
 
 def _first_trial(place: Path) -> Iterator[Row]:
-    """Of 60 cases of the WMH data's size, which were read before."""
+    """Time a command up to its first trial, on 60 cases of the WMH data's size, read before."""
     from lesion_core.cohorts import cohort_named
     from lesion_core.images import load_cohort
 

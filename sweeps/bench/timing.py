@@ -48,7 +48,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """None where there is no target."""
+        """Whether the target is met; None where there is none."""
         if self.least_ratio is not None and self.ratio is not None:
             return self.ratio >= self.least_ratio
         if self.least is not None:
@@ -174,7 +174,7 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _digits(value: float) -> str:
-    """At least three.
+    """A number with at least three digits.
 
     >>> _digits(0.0123), _digits(2), _digits(1234.5)
     ('0.0123', '2.00', '1234')

@@ -56,12 +56,13 @@ _ENDED = (
 class Cluster:
     """A Ray that this process is connected to."""
 
-    asked: Machines
+    machines: Machines
+    """The flags that it was asked for with."""
     gpus_per_trial: float
     nodes: Sequence[Node]
-    where: str
+    description: str
     """What people call it."""
-    probes: Mapping[str, Any]
+    pending_answers: Mapping[str, Any]
     """The nodes' answers that are on their way (Ray's references), by node id."""
     modules: Sequence[str] = ()
     """Names of the user's own, which workers must be able to import."""
@@ -69,7 +70,7 @@ class Cluster:
     @property
     def cpus_per_trial(self) -> int:
         """CPU cores of a trial."""
-        return self.asked.cpus_per_trial
+        return self.machines.cpus_per_trial
 
     @property
     def slots(self) -> int:
@@ -89,7 +90,7 @@ class Cluster:
         found = preflight.object_store_findings(
             self.nodes, {name: _size(each) for name, each in cohorts.items()}
         )
-        found += preflight.findings(self.nodes, self.probes, alive)
+        found += preflight.findings(self.nodes, self.pending_answers, alive)
         if not found:
             return
         if any(finding.level == "error" for finding in found):
@@ -130,7 +131,7 @@ class Cluster:
             cohorts=stored,
             device="cuda" if self.gpus_per_trial else "cpu",
             threads=self.cpus_per_trial,
-            checkpoint_every=self.asked.checkpoint_every,
+            checkpoint_every=self.machines.checkpoint_every,
             tracking=tracking,
             run=run,
         )
@@ -138,17 +139,17 @@ class Cluster:
             trials=supply.epochs,
             already_done=already_done,
             gpus_per_trial=self.gpus_per_trial,
-            note=supply.note,
+            progress_note=supply.progress_note,
         )
         broken: list[str] = []
         newcomers = preflight.Newcomers(self.nodes, self.modules)
         head = ray.get_runtime_context().gcs_address
 
-        def stop(reason: str) -> None:
+        def stop_with(reason: str) -> None:
             broken.append(reason)
             _thread.interrupt_main()
 
-        def look() -> ClusterSnapshot | None:
+        def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
             connect.check_reachable(head)
             try:
@@ -170,7 +171,9 @@ class Cluster:
 
         scratch = tempfile.mkdtemp(prefix="lesion-tune-")
         live = LiveFile(results, token)
-        display = Display(progress, look, stop, sys.stdout, live, quiet=self.asked.quiet)
+        display = Display(
+            progress, take_snapshot, stop_with, sys.stdout, live, quiet=self.machines.quiet
+        )
         try:
             with (
                 message_if_killed(_ENDED.format(results / "ray.log")),
@@ -183,7 +186,7 @@ class Cluster:
                     scratch,
                     gpus_per_trial=self.gpus_per_trial,
                     slots=self.slots,
-                    retries=self.asked.retries,
+                    retries=self.machines.retries,
                 )
             display.look()
             ray.kill(ledger)
@@ -283,11 +286,11 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
         )
     local = machines.address is None  # where the driver is, there is nothing to compare but GPUs
     return Cluster(
-        asked=machines,
+        machines=machines,
         gpus_per_trial=gpus,
         nodes=nodes,
-        where="this machine" if local else f"Ray cluster at {machines.address}",
-        probes={} if local and not gpus else preflight.start(nodes, modules),
+        description="this machine" if local else f"Ray cluster at {machines.address}",
+        pending_answers={} if local and not gpus else preflight.start(nodes, modules),
         modules=modules,
     )
 

@@ -59,7 +59,7 @@ class LedgerActor(Ledger):
         return begun
 
     def lost(self, name: str) -> None:
-        """Its worker is gone; it waits for another."""
+        """Note that a trial's worker is gone: it waits for another."""
         self._running.pop(name, None)
 
     def epoch(self, name: str, report: EpochContent, attempt: int | None = None) -> None:

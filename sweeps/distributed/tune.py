@@ -99,7 +99,7 @@ class LocalSupply:
         return trial
 
     def give_again(self, trial: TrialDescription) -> None:
-        """Its worker was lost; it waits for another."""
+        """Queue a trial again whose worker was lost."""
         self._running.discard(trial["name"])
         self._lost.append(trial)
 
@@ -145,7 +145,7 @@ class SupplyFeedback(tune.Callback):
 
     def __init__(self, supply: LocalSupply, ledger: Any, retries: int) -> None:
         self._supply, self._ledger, self._retries = supply, ledger, retries
-        self._losses: Counter[str] = Counter()
+        self._workers_lost: Counter[str] = Counter()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Tell the supply: the ledger has the trial done or failed."""
@@ -153,7 +153,7 @@ class SupplyFeedback(tune.Callback):
         self._supply.ended(trial_name(trial))
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Tune puts it elsewhere: its machine was preempted."""
+        """Note that a trial's machine was preempted: Tune puts it elsewhere."""
         self._ledger.lost.remote(trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -163,12 +163,12 @@ class SupplyFeedback(tune.Callback):
             raise self._supply.raised
         name = trial_name(trial)
         # Tune counts two where an idle worker dies, and none where a machine is preempted.
-        self._losses[name] += min(1, trial.num_failures)
-        if self._losses[name] <= self._retries:
+        self._workers_lost[name] += min(1, trial.num_failures)
+        if self._workers_lost[name] <= self._retries:
             self._ledger.lost.remote(name)
             self._supply.give_again(json.loads(trial.config["trial"]))
             return
-        self._supply.keep_error_of(lambda: self._record_failure(trial, self._losses[name]))
+        self._supply.keep_error_of(lambda: self._record_failure(trial, self._workers_lost[name]))
         self._supply.ended(name)
 
     def _record_failure(self, trial: Any, times: int) -> None:

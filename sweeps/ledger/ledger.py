@@ -66,33 +66,22 @@ class Ledger:
         self._token = token
 
     # ------------------------------------------------------------------------------- the sweep
-    def merged_request(self, request: SweepRequest) -> SweepContent:
-        """What sweep.json will say once this is asked of the folder too.  Writes nothing.
+    def refuse_other_sweep(self, request: SweepRequest) -> None:
+        """Raise ValueError if the folder holds a sweep with other settings, folds, data or losses.
+
+        To be called before work is done for the request; writes nothing.
+        """
+        self._merged_request(request)
+
+    def write_request(self, request: SweepRequest) -> SweepContent:
+        """Add what is asked now to sweep.json, unless it says all that already; returns it.
 
         Raises:
-            ValueError: the folder holds a sweep with other settings, folds, data or losses.
+            ValueError: as `refuse_other_sweep`.
         """
         from lesion_core import results
 
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        times = {"schema_version": results.SCHEMA_VERSION, "created": now, "updated": now}
-        new = cast(SweepContent, times | json.loads(json.dumps(request, allow_nan=False)))
-        if not (self.path / "sweep.json").exists():
-            return new
-        old = cast(SweepContent, results.read_meta(self.path))
-        differences = _differences(old, new)
-        if differences:
-            raise ValueError(
-                f"{self.path} holds another sweep: {'; '.join(differences)}; choose another folder "
-                "with --results, or ask for the same"
-            )
-        return _merged(old, new)
-
-    def write_request(self, request: SweepRequest) -> SweepContent:
-        """Write `merged_request` to sweep.json, unless it says all that already; returns it."""
-        from lesion_core import results
-
-        new = self.merged_request(request)
+        new = self._merged_request(request)
         file = self.path / "sweep.json"
         if not file.exists() or new != results.read_meta(self.path) | {"updated": new["updated"]}:
             with self._writing():
@@ -152,7 +141,7 @@ class Ledger:
 
         return {name: results.trial_status(self.path / "trials" / name) for name in names}
 
-    def missing(self, names: Sequence[str], *, retry_failed: bool = False) -> list[str]:
+    def left_to_run(self, names: Sequence[str], *, retry_failed: bool = False) -> list[str]:
         """What is left to run, in order.
 
         Trials whose own code or data failed, or that diverged, would fail again: they are left
@@ -328,6 +317,24 @@ class Ledger:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "log.txt").open("a", errors="replace") as file:
                 file.write(text)
+
+    def _merged_request(self, request: SweepRequest) -> SweepContent:
+        """What sweep.json will say once this is asked of the folder too."""
+        from lesion_core import results
+
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        times = {"schema_version": results.SCHEMA_VERSION, "created": now, "updated": now}
+        new = cast(SweepContent, times | json.loads(json.dumps(request, allow_nan=False)))
+        if not (self.path / "sweep.json").exists():
+            return new
+        old = cast(SweepContent, results.read_meta(self.path))
+        differences = _differences(old, new)
+        if differences:
+            raise ValueError(
+                f"{self.path} holds another sweep: {'; '.join(differences)}; choose another folder "
+                "with --results, or ask for the same"
+            )
+        return _merged(old, new)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -106,7 +106,7 @@ class Lock:
             self._discard(found)
 
     def _beats(self, found: Holder) -> bool:
-        """Whether it keeps its lock fresh; of another host, only watching can tell."""
+        """Whether a holder keeps its lock fresh; of another host, only watching can tell."""
         if found.host == self._holder.host:
             return True
         print(f"{self._path.parent}: is {found} still at work? ...", file=sys.stderr, flush=True)

@@ -108,8 +108,8 @@ class Configuration:
     score: dict[str, float] | None = None
     """Means over all cells; of a pruned one, estimated from its differences to the best."""
     reason: str | None = None
-    blameless: bool = False
-    """It failed because its machines did: it is taken up again without being asked to."""
+    machines_failed: bool = False
+    """They are why it failed: it is taken up again without being asked to."""
     against: int | None = None
     """Number of the better one that a pruned one was held against."""
     sampler: str = ""
@@ -130,7 +130,7 @@ class Configuration:
             "trials": {str(cell): name for cell, name in self.trials.items()},
             "score": self.score,
             "reason": self.reason,
-            "blameless": self.blameless,
+            "blameless": self.machines_failed,
             "against": self.against,
             "sampler": self.sampler,
             "prune_p": self.prune_p,
@@ -141,6 +141,7 @@ class Configuration:
         """A configuration that search.json lists, its scores still to be read from the ledger."""
         values: dict[str, Any] = dict(stored)
         values["trials"] = {int(cell): name for cell, name in stored["trials"].items()}
+        values["machines_failed"] = values.pop("blameless")
         return Configuration(**values)
 
     def mean(self) -> dict[str, float]:

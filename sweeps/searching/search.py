@@ -44,11 +44,11 @@ DUPLICATES = 50
 
 @dataclass(frozen=True)
 class _Assignment:
-    """What a trial is for."""
+    """A trial, and the configuration and cell that it judges."""
 
     trial: Trial
     configuration: Configuration | None = None
-    """The configuration that it judges; None: it belongs to the end, after the search."""
+    """None: it judges none, and belongs to the end, after the search."""
     cell: int = -1
 
 
@@ -119,12 +119,12 @@ class Search:
         if self._searched and self._final is None:
             self._conclude()
 
-    def note(self) -> str:
+    def progress_note(self) -> str:
         """How many configurations have ended, and the best score so far."""
         ended = [each for each in self.configurations if each.state != "running"]
         pruned = sum(each.state == "pruned" for each in ended)
         parts = [f"{len(ended)}/{self.plan.configurations} configurations", f"{pruned} pruned"]
-        if front := self.front():
+        if front := self.pareto_front():
             objective = self.plan.objectives[0]
             parts.append(f"best {objective} {(front[0].score or {})[objective]:.3f}")
         return ", ".join(parts)
@@ -159,7 +159,7 @@ class Search:
             self._conclude()
 
     def _read_scores(self, configuration: Configuration) -> None:
-        """Read its scores back; it may have to run on, though its end was decided before."""
+        """Read a configuration's scores back; it may run on, though its end was decided before."""
         before = configuration.state
         blame, again = [], []
         for cell, name in configuration.trials.items():
@@ -172,16 +172,16 @@ class Search:
                 again.append(cell)
         if blame:
             configuration.state, configuration.reason = "failed", blame[0]
-            configuration.score, configuration.blameless = None, False
+            configuration.score, configuration.machines_failed = None, False
         elif before == "failed" or (before == "complete" and again):
             configuration.state, configuration.reason = "running", None
-            configuration.score, configuration.blameless = None, False
+            configuration.score, configuration.machines_failed = None, False
         for cell in again:
             trial = self._trial(self._loss(configuration.values), self.plan.cells[cell], True)
             self._to_repeat.append(_Assignment(trial, configuration, cell))
 
     def _to_retry(self, outcome: Outcome) -> bool:
-        return outcome.blameless or self._retry_failed
+        return outcome.machines_failed or self._retry_failed
 
     def _for_optuna(self, configuration: Configuration) -> KnownConfiguration:
         ended = configuration.state in ("complete", "pruned")
@@ -200,7 +200,7 @@ class Search:
         begun = [name for each in self.configurations for name in each.trials.values()]
         return [*begun, *(assignment.trial.name for assignment in self._final_assignments())]
 
-    def counted(self, states: Mapping[str, TrialStatus]) -> str:
+    def in_words(self, states: Mapping[str, TrialStatus]) -> str:
         """How many configurations and trials are done, for people."""
         count = Counter(each.state for each in self.configurations)
         ended = ", ".join(f"{count[state]} {state}" for state in count) or "none begun"
@@ -245,8 +245,11 @@ class Search:
         return None
 
     def _may_have_another(self, configuration: Configuration) -> bool:
-        """Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next
-        ones wait until these have been looked at."""
+        """Whether a configuration may have another cell begun.
+
+        Nobody is pruned before MIN_PAIRS cells, so that many at a time cost nothing; the next ones
+        wait until these have been looked at.
+        """
         begun = sum(
             assignment.configuration is configuration for assignment in self._running.values()
         )
@@ -305,7 +308,7 @@ class Search:
             known = configuration.state != "running"
             reason = outcome.reason or f"it is {outcome.status}"
             configuration.state, configuration.score = "failed", None
-            configuration.blameless = outcome.blameless
+            configuration.machines_failed = outcome.machines_failed
             configuration.reason = f"{configuration.trials[cell]}: {reason}"
             self._save()
             if not known:
@@ -341,10 +344,10 @@ class Search:
 
     @property
     def _searched(self) -> bool:
-        """Every configuration has ended."""
+        """Whether every configuration has ended."""
         return self._all_begun and all(each.state != "running" for each in self.configurations)
 
-    def front(self) -> list[Configuration]:
+    def pareto_front(self) -> list[Configuration]:
         """The complete configurations that no other one beats in every objective, best Dice first.
 
         With one objective, the best one alone.
@@ -369,8 +372,8 @@ class Search:
         the next command, and the test folds are not opened for a choice that may change.
         """
         self.importance = self._study.importance()
-        front = self.front()
-        if front and not any(each.blameless for each in self.configurations):
+        front = self.pareto_front()
+        if front and not any(each.machines_failed for each in self.configurations):
             self.chosen = front[0].number
             if self.chosen not in self.tested:
                 self.tested.append(self.chosen)
@@ -389,7 +392,7 @@ class Search:
         failed = outcome.status in ("failed", "diverged")
         return outcome.status != "done" and (not failed or self._to_retry(outcome))
 
-    def in_fold(self) -> dict[int, int]:
+    def chosen_in_fold(self) -> dict[int, int]:
         """Number of the complete configuration with the best Dice in a fold's cells, by fold.
 
         Validation parts of other folds hold this fold's test cases; such a choice has seen none
@@ -428,7 +431,7 @@ class Search:
             self._trial(loss, cell, validation) for cell, validation in parts for loss in losses
         ]
         by_number = {each.number: each for each in self.configurations}
-        of_fold = {f: self._loss(by_number[n].values) for f, n in self.in_fold().items()}
+        of_fold = {f: self._loss(by_number[n].values) for f, n in self.chosen_in_fold().items()}
         trials += [self._trial(of_fold[cell.fold], cell, False) for cell in self.plan.cells]
         return [_Assignment(trial) for trial in {trial.name: trial for trial in trials}.values()]
 
@@ -448,7 +451,7 @@ class Search:
                 "configurations": [each.stored() for each in self.configurations],
                 "importance": self.importance,
                 "chosen": self.chosen,
-                "in_fold": {} if self.chosen is None else self.in_fold(),
+                "in_fold": {} if self.chosen is None else self.chosen_in_fold(),
                 "tested": self.tested,
                 "comparators": list(self.plan.comparators),
                 "confirm_seeds": list(self.plan.confirm_seeds),

@@ -25,8 +25,8 @@ class Outcome:
     scores: Mapping[str, float] | None = None
     """`results.judged_scores` of a complete one."""
     reason: str = ""
-    blameless: bool = False
-    """It failed because its machines did: it is run again without being asked to."""
+    machines_failed: bool = False
+    """They are why it failed: it is run again without being asked to."""
 
 
 class SearchStore(Protocol):
@@ -70,8 +70,8 @@ class LedgerStore:
         """How a trial ended, with the scores of its validation or test cases."""
         state = self._ledger.states([name])[name]
         if state["status"] != "done":
-            blameless = state["kind"] == "infrastructure"
-            return Outcome(state["status"], None, state["error"] or "", blameless)
+            machines_failed = state["kind"] == "infrastructure"
+            return Outcome(state["status"], None, state["error"] or "", machines_failed)
         import pyarrow.parquet as pq
 
         from lesion_core import results

@@ -1,8 +1,10 @@
-"""A W&B run, opened, written and closed.
+"""How a trial's W&B run is written without holding the trial up; the one file that imports wandb.
 
-A trial's run is written by a thread of its own, so the trial never waits for W&B but once, briefly,
-at its end.  Whatever W&B does - down, slow, full, broken - the trial goes on: trouble is one line
-in its log and a note in the results folder, and `sweeps/tracking.py sync` sends what was missed.
+A trial's run is written by a thread of its own, which takes the epochs from a queue; so the trial
+waits for W&B but once, at its end, and its patience is bounded.  Whatever W&B does - down, slow,
+full, broken - the trial goes on: trouble is one line in its log and a note in the results folder,
+`sweeps/tracking.py sync` sends what was missed, and this process's next trials open no run while a
+pause lasts.
 
 Online, a restarted trial goes on in its run: what the server lacks of earlier epochs is sent again
 from the ledger's rows.  Offline, it writes all of its epochs into a new folder, which replaces the
@@ -37,8 +39,8 @@ SECONDS_OF_PAUSE = 600.0
 """After trouble, this process's next trials go without W&B for so long."""
 
 
-class Run:
-    """One trial's run.  Nothing in here raises, and only `finish` waits.
+class TrackedRun:
+    """The W&B run of one trial.  Nothing in here raises, and only `finish` waits.
 
     ``earlier``: the numbers of the epochs before this attempt.
     """
@@ -64,7 +66,7 @@ class Run:
         self._exit_code = 1
         if tracking.mode == "disabled":
             return
-        if time.monotonic() < Run.paused_until:
+        if time.monotonic() < TrackedRun.paused_until:
             self._give_up("there was trouble with an earlier trial here", pause=False)
             return
         try:
@@ -132,7 +134,7 @@ class Run:
             self._give_up(f"{MOST_STEPS_WAITING} steps behind")
 
     def _write(self) -> None:
-        """The thread's work."""
+        """Open the run, and write what is in the queue until the ending: the thread's work."""
         try:
             assert self._folder is not None
             run = open_run(self._tracking, self._identity, self._folder)
@@ -173,7 +175,7 @@ class Run:
             return
         self._trouble = reason
         if pause:
-            Run.paused_until = time.monotonic() + SECONDS_OF_PAUSE
+            TrackedRun.paused_until = time.monotonic() + SECONDS_OF_PAUSE
         print(f"W&B: {reason}; the trial goes on without it", file=sys.stderr)
 
 
@@ -182,7 +184,7 @@ _Item = tuple[int, Mapping[str, float]] | Callable[[], RunEnding]
 
 
 def write(tracking: Tracking, content: RunContent, folder: Path) -> None:
-    """A whole run at once, in this thread; an offline run's folder appears below ``folder``.
+    """Write a whole run at once, in this thread; an offline run's folder appears below ``folder``.
 
     Raises:
         Exception: whatever wandb raises.
@@ -206,7 +208,7 @@ def offline_files(folder: Path) -> dict[str, bytes]:
 
 
 def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
-    """A `wandb.Run` that goes on where the server's, if there is one, stopped.
+    """Open a `wandb.Run` that goes on where the server's, if there is one, stopped.
 
     Quiet and light: no console capture, no threads that watch the machine, nothing about the
     machine, its user, its packages or the code; and bounded, so that a server that fails is given
@@ -271,7 +273,7 @@ _FEW_TRIES = {
 
 
 def write_ending(run: Any, ending: RunEnding, step: int) -> None:
-    """Tables, pictures, pages, the model and the summary of an open `wandb.Run`."""
+    """Write tables, pictures, pages, the model and the summary to an open `wandb.Run`."""
     import wandb
 
     items: dict[str, Any] = {

@@ -50,7 +50,7 @@ class ServerRun:
 
     steps: int
     status: str | None
-    """As the run's summary says; None: the run has not ended there."""
+    """What the run's summary says; None: the run has not ended there."""
 
     def has(self, whole: RunContent) -> bool:
         """Whether that is all of the run."""

@@ -27,7 +27,7 @@ from sweeps.ledger.contents import (
 )
 from sweeps.ledger.ledger import LedgerError, NotTheTrialsFault
 from sweeps.tracking import scalars
-from sweeps.tracking.live_run import Run
+from sweeps.tracking.live_run import TrackedRun
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunEnding, done_ending, failed_ending, slices_of
 
@@ -81,7 +81,7 @@ def attempt(
         _announce(name, begun, device, threads)
         epochs = list(begun["epochs"])
         numbers = scalars.by_epoch(begun["cases"], epochs, trial["epochs"], tracking.site_name)
-        tracked = Run(tracking, trial, numbers)
+        tracked = TrackedRun(tracking, trial, numbers)
         last: EpochReport | None = None
 
         def on_epoch(report: EpochReport) -> None:
@@ -198,7 +198,7 @@ def _lost(device: str) -> str | None:
 
 
 def _finish(
-    tracked: Run, ledger: LedgerCalls, ending: Callable[[], RunEnding], *, failed: bool
+    tracked: TrackedRun, ledger: LedgerCalls, ending: Callable[[], RunEnding], *, failed: bool
 ) -> None:
     files = tracked.finish(ending, failed=failed)
     if tracked.replaces:

@@ -77,7 +77,7 @@ class Progress:
     epochs_trained: int = 0
     """By this command."""
     first_epoch_at: float | None = None
-    note: Callable[[], str] = str
+    progress_note: Callable[[], str] = str
     """What else there is to say; by default nothing."""
 
     def update(self, snapshot: ClusterSnapshot) -> None:
@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def epochs_per_second(self) -> float | None:
-        """None until something was trained."""
+        """Epochs per second so far; None until something was trained."""
         if self.first_epoch_at is None or not self.epochs_trained:
             return None
         return self.epochs_trained / max(time.monotonic() - self.first_epoch_at, 1e-3)
@@ -135,7 +135,7 @@ class Progress:
                 f"{_rounded(self.trials_per_hour)} trials/h",
                 f"{duration(self.seconds_left)} to go",
             ]
-        note = self.note()
+        note = self.progress_note()
         return ", ".join(parts + self.used + ([note] if note else []))
 
     @property

@@ -22,7 +22,7 @@ class Supply(Protocol):
         """Name of every trial that was asked for up to now, done or not."""
         ...
 
-    def counted(self, states: Mapping[str, TrialStatus]) -> str:
+    def in_words(self, states: Mapping[str, TrialStatus]) -> str:
         """How much is done and how much is left, for people."""
         ...
 
@@ -60,7 +60,7 @@ class Supply(Protocol):
         """Hear how many trials can run at a time from now on: machines join and leave."""
         ...
 
-    def note(self) -> str:
+    def progress_note(self) -> str:
         """How far it is, beyond the number of trials; may be empty."""
         ...
 
@@ -82,7 +82,7 @@ class FixedSupply:
         """Name of every trial, done or not."""
         return list(self._trials)
 
-    def counted(self, states: Mapping[str, TrialStatus]) -> str:
+    def in_words(self, states: Mapping[str, TrialStatus]) -> str:
         """How many trials are done, are left, or failed before and are left out."""
         count = Counter(state["status"] for state in states.values())
         parts = [
@@ -119,6 +119,6 @@ class FixedSupply:
     def set_slots(self, slots: int) -> None:
         """Nothing follows from it here."""
 
-    def note(self) -> str:
+    def progress_note(self) -> str:
         """Nothing: the number of trials says it all."""
         return ""

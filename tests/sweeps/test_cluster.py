@@ -241,7 +241,7 @@ def test_a_job_from_outside_runs_its_results_stay_and_again_it_goes_on(place, tm
         again = submit("--results", stays)
         assert again.returncode == 0 and "nothing to do" in again.stdout
     names = [path.name for path in (place / "stays" / "trials").iterdir()]
-    assert len(names) == 2 and Ledger(place / "stays").missing(names) == []
+    assert len(names) == 2 and Ledger(place / "stays").left_to_run(names) == []
 
 
 STUBS = {

@@ -205,7 +205,7 @@ def test_divergence_is_told_apart(swept):
 def test_losing_the_worker_too_often_fails_a_trial_but_is_not_its_fault(swept):
     failed = json.loads(file(swept, trial(KILLED_ALWAYS), "failed.json").read_text())
     assert failed["kind"] == "infrastructure" and "failed 2 times" in failed["error"]
-    assert swept.missing([trial(KILLED_ALWAYS).name]) == [trial(KILLED_ALWAYS).name]
+    assert swept.left_to_run([trial(KILLED_ALWAYS).name]) == [trial(KILLED_ALWAYS).name]
 
 
 def test_what_a_trial_prints_is_in_its_log_and_exiting_is_a_failure(swept):
@@ -223,7 +223,7 @@ def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
 
 def test_fewer_checkpoints_cost_epochs_but_no_bit(cluster, lone, tmp_path):
     """Killed after epoch 1 with checkpoints of every second, it goes on after epoch 0."""
-    seldom = replace(cluster, asked=replace(cluster.asked, checkpoint_every=2))
+    seldom = replace(cluster, machines=replace(cluster.machines, checkpoint_every=2))
     a_trial = trial(KILLED_ONCE, loss=LOSSES["gdsc"])
     seldom.run(
         FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path, token=None,
@@ -282,7 +282,7 @@ class OneAfterTheOther:
         self.seen.append(name)
         self._waits = False
 
-    def note(self):
+    def progress_note(self):
         return f"{len(self.seen)} seen"
 
     def set_slots(self, slots):
@@ -463,7 +463,7 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
     assert {state["status"] for state in before.values()} <= {"done", "partial", "missing"}
     enlarge()
     sweep(trials)
-    assert Ledger(place).missing(names) == []
+    assert Ledger(place).left_to_run(names) == []
 
 
 def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):

@@ -116,7 +116,7 @@ def test_a_finished_trial_holds_what_was_reported(ledger):
     assert done["seconds"] == 3.0 * (EPOCHS + 1)  # of all epochs, since it exceeds the summary's
     assert set(contents(ledger)) == {"trial.json", "model.pt", *results.TABLES}
     assert json.loads((folder(ledger) / "trial.json").read_text()) == {"schema_version": 1, **TRIAL}
-    assert ledger.missing([NAME]) == []
+    assert ledger.left_to_run([NAME]) == []
     assert train(ledger) == {"state": "done"}
 
 
@@ -201,7 +201,7 @@ def test_damage_to_a_finished_trial_is_reported_and_runs_it_again(ledger, file, 
         path.write_bytes(bytes(content))
     assert status(ledger) == "corrupt"
     assert file in ledger.states([NAME])[NAME]["error"]
-    assert ledger.missing([NAME]) == [NAME]
+    assert ledger.left_to_run([NAME]) == [NAME]
     assert file in ledger.begin(TRIAL)["notes"][0]
     assert status(ledger) == "partial"
     train(ledger)
@@ -234,8 +234,8 @@ def test_only_the_blameless_run_again_unasked(ledger, kind, status_then, runs_by
     assert status(ledger) == status_then
     state = ledger.states([NAME])[NAME]
     assert (state["error"], state["log"]) == ("it broke", f"trials/{NAME}/log.txt")
-    assert ledger.missing([NAME]) == ([NAME] if runs_by_itself else [])
-    assert ledger.missing([NAME], retry_failed=True) == [NAME]
+    assert ledger.left_to_run([NAME]) == ([NAME] if runs_by_itself else [])
+    assert ledger.left_to_run([NAME], retry_failed=True) == [NAME]
 
 
 def test_a_retried_trial_goes_on_from_its_checkpoint_and_counts_its_attempts(ledger):

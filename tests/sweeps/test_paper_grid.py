@@ -365,7 +365,7 @@ def test_a_stopped_sweep_ends_within_seconds_and_goes_on(tmp_path, number, exit_
         assert time.monotonic() < deadline, f"still there: {alive}"
         time.sleep(0.2)
     asked = results.read_meta(ledger.path)["trials"]
-    assert ledger.missing([trial["name"] for trial in asked])
+    assert ledger.left_to_run([trial["name"] for trial in asked])
     (begun_trial, *_) = ledger.path.glob("trials/*/progress.json")
     assert json.loads(begun_trial.read_text())["attempts"] == 1
     if exit_status != 130:

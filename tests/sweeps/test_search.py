@@ -193,7 +193,7 @@ def test_a_front_of_two_objectives_is_kept_and_nothing_is_pruned():
     search = a_search(plan, surface)
     drive(search, surface)
     assert {one.state for one in search.configurations} == {"complete"}
-    front = search.front()
+    front = search.pareto_front()
     assert 2 < len(front) < 12 and chosen(search) is front[0]
     dice = [one.score["dice"] for one in front]
     assert dice == sorted(dice, reverse=True)
@@ -215,7 +215,7 @@ def test_the_search_sees_validation_parts_only_and_the_test_folds_come_once_at_t
     tested = [(trial.loss, Cell(trial.seed, trial.fold)) for trial in ran if trial.split == "test"]
     of_fold = {
         fold: a_loss(next(one.values for one in search.configurations if one.number == number))
-        for fold, number in search.in_fold().items()
+        for fold, number in search.chosen_in_fold().items()
     }
     expected = {(loss, cell) for loss in at_the_end for cell in plan.cells}
     expected |= {(of_fold[cell.fold], cell) for cell in plan.cells}
@@ -263,12 +263,12 @@ def test_each_folds_own_choice_has_not_seen_its_test_cases():
     surface = Surface(0)
     search = a_search(a_plan(configurations=8, prune_p=0), surface)
     drive(search, surface)
-    before = search.in_fold()
+    before = search.chosen_in_fold()
     for one in search.configurations:
         for cell, where in enumerate(search.plan.cells):
             if where.fold != 2:
                 one.scores[cell] = {"dice": 1.0 if one.number == 7 else 0.0}
-    assert search.in_fold()[2] == before[2] and search.in_fold()[0] == 7
+    assert search.chosen_in_fold()[2] == before[2] and search.chosen_in_fold()[0] == 7
 
 
 def test_test_folds_stay_closed_while_a_configuration_can_still_win():
@@ -277,9 +277,9 @@ def test_test_folds_stay_closed_while_a_configuration_can_still_win():
     plan = a_plan(configurations=4)
     search = a_search(plan, surface)
     lost = drive(search, surface, until=25)[-1]
-    surface.fails[lost] = Outcome("failed", reason="its machine died", blameless=True)
+    surface.fails[lost] = Outcome("failed", reason="its machine died", machines_failed=True)
     one = next(c for c in search.configurations if lost in c.trials.values())
-    one.state, one.blameless = "failed", True
+    one.state, one.machines_failed = "failed", True
     search._save()
     rest = a_search(plan, surface)
     del surface.fails[lost]
@@ -290,7 +290,7 @@ def test_test_folds_stay_closed_while_a_configuration_can_still_win():
     search = a_search(plan, surface)
     trial = search.take()
     name = trial["name"]
-    surface.fails[name] = Outcome("failed", reason="its machine died", blameless=True)
+    surface.fails[name] = Outcome("failed", reason="its machine died", machines_failed=True)
     surface.finished.add(name)
     search.ended(name)
     drive(search, surface)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.tracking import credentials, live_run
-from sweeps.tracking.live_run import Run
+from sweeps.tracking.live_run import TrackedRun
 from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import RunEnding
 from tests.support import offline_runs
@@ -39,7 +39,7 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(Run, "paused_until", 0.0)
+    monkeypatch.setattr(TrackedRun, "paused_until", 0.0)
 
 
 def login(tmp_path, machine="api.forge.coreweave.com"):
@@ -176,14 +176,14 @@ def why(files):
 
 def test_disabled_never_imports_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
-    run = Run(Tracking(mode="disabled", group="g"), TRIAL)
+    run = TrackedRun(Tracking(mode="disabled", group="g"), TRIAL)
     run.log(0, {"x": 1.0})
     assert finished(run) == {} and run.replaces is None
 
 
 def test_trouble_is_a_line_a_note_and_nothing_else(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    run = Run(OFFLINE, TRIAL)
+    run = TrackedRun(OFFLINE, TRIAL)
     run.log(0, {"x": 1.0})
     assert "wandb" in why(finished(run))
     said = capsys.readouterr().err
@@ -199,11 +199,11 @@ def test_after_trouble_the_next_trials_do_not_wait_for_a_while(monkeypatch, caps
         raise ConnectionError("down")
 
     monkeypatch.setattr(live_run, "open_run", refuse)
-    assert why(finished(Run(OFFLINE, TRIAL))) == "ConnectionError: down\n"
-    assert "earlier trial" in why(finished(Run(OFFLINE, TRIAL)))
+    assert why(finished(TrackedRun(OFFLINE, TRIAL))) == "ConnectionError: down\n"
+    assert "earlier trial" in why(finished(TrackedRun(OFFLINE, TRIAL)))
     assert len(opened) == 1
-    monkeypatch.setattr(Run, "paused_until", time.monotonic())
-    finished(Run(OFFLINE, TRIAL))
+    monkeypatch.setattr(TrackedRun, "paused_until", time.monotonic())
+    finished(TrackedRun(OFFLINE, TRIAL))
     assert len(opened) == 2
 
 
@@ -212,7 +212,7 @@ def test_an_ending_that_cannot_be_made_costs_the_run_not_the_trial(monkeypatch):
         starting_step = 0
 
     monkeypatch.setattr(live_run, "open_run", lambda *arguments: Fine())
-    run = Run(OFFLINE, TRIAL)
+    run = TrackedRun(OFFLINE, TRIAL)
     assert why(run.finish(lambda: {}["nothing"], failed=False)) == "KeyError: 'nothing'\n"
 
 
@@ -229,7 +229,7 @@ def test_an_upload_that_never_ends_holds_the_trial_for_a_moment(monkeypatch, tmp
     monkeypatch.setattr(live_run, "open_run", lambda *arguments: Stuck())
     monkeypatch.setattr(live_run, "LEAST_SECONDS", 0.1)
     monkeypatch.setattr(live_run.tempfile, "tempdir", str(tmp_path))
-    run = Run(OFFLINE, TRIAL)
+    run = TrackedRun(OFFLINE, TRIAL)
     assert "not finished after" in why(finished(run))
     assert run._thread.is_alive()
     never.set()
@@ -242,7 +242,7 @@ def test_a_server_that_hangs_is_never_waited_for_while_training(monkeypatch):
     monkeypatch.setattr(live_run, "open_run", lambda *arguments: never.wait(30))
     monkeypatch.setattr(live_run, "LEAST_SECONDS", 0.1)
     monkeypatch.setattr(live_run, "MOST_STEPS_WAITING", 4)
-    run = Run(OFFLINE, TRIAL)
+    run = TrackedRun(OFFLINE, TRIAL)
     for epoch in range(100):  # far more than fit
         run.log(epoch, {"x": 1.0})
     assert run._waiting.qsize() == 4
@@ -252,7 +252,7 @@ def test_a_server_that_hangs_is_never_waited_for_while_training(monkeypatch):
 
 @pytest.mark.parametrize(("trial_seconds", "seconds"), [(1, 20), (600, 30), (1e6, 60)])
 def test_a_trial_waits_for_a_twentieth_of_its_duration_within_limits(trial_seconds, seconds):
-    run = Run(Tracking(mode="disabled", group="g"), TRIAL)
+    run = TrackedRun(Tracking(mode="disabled", group="g"), TRIAL)
     run._begun = time.monotonic() - trial_seconds
     assert run._patience == pytest.approx(seconds, rel=0.01)
 
@@ -267,7 +267,7 @@ def test_the_hint_counts_what_was_missed(tmp_path):
 # ------------------------------------------------------------------------------------ offline runs
 def test_an_offline_run_is_complete_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(live_run.tempfile, "tempdir", str(tmp_path))
-    run = Run(OFFLINE, TRIAL, earlier={0: {"x": 1.0}})
+    run = TrackedRun(OFFLINE, TRIAL, earlier={0: {"x": 1.0}})
     run.log(1, {"x": 2.0, "test/image/dice": 0.25})
     ending = RunEnding(
         summary={"status": "done"}, tables={"cases": (("case", "dice"), [["a", 0.5]])}
@@ -292,7 +292,7 @@ def test_an_offline_run_is_complete_and_leaves_nothing_behind(tmp_path, monkeypa
 
 
 def test_a_run_of_a_failed_trial_says_so(tmp_path):
-    files = finished(Run(OFFLINE, TRIAL), failed=True)
+    files = finished(TrackedRun(OFFLINE, TRIAL), failed=True)
     (content,) = [c for name, c in files.items() if name.endswith(".wandb")]
     (tmp_path / "a.wandb").write_bytes(content)
     assert offline_runs.exit_code(tmp_path / "a.wandb") == 1
@@ -303,7 +303,7 @@ def test_a_full_disk_costs_the_run_not_the_trial(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(live_run.tempfile, "mkdtemp", full)
-    run = Run(OFFLINE, TRIAL)
+    run = TrackedRun(OFFLINE, TRIAL)
     run.log(0, {"x": 1.0})
     assert "No space left" in why(finished(run))
 

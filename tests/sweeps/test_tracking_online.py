@@ -19,7 +19,7 @@ from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger, NotTheTrialsFault
 from sweeps.provenance import ROOT
 from sweeps.tracking import live_run
-from sweeps.tracking.live_run import Run
+from sweeps.tracking.live_run import TrackedRun
 from sweeps.tracking.policy import Tracking
 from sweeps.trials import attempt
 from tests.support.toy import toy_cohort
@@ -43,7 +43,7 @@ def a_place_of_its_own(monkeypatch, tmp_path):
     for name in ("API_KEY", "MODE", "BASE_URL", "PROJECT", "ENTITY"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(Run, "paused_until", 0.0)
+    monkeypatch.setattr(TrackedRun, "paused_until", 0.0)
 
 
 def tracked(url, **changes):
@@ -74,7 +74,7 @@ def sent(tmp_path_factory):
     path = tmp_path_factory.mktemp("sent")
     with pytest.MonkeyPatch.context() as patch, Server() as server:
         patch.setattr(live_run, "LEAST_SECONDS", 60.0)
-        patch.setattr(Run, "paused_until", 0.0)
+        patch.setattr(TrackedRun, "paused_until", 0.0)
         patch.setenv("HOME", str(path))
         ledger = attempted(path, tracked(server.url, media=True, artifacts=True))
         assert status(ledger) == "done" and unsent(path) == []
@@ -172,11 +172,11 @@ def test_a_restarted_trial_goes_on_where_the_server_stopped(tmp_path, monkeypatc
     numbers = {epoch: {"epoch": epoch, "x": 0.5 + epoch} for epoch in range(3)}
     trial = described(TRIAL)
     with Server() as server:
-        first = Run(tracked(server.url), trial)
+        first = TrackedRun(tracked(server.url), trial)
         for epoch in range(arrived):
             first.log(epoch, numbers[epoch])
         first.finish(lambda: live_run.RunEnding(), failed=True)
-        again = Run(tracked(server.url), trial, {0: numbers[0], 1: numbers[1]})
+        again = TrackedRun(tracked(server.url), trial, {0: numbers[0], 1: numbers[1]})
         again.log(2, numbers[2])
         again.finish(lambda: live_run.RunEnding(summary={"status": "done"}), failed=False)
         run = server.runs[TRIAL.hash]
@@ -299,8 +299,8 @@ def test_a_process_that_tracked_ends_soon_although_w_and_b_hangs(tmp_path):
         "import sys; from sweeps.tracking import live_run\n"
         "from sweeps.tracking.policy import Tracking\n"
         "live_run.SECONDS_TO_CONNECT = 2; live_run.LEAST_SECONDS = 0.5\n"
-        f"run = live_run.Run(Tracking(mode='online', group='g', url=sys.argv[1], key='{KEY}'),\n"
-        f"    {described(TRIAL)!r})\n"
+        f"tracking = Tracking(mode='online', group='g', url=sys.argv[1], key='{KEY}')\n"
+        f"run = live_run.TrackedRun(tracking, {described(TRIAL)!r})\n"
         "print(run.finish(lambda: live_run.RunEnding(), failed=False))\n"
     )
     with black_hole() as url:
