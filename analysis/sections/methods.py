@@ -23,8 +23,9 @@ TRAPS = (
     "cross-validation exists (Bengio & Grandvalet 2004). The truth lies between the rung for new "
     "training sets and the cautious one (Nadeau & Bengio 2003): both are shown.",
     "**Patients of one fold share their networks.** A test that treats patients (or patients "
-    "times seeds) as independent calls equal losses different in 10 to 50 % of sweeps instead of "
-    "5 %; resampling seeds alone does so in 20 to 45 %, because it knows nothing about patients.",
+    "times seeds) as independent, at the 5 % level, calls equal losses different in 10 to 50 % of "
+    "sweeps instead of 5 %; resampling seeds alone does so in 20 to 45 %, because it knows "
+    "nothing about patients.",
     "**The best epoch on test is not a result.** Among equal losses, the one that scatters most "
     "wins under that rule. The column *optimism* shows how much it adds.",
     "**Comparing trained networks is not comparing losses.** Permuting predictions compares two "
@@ -32,8 +33,8 @@ TRAPS = (
     "**Many comparisons.** The primary question is declared: test DSC at the last epoch against "
     "one reference, Holm-adjusted. Other metrics get intervals, not verdicts.",
     "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
-    "about one sweep of six; then *not separated* is a fact about the design, not about the "
-    "losses.",
+    "about one sweep of six (at the 5 % level); then *not separated* is a fact about the design, "
+    "not about the losses.",
     "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
 )

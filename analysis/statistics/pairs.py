@@ -93,8 +93,8 @@ def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:
 def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
     """One of WORDS for each pair of a family, Holm-adjusted inside it.
 
-    practically equal: the interval for new training sets (L3) at `confidence.equivalence` (90 %)
-        lies inside +-rope, which is two one-sided tests at `confidence.error` (5 %).
+    practically equal: the interval for new training sets (L3) at `confidence.equivalence` lies
+        inside +-rope, which is two one-sided tests at `confidence.error`.
     separated: no difference is refuted (adjusted p below `confidence.error`) for new patients (L2)
         and for new training sets (L3).
     suggestive: refuted for new patients only.

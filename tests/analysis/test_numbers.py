@@ -29,7 +29,9 @@ from analysis.statistics import (
     variance,
 )
 from lesion_core import results
-from sweeps.bench.fake_sweep import FakeSweep, gradient_curve_of
+from lesion_core.losses import loss_named
+from lesion_core.losses.gradients import TypicalPatch, gradient_curve
+from sweeps.bench.fake_sweep import FakeSweep
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +315,7 @@ def test_volume_error_is_undefined_without_reference() -> None:
 
 # --------------------------------------------------------------------------------------- pull
 def rows_of(loss: str) -> pd.DataFrame:
-    return pd.DataFrame(gradient_curve_of(loss))
+    return pd.DataFrame(gradient_curve(loss_named(loss), TypicalPatch(32, 500)))
 
 
 def test_dice_lets_go_of_confident_errors_and_cross_entropy_does_not() -> None:
