@@ -76,7 +76,10 @@ def section(given: ReportInput) -> Section | None:
                 Note(
                     body=prose(
                         methods_text(
-                            cohort, given.reference, given.rope, precision(given.sweep, cohort)
+                            cohort,
+                            given.reference_in(cohort),
+                            given.rope,
+                            precision(given.sweep, cohort),
                         )
                     )
                 )
@@ -99,29 +102,27 @@ def precision(sweep: Sweep, cohort: CohortScores) -> str:
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
 
 
-def methods_text(cohort: CohortScores, reference: str, rope: float, precision: str) -> str:
+def methods_text(cohort: CohortScores, reference: int, rope: float, precision: str) -> str:
     """One paragraph with the n, df and repetitions that were used."""
     scores = cohort.last_by_case(cohort.test)[..., 0]
-    base = cohort.losses.index(reference) if reference in cohort.losses else cohort.shown[0]
-    base = base if base in cohort.shown else cohort.shown[0]
     text = (
         f"{cohort.title}: {len(cohort.shown)} losses were trained with {len(cohort.seeds)} seeds "
         f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
         f"{precision} ({cohort.presence}). "
     )
-    others = [loss for loss in cohort.shown if loss != base]
+    others = [loss for loss in cohort.shown if loss != reference]
     if others:
-        fit = compare(scores, cohort.fold_of, others[-1], base).fit
+        fit = compare(scores, cohort.fold_of, others[-1], reference).fit
         dfs = ", ".join(
             f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
             for rung in ("L1", "L2", "L3")
             if fit.df[rung] > 0
         )
         text += (
-            f"Test DSC at the last epoch was compared with {cohort.losses[base]} on "
+            f"Test DSC at the last epoch was compared with {cohort.losses[reference]} on "
             f"{fit.num_cells} paired (seed, fold) cells and {fit.num_cases} cases by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[others[-1]]} − {cohort.losses[base]}: {dfs or 'none'}), "
+            f"{cohort.losses[others[-1]]} − {cohort.losses[reference]}: {dfs or 'none'}), "
             f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
             "count as practically none. "
         )

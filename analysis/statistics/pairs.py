@@ -25,22 +25,22 @@ class Pair:
     a: int
     b: int
     fit: Ladder
-    wins: int
-    ties: int
-    losses: int
+    won_cells: int
+    tied_cells: int
+    lost_cells: int
     """Cells (seed, fold) where a's mean is higher, equal, lower."""
 
     @property
     def win_rate(self) -> float:
         """P(A > B): share of cells that a wins; a tie is no win."""
-        total = self.wins + self.ties + self.losses
-        return self.wins / total if total else float("nan")
+        total = self.won_cells + self.tied_cells + self.lost_cells
+        return self.won_cells / total if total else float("nan")
 
     @property
     def win_interval(self) -> tuple[float, float]:
         """Percentile bootstrap interval over cells, in closed form: resampling n cells with
         replacement makes the number of wins binomial."""
-        total = self.wins + self.ties + self.losses
+        total = self.won_cells + self.tied_cells + self.lost_cells
         if total == 0:
             return float("nan"), float("nan")
         low, high = stats.binom.ppf(confidence.quantiles(), total, self.win_rate)
