@@ -134,7 +134,7 @@ def test_script_and_module_say_where_the_report_lies(
 
 
 def test_two_figures_with_one_key_are_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(section: str) -> Section:
         twin = Table(key="twin", title="", frame=pd.DataFrame({"a": [1]}), columns=[], caption="")
@@ -142,4 +142,4 @@ def test_two_figures_with_one_key_are_refused_by_name(
 
     monkeypatch.setattr(report, "SECTIONS", (lambda _: answer("one"), lambda _: answer("two")))
     with pytest.raises(ValueError, match="have the key 'twin', in the sections 'one' and 'two'"):
-        report.build(SMALL.write(tmp_path), formats=())
+        report.build(built.parents[1], tmp_path, formats=())
