@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.page import style
-from analysis.page.items import FORMATS, Section, many, prose, render
+from analysis.page.items import FORMATS, Figure, Pictures, Section, Table, many, prose, render
 from analysis.reading import checks
 from analysis.reading.imports import read_results
 from analysis.reading.scores import CohortScores, cohort_scores
@@ -99,8 +99,8 @@ def build(
         formats: which files to write of each figure, of svg, pdf and png.
 
     Raises:
-        ValueError: not a results folder, nothing was asked for in it, or the reference has no
-            complete trial.
+        ValueError: not a results folder, nothing was asked for in it, the reference has no
+            complete trial, or two figures or tables have the same key.
     """
     results = Path(results)
     beside = results if results.is_dir() else results.parent
@@ -108,7 +108,8 @@ def build(
     given = report_input(read_results(results), reference, rope, paper_colours)
     answers = [section(given) for section in SECTIONS]
     sections = in_order([section for section in answers if section is not None], profile)
-    boxes = [verdict.verdict(cohort, given.reference, rope) for cohort in given.cohorts]
+    check_keys(sections)
+    boxes = [verdict.verdict(cohort, given.reference_in(cohort), rope) for cohort in given.cohorts]
     target = folder / "report.html"
     write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
     return target
@@ -180,6 +181,26 @@ def in_order(sections: list[Section], profile: str) -> list[Section]:
     )
 
 
+def check_keys(sections: Sequence[Section]) -> None:
+    """See to it that no figure or table overwrites the files of another.
+
+    Raises:
+        ValueError: two of them have the same key.
+    """
+    owners: dict[str, str] = {}
+    for section in sections:
+        for item in section.items:
+            shown = item.figure if isinstance(item, Pictures) else item
+            if not isinstance(shown, Figure | Table):
+                continue
+            if shown.key in owners:
+                raise ValueError(
+                    f"two figures or tables have the key {shown.key!r}, in the sections "
+                    f"{owners[shown.key]!r} and {section.key!r}"
+                )
+            owners[shown.key] = section.key
+
+
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog=program, description=(__doc__ or "").split("\n\n")[0])
@@ -226,7 +247,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
             formats=options.formats,
         )
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"report: {page}")
     print(f"figures and tables: {page.parent / 'figures'}, {page.parent / 'tables'}")

@@ -5,35 +5,12 @@ Nothing here stops a report: every finding becomes a sentence in it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from analysis.reading.scores import COUNTS, CohortScores, asked_for
+from analysis.reading.scores import COUNTS, CohortScores
 from lesion_core.results import Sweep
-
-
-def trial_rows(sweep: Sweep, file: str) -> tuple[pd.DataFrame, list[str]]:
-    """One kind of table of all complete trials that were asked for, and the trials whose file
-    cannot be read (`read_sweep` opens three of the five)."""
-    runs = asked_for(sweep)
-    runs = runs[(runs["status"] == "done").to_numpy()]
-    try:
-        return dataclasses.replace(sweep, runs=runs).trial_table(file), []
-    except (OSError, pa.ArrowInvalid, KeyError):
-        pass
-    frames, unreadable = [], []
-    for position, trial in enumerate(runs["trial"]):
-        try:
-            one = dataclasses.replace(sweep, runs=runs.iloc[position : position + 1])
-            frames.append(one.trial_table(file))
-        except (OSError, pa.ArrowInvalid, KeyError):
-            unreadable.append(trial)
-    empty = dataclasses.replace(sweep, runs=runs.iloc[:0]).trial_table(file)
-    return pd.concat([empty, *frames], ignore_index=True) if frames else empty, unreadable
 
 
 def findings(sweep: Sweep, cohorts: Sequence[CohortScores]) -> list[str]:

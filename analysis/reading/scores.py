@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,11 @@ def asked_for(sweep: results.Sweep) -> pd.DataFrame:
     )
     runs = runs[known].astype({"seed": np.int64, "fold": np.int64})
     return runs.drop_duplicates(["cohort", "loss", "seed", "fold"])
+
+
+def trial_rows(sweep: results.Sweep, file: str) -> pd.DataFrame:
+    """One kind of table of all complete trials that were asked for."""
+    return replace(sweep, runs=asked_for(sweep)).trial_table(file)
 
 
 def _scores_of(

@@ -23,8 +23,9 @@ TRAPS = (
     "cross-validation exists (Bengio & Grandvalet 2004). The truth lies between the rung for new "
     "training sets and the cautious one (Nadeau & Bengio 2003): both are shown.",
     "**Patients of one fold share their networks.** A test that treats patients (or patients "
-    "times seeds) as independent calls equal losses different in 10 to 50 % of sweeps instead of "
-    "5 %; resampling seeds alone does so in 20 to 45 %, because it knows nothing about patients.",
+    "times seeds) as independent, at the 5 % level, calls equal losses different in 10 to 50 % of "
+    "sweeps instead of 5 %; resampling seeds alone does so in 20 to 45 %, because it knows "
+    "nothing about patients.",
     "**The best epoch on test is not a result.** Among equal losses, the one that scatters most "
     "wins under that rule. The column *optimism* shows how much it adds.",
     "**Comparing trained networks is not comparing losses.** Permuting predictions compares two "
@@ -32,8 +33,8 @@ TRAPS = (
     "**Many comparisons.** The primary question is declared: test DSC at the last epoch against "
     "one reference, Holm-adjusted. Other metrics get intervals, not verdicts.",
     "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
-    "about one sweep of six; then *not separated* is a fact about the design, not about the "
-    "losses.",
+    "about one sweep of six (at the 5 % level); then *not separated* is a fact about the design, "
+    "not about the losses.",
     "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
 )
@@ -75,7 +76,10 @@ def section(given: ReportInput) -> Section | None:
                 Note(
                     body=prose(
                         methods_text(
-                            cohort, given.reference, given.rope, precision(given.sweep, cohort)
+                            cohort,
+                            given.reference_in(cohort),
+                            given.rope,
+                            precision(given.sweep, cohort),
                         )
                     )
                 )
@@ -98,29 +102,27 @@ def precision(sweep: Sweep, cohort: CohortScores) -> str:
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
 
 
-def methods_text(cohort: CohortScores, reference: str, rope: float, precision: str) -> str:
+def methods_text(cohort: CohortScores, reference: int, rope: float, precision: str) -> str:
     """One paragraph with the n, df and repetitions that were used."""
     scores = cohort.last_by_case(cohort.test)[..., 0]
-    base = cohort.losses.index(reference) if reference in cohort.losses else cohort.shown[0]
-    base = base if base in cohort.shown else cohort.shown[0]
     text = (
         f"{cohort.title}: {len(cohort.shown)} losses were trained with {len(cohort.seeds)} seeds "
         f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
         f"{precision} ({cohort.presence}). "
     )
-    others = [loss for loss in cohort.shown if loss != base]
+    others = [loss for loss in cohort.shown if loss != reference]
     if others:
-        fit = compare(scores, cohort.fold_of, others[-1], base).fit
+        fit = compare(scores, cohort.fold_of, others[-1], reference).fit
         dfs = ", ".join(
             f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
             for rung in ("L1", "L2", "L3")
             if fit.df[rung] > 0
         )
         text += (
-            f"Test DSC at the last epoch was compared with {cohort.losses[base]} on "
+            f"Test DSC at the last epoch was compared with {cohort.losses[reference]} on "
             f"{fit.num_cells} paired (seed, fold) cells and {fit.num_cases} cases by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[others[-1]]} − {cohort.losses[base]}: {dfs or 'none'}), "
+            f"{cohort.losses[others[-1]]} − {cohort.losses[reference]}: {dfs or 'none'}), "
             f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
             "count as practically none. "
         )

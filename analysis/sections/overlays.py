@@ -24,9 +24,8 @@ from analysis.page.items import (
     prose,
     written,
 )
-from analysis.reading.checks import trial_rows
 from analysis.reading.pictures import mask
-from analysis.reading.scores import CohortScores
+from analysis.reading.scores import CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.typical_cases import typical_cases
 from lesion_core.results import Sweep
@@ -60,7 +59,7 @@ def section(given: ReportInput) -> Section | None:
         return None
     colours = style.PAPER_OVERLAY if given.paper_colours else style.OVERLAY
     items: list[Pictures | Note | Heading] = []
-    rows, unreadable = trial_rows(given.sweep, "slices.parquet")
+    rows = trial_rows(given.sweep, "slices.parquet")
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
@@ -78,7 +77,7 @@ def section(given: ReportInput) -> Section | None:
                 )
             )
             continue
-        items.append(_pictures(cohort, found, colours, unreadable))
+        items.append(_pictures(cohort, found, colours))
     names = {"tp": "true positive", "fp": "false positive", "fn": "false negative"}
     words = {key: _colour_word(value) for key, value in colours.items()}
     legend = ", ".join(f"{names[key]} {words[key]}" for key in ("tp", "fp", "fn"))
@@ -167,9 +166,7 @@ def png(picture: np.ndarray, *, at_least: int = 240) -> bytes:
     return sink.getvalue()
 
 
-def _pictures(
-    cohort: CohortScores, found: list[Example], colours: Mapping[str, str], unreadable: list[str]
-) -> Pictures:
+def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, str]) -> Pictures:
     losses = cohort.shown[:MOST_LOSSES]
     paper = PAPER_FIGURES.get(cohort.name)
     rows = []
@@ -220,7 +217,6 @@ def _pictures(
         if len(cohort.shown) > len(losses)
         else f"{len(losses)} losses"
     )
-    more = f" Unreadable pictures: {', '.join(unreadable)}." if unreadable else ""
     title = f"True and false voxels, {cohort.title}" + (f" (the paper's {paper})" if paper else "")
     return Pictures(
         rows=rows,
@@ -232,7 +228,7 @@ def _pictures(
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
             f"of the whole image. {len(found)} of {cohort.num_cases} cases, {shown}; "
-            f"{cohort.presence}.{more}",
+            f"{cohort.presence}.",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),
     )

@@ -62,9 +62,9 @@ def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> p
                 "difference": pair.fit.estimate,
                 "low": low,
                 "high": high,
-                "wins": pair.wins,
-                "ties": pair.ties,
-                "losses": pair.losses,
+                "wins": pair.won_cells,
+                "ties": pair.tied_cells,
+                "losses": pair.lost_cells,
                 "win_rate": pair.win_rate,
                 "win_low": rate_low,
                 "win_high": rate_high,
@@ -90,21 +90,15 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)
-        base = (
-            cohort.losses.index(given.reference)
-            if given.reference in cohort.losses
-            else cohort.shown[0]
-        )
-        if base not in cohort.shown:
-            base = cohort.shown[0]
+        reference = given.reference_in(cohort)
         pairs = {
-            metric: against(scores[..., i], cohort.fold_of, cohort.shown, base)
+            metric: against(scores[..., i], cohort.fold_of, cohort.shown, reference)
             for i, metric in enumerate(METRICS)
         }
         if pairs["dice"]:
             items += [
-                _forest(cohort, pairs, base, given.rope),
-                _forest_table(cohort, pairs["dice"], base, given.rope),
+                _forest(cohort, pairs, reference, given.rope),
+                _forest_table(cohort, pairs["dice"], reference, given.rope),
             ]
             everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown)
             items += [
@@ -122,8 +116,10 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-def _forest(cohort: CohortScores, pairs: dict[str, list[Pair]], base: int, rope: float) -> Figure:
-    name = cohort.losses[base]
+def _forest(
+    cohort: CohortScores, pairs: dict[str, list[Pair]], reference: int, rope: float
+) -> Figure:
+    name = cohort.losses[reference]
     words = "; ".join(
         f"{cohort.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {word}"
         for pair, word in zip(pairs["dice"], judge(pairs["dice"], rope), strict=True)
@@ -132,7 +128,7 @@ def _forest(cohort: CohortScores, pairs: dict[str, list[Pair]], base: int, rope:
         key=f"forest-{cohort.name}",
         data=forest_frame(cohort, pairs),
         title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
-        draw=partial(draw_forest, cohort.losses, pairs, base, rope),
+        draw=partial(draw_forest, cohort.losses, pairs, reference, rope),
         caption="Dot: mean difference over cases. Bars, thick to thin: "
         f"{confidence.in_percent()} intervals for new "
         "seeds (same patients and splits), + new patients, + new training sets, and the "
@@ -144,7 +140,7 @@ def _forest(cohort: CohortScores, pairs: dict[str, list[Pair]], base: int, rope:
     )
 
 
-def _forest_table(cohort: CohortScores, pairs: list[Pair], base: int, rope: float) -> Table:
+def _forest_table(cohort: CohortScores, pairs: list[Pair], reference: int, rope: float) -> Table:
     frame = []
     adjusted = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
     for pair, word, p in zip(pairs, judge(pairs, rope), adjusted, strict=True):
@@ -169,7 +165,7 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], base: int, rope: floa
         key=f"forest-table-{cohort.name}",
         frame=pd.DataFrame(frame),
         losses=cohort.losses,
-        title=f"DSC: difference from {cohort.losses[base]} and what it generalises to, "
+        title=f"DSC: difference from {cohort.losses[reference]} and what it generalises to, "
         f"{cohort.title}",
         columns=[
             Column(key=LOSS, header="Loss"),
@@ -275,7 +271,9 @@ def _counted(cohort: CohortScores, pairs: list[Pair]) -> str:
 
 
 # ---------------------------------------------------------------------------------------- drawing
-def draw_forest(losses: list[str], pairs: dict[str, list[Pair]], base: int, rope: float) -> Drawing:
+def draw_forest(
+    losses: list[str], pairs: dict[str, list[Pair]], reference: int, rope: float
+) -> Drawing:
     """One panel per metric, one row per loss."""
     rows = len(pairs["dice"])
     longest = max([len(losses[pair.a]) for pair in pairs["dice"]], default=4)
@@ -334,7 +332,7 @@ def draw_forest(losses: list[str], pairs: dict[str, list[Pair]], base: int, rope
         axis.set_yticks(range(rows), [losses[pair.a] for pair in own])
         axis.tick_params(labelleft=axis is axes[0, 0], left=False)
         axis.grid(False, axis="y")
-        axis.set_xlabel(f"minus {losses[base]}")
+        axis.set_xlabel(f"minus {losses[reference]}")
         axis.locator_params(axis="x", nbins=5)
     return figure
 
@@ -389,13 +387,13 @@ def draw_matrix(losses: list[str], shown: list[int], pairs: list[Pair], rope: fl
                         linestyle="-" if word == "separated" else ":",
                     )
                 )
-            won = pair.wins if sign > 0 else pair.losses
+            won = pair.won_cells if sign > 0 else pair.lost_cells
             text = f"{value:+.3f}".replace("-", "\N{MINUS SIGN}").replace("0.", ".")
             axis.text(x + 0.5, y + 0.36, text, ha="center", va="center", fontsize=7)
             axis.text(
                 x + 0.5,
                 y + 0.70,
-                f"{won}/{pair.wins + pair.ties + pair.losses}",
+                f"{won}/{pair.won_cells + pair.tied_cells + pair.lost_cells}",
                 ha="center",
                 va="center",
                 fontsize=6,

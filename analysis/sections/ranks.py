@@ -79,8 +79,9 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
     )
     winner = names[order[0]]
     share = frequencies[order[0], 0]
+    lower, upper = confidence.quantiles()
     low, middle, high = (
-        np.nanquantile(tau, (confidence.error(), 0.5, confidence.CONFIDENCE))
+        np.nanquantile(tau, (lower, 0.5, upper))
         if not np.isnan(tau).all()
         else ([float("nan")] * 3)
     )
@@ -92,7 +93,7 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
         "in which a loss takes a rank. Losses from best to worst mean. Right: Kendall's "
         f"tau between each resampling's order and ours, median {written(middle)} "
-        f"({100 * confidence.error():g} to {confidence.in_percent()}: {written(low)} to "
+        f"({confidence.in_percent()} of resamplings: {written(low)} to "
         f"{written(high)}). {shared.counted(cohort)}",
         alt=f"{winner}, the loss with the best mean, ranks first in {share:.0%} of resamplings.",
     )

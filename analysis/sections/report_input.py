@@ -35,6 +35,11 @@ class ReportInput:
         """Cohorts with a complete trial; of any other there is a coverage map and nothing else."""
         return [cohort for cohort in self.all_cohorts if cohort.shown]
 
+    def reference_in(self, cohort: CohortScores) -> int:
+        """Index of the reference in a cohort's losses; of the first shown one if it is not."""
+        names = [cohort.losses[loss] for loss in cohort.shown]
+        return cohort.shown[names.index(self.reference) if self.reference in names else 0]
+
     @property
     def is_ledger(self) -> bool:
         """Whether this was read from a ledger; imported results lack a ledger's other tables."""

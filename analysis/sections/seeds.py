@@ -19,7 +19,7 @@ from analysis.statistics import confidence
 from analysis.statistics.ladder import ladder
 from analysis.statistics.lottery import (
     CompleteCells,
-    cherry_picking,
+    can_win,
     complete_cells,
     flip_share,
     fresh_flip,
@@ -82,6 +82,18 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
+def counted(cohort: CohortScores, complete: CompleteCells) -> str:
+    """How many of the cohort's seeds and losses a lottery is played on, and who is left out."""
+    text = (
+        f"{len(complete.seeds)} of {len(cohort.seeds)} seeds (complete in every fold), "
+        f"{len(complete.losses)} of {len(cohort.shown)} losses"
+    )
+    if complete.left_out:
+        names = ", ".join(cohort.losses[loss] for loss in complete.left_out)
+        text += f"; left out for missing trials: {names}"
+    return text + "."
+
+
 def winner_frame(cohort: CohortScores, complete: CompleteCells) -> pd.DataFrame:
     """Share of every lottery that each loss wins."""
     rows = []
@@ -134,7 +146,7 @@ def _winner_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
         "DSC on test images at the last epoch. One split: one seed and one fold, as a "
         "paper without cross-validation. Same seeds: one set of label seeds for all. "
         "Any seeds: a set per fold. Own seeds: every loss its own set, as with numbers "
-        f"copied from other papers. {complete.counted(cohort)}",
+        f"copied from other papers. {counted(cohort, complete)}",
         alt=f"With one seed per fold the winner would be {words}.",
     )
 
@@ -184,12 +196,12 @@ def _flip_table(cohort: CohortScores, complete: CompleteCells, scores: np.ndarra
         "loss. Predicted: for seeds nobody has run yet; if two losses are really equal "
         "the truth is 50%. Among our seeds: share of all sets of that size, which must "
         "reach 0 with all seeds and so says too little. Disjoint halves: share of "
-        f"{halves} pairs of halves that disagree. {complete.counted(cohort)}",
+        f"{halves} pairs of halves that disagree. {counted(cohort, complete)}",
     )
 
 
 def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
-    can = cherry_picking(complete.values, complete.weights)
+    can = can_win(complete.values, complete.weights)
     names = [cohort.losses[loss] for loss in complete.losses]
     either = sum(can[a, b] and can[b, a] for a, b in combinations(range(len(names)), 2))
     total = math.comb(len(names), 2)
@@ -212,7 +224,7 @@ def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
         draw=partial(draw_cherry, names, can),
         caption="Filled: some single label seed makes the row beat the column in mean test DSC "
         "over all folds. Both directions filled (dark): either claim could be published. "
-        f"That is so for {either} of {total} pairs. {complete.counted(cohort)}",
+        f"That is so for {either} of {total} pairs. {counted(cohort, complete)}",
         alt=f"For {either} of {total} pairs of losses, one seed can be found for either claim.",
     )
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
-from analysis.reading.checks import trial_rows
-from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.thresholds import (
     HALF,
@@ -33,15 +32,8 @@ def section(given: ReportInput) -> Section | None:
     """Curves over the threshold, and what is left of the differences at each loss's own."""
     if not (given.cohorts and given.is_ledger):
         return None
-    rows, unreadable = trial_rows(given.sweep, "histograms.parquet")
+    rows = trial_rows(given.sweep, "histograms.parquet")
     items: list[Figure | Table | Note | Heading] = []
-    if unreadable:
-        items.append(
-            Note(
-                kind="warning",
-                body=prose(f"Histograms that cannot be read: {', '.join(unreadable)}."),
-            )
-        )
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from analysis.page.items import decimals_for, prose, written
 from analysis.reading.scores import CohortScores
+from analysis.sections.seeds import counted
 from analysis.statistics import confidence
 from analysis.statistics.ladder import RUNG_NAMES
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
@@ -61,13 +62,10 @@ class Verdict:
         )
 
 
-def verdict(cohort: CohortScores, reference: str, rope: float = ROPE) -> Verdict:
+def verdict(cohort: CohortScores, reference: int, rope: float = ROPE) -> Verdict:
     """Primary question, declared beforehand: test DSC at the last epoch, every loss against the
     reference, Holm-adjusted.  Then the best against the second, and what one seed would say."""
     scores = cohort.last_by_case(cohort.test)[..., 0]
-    base = cohort.losses.index(reference) if reference in cohort.losses else -1
-    if base not in cohort.shown:
-        base = cohort.shown[0]
     if len(cohort.shown) < 2:
         name = cohort.losses[cohort.shown[0]]
         return Verdict(
@@ -76,15 +74,15 @@ def verdict(cohort: CohortScores, reference: str, rope: float = ROPE) -> Verdict
             "One loss, nothing to compare",
             [f"Only {name} has complete trials. {cohort.presence}."],
         )
-    pairs = against(scores, cohort.fold_of, cohort.shown, base)
+    pairs = against(scores, cohort.fold_of, cohort.shown, reference)
     words = dict(zip((pair.a for pair in pairs), judge(pairs, rope), strict=True))
     order = best_first(scores, cohort)
     best, second = order[0], order[1]
     runner_up = compare(scores, cohort.fold_of, best, second)
-    challenger = best if best != base else second
+    challenger = best if best != reference else second
     pair = next(pair for pair in pairs if pair.a == challenger)
     word = words[challenger]
-    name, against_name = cohort.losses[challenger], cohort.losses[base]
+    name, against_name = cohort.losses[challenger], cohort.losses[reference]
     sentences = [_best_sentence(cohort, scores, best, second)]
     sentences.append(_difference_sentence(cohort, pair, word, rope, pairs))
     sentences.append(_seed_sentence(cohort, scores, runner_up))
@@ -188,7 +186,7 @@ def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
     if flip != flip or len(complete.losses) < 2 or len(complete.seeds) < 2:
         return (
             "Too few losses have two complete seeds in common to tell how much of this is luck: "
-            f"{complete.counted(cohort)}"
+            f"{counted(cohort, complete)}"
         )
     worlds = full_lottery(complete.values, complete.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
@@ -202,4 +200,4 @@ def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
             f"; with one of our seeds per fold, {best} wins among all losses in {share:.0%} "
             f"of {len(worlds)} draws"
         )
-    return f"{text}. {complete.counted(cohort)}"
+    return f"{text}. {counted(cohort, complete)}"

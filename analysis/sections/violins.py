@@ -12,7 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.patients import outline, patient_scores, pooled_epochs
+from analysis.statistics.violins import outline, patient_scores, pooled_epochs
 
 
 def section(given: ReportInput) -> Section | None:

@@ -1,8 +1,9 @@
 """What if fewer seeds had been run: who would have won, and what would have flipped?
 
-Everything is enumerated from y[l, s, f], the cell means (loss, seed, fold).  A label seed draws a
-fresh generator in every fold, so a seed means nothing across folds: the paired lottery keeps label
-seeds together as a paper would, the full lottery picks seeds fold by fold.
+Everything is enumerated from y[l, s, f], the cell means (loss, seed, fold).  A world is one sweep
+that could have been run with fewer seeds: a choice of seeds, and each loss's mean over them.  A
+label seed draws a fresh generator in every fold, so a seed means nothing across folds: the paired
+lottery keeps label seeds together as a paper would, the full lottery picks seeds fold by fold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from analysis.reading.scores import CohortScores
 from analysis.statistics.ladder import Ladder
 from analysis.statistics.pairs import cell_means
 
@@ -37,21 +37,13 @@ class CompleteCells:
     left_out: list[int]
     """Losses that lack so many trials that no two seeds would be left with them."""
 
-    def counted(self, cohort: CohortScores) -> str:
-        """How many of the cohort's seeds and losses are in it, and who is not."""
-        text = (
-            f"{len(self.seeds)} of {len(cohort.seeds)} seeds (complete in every fold), "
-            f"{len(self.losses)} of {len(cohort.shown)} losses"
-        )
-        if self.left_out:
-            names = ", ".join(cohort.losses[loss] for loss in self.left_out)
-            text += f"; left out for missing trials: {names}"
-        return text + "."
-
 
 def complete_cells(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> CompleteCells:
-    """Seeds that are complete for all losses; losses are given up, worst first, until two seeds
-    are left or one loss.  scores [L, S, P]; cases undefined for some loss or seed are left out."""
+    """The seeds that are complete for all losses, of scores [L, S, P].
+
+    Losses are given up, worst first, until two seeds are left or one loss; cases that are undefined
+    for some loss or seed are left out.
+    """
     losses, left_out = list(shown), []
     while True:
         own = scores[losses]
@@ -83,8 +75,10 @@ def paired_lottery(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarra
 def full_lottery(
     values: np.ndarray, weights: np.ndarray, k: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """[worlds, L] means over a set of k seeds per fold, the same sets for all losses: every
-    combination of sets if there are at most EXACT_UP_TO, else DRAWS random ones."""
+    """[worlds, L] means over a set of k seeds per fold, the same sets for all losses.
+
+    Every combination of sets if there are at most EXACT_UP_TO, else DRAWS random ones.
+    """
     num_seeds, num_folds = values.shape[1:]
     sets = list(combinations(range(num_seeds), k))
     subset = np.array([values[:, list(chosen)].mean(1) for chosen in sets])  # [sets, L, F]
@@ -100,7 +94,7 @@ def full_lottery(
 
 
 def one_paper_lottery(values: np.ndarray) -> np.ndarray:
-    """[S F, L]: the worlds of a paper with one seed and one train-test split."""
+    """[worlds, L] scores of papers with one seed and one train-test split: one per cell."""
     return values.reshape(values.shape[0], -1).T
 
 
@@ -115,8 +109,11 @@ def winner_shares(worlds: np.ndarray) -> np.ndarray:
 
 
 def unpaired_shares(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
-    """[L] winner shares when every loss draws its own k label seeds, as when a paper copies its
-    rivals' numbers from elsewhere.  Exact, by independence; ties are split."""
+    """[L] winner shares when every loss draws its own k label seeds.
+
+    As when a paper copies its rivals' numbers from elsewhere.  Exact, by independence; ties are
+    split.
+    """
     worlds = paired_lottery(values, weights, k)
     count, losses = worlds.shape
     shares = np.zeros(losses)
@@ -134,8 +131,12 @@ def unpaired_shares(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarr
 
 
 def flip_share(difference: np.ndarray, weights: np.ndarray, k: int) -> float:
-    """Share of the sets of k label seeds whose mean difference [S, F] has another sign than that
-    of all seeds.  It must reach 0 when k is all seeds, so it says less than fresh seeds would."""
+    """How often k of our own label seeds alone would name the other winner of two losses.
+
+    difference [S, F]: one loss minus the other.  The share of all sets of k seeds whose mean has
+    another sign than the mean of all seeds.  It is 0 when k is all seeds, so it says less than
+    fresh seeds would (`fresh_flip`).
+    """
     worlds = paired_lottery(difference[None], weights, k)[:, 0]
     overall = float((difference @ weights).mean())
     return float((np.sign(worlds) != np.sign(overall)).mean())
@@ -157,8 +158,10 @@ def fresh_flip(fit: Ladder, num_seeds: float, k: int) -> float:
 
 
 def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """Share of pairs of disjoint halves of the seeds that name different winners, and how many
-    such pairs there are (15 for five seeds).  Assumes nothing."""
+    """Share of pairs of disjoint halves of the seeds that name different winners, and their number.
+
+    There are 15 such pairs for five seeds.  Assumes nothing.
+    """
     by_seed = difference @ weights
     half = len(by_seed) // 2
     if half == 0:
@@ -174,7 +177,7 @@ def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tupl
     return disagree / total, total
 
 
-def cherry_picking(values: np.ndarray, weights: np.ndarray, k: int = 1) -> np.ndarray:
+def can_win(values: np.ndarray, weights: np.ndarray, k: int = 1) -> np.ndarray:
     """[L, L] whether some set of k label seeds makes row beat column: what could be published."""
     worlds = paired_lottery(values, weights, k)
     return np.any(worlds[:, :, None] > worlds[:, None, :], axis=0)

@@ -25,22 +25,22 @@ class Pair:
     a: int
     b: int
     fit: Ladder
-    wins: int
-    ties: int
-    losses: int
+    won_cells: int
+    tied_cells: int
+    lost_cells: int
     """Cells (seed, fold) where a's mean is higher, equal, lower."""
 
     @property
     def win_rate(self) -> float:
         """P(A > B): share of cells that a wins; a tie is no win."""
-        total = self.wins + self.ties + self.losses
-        return self.wins / total if total else float("nan")
+        total = self.won_cells + self.tied_cells + self.lost_cells
+        return self.won_cells / total if total else float("nan")
 
     @property
     def win_interval(self) -> tuple[float, float]:
         """Percentile bootstrap interval over cells, in closed form: resampling n cells with
         replacement makes the number of wins binomial."""
-        total = self.wins + self.ties + self.losses
+        total = self.won_cells + self.tied_cells + self.lost_cells
         if total == 0:
             return float("nan"), float("nan")
         low, high = stats.binom.ppf(confidence.quantiles(), total, self.win_rate)
@@ -93,8 +93,8 @@ def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:
 def judge(pairs: list[Pair], rope: float = ROPE) -> list[str]:
     """One of WORDS for each pair of a family, Holm-adjusted inside it.
 
-    practically equal: the interval for new training sets (L3) at `confidence.equivalence` (90 %)
-        lies inside +-rope, which is two one-sided tests at `confidence.error` (5 %).
+    practically equal: the interval for new training sets (L3) at `confidence.equivalence` lies
+        inside +-rope, which is two one-sided tests at `confidence.error`.
     separated: no difference is refuted (adjusted p below `confidence.error`) for new patients (L2)
         and for new training sets (L3).
     suggestive: refuted for new patients only.

@@ -87,7 +87,7 @@ def test_words_follow(reports: dict[float, Path]) -> None:
         assert len(re.findall(r"80 %", other)) - len(re.findall(r"80 %", usual)) == said, page
     usual, other = ((folder / "report.html").read_text() for folder in reports.values())
     assert "90 % interval within" in usual and "60 % interval within" in other
-    assert "(5 to 95 %:" in usual and "(20 to 80 %:" in other
+    assert "(95 % of resamplings: " in usual and "(80 % of resamplings: " in other
 
 
 def test_decisions_follow(monkeypatch: pytest.MonkeyPatch) -> None:

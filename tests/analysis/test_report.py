@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis import report
+from analysis.page.items import Section, Table
 from sweeps.bench.fake_sweep import FakeSweep
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,8 @@ def test_wrong_folder_is_one_line_and_status_2(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "sweep.json" in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert "sweep.json" in done.stderr
 
 
 def test_script_and_module_say_where_the_report_lies(
@@ -129,3 +131,15 @@ def test_script_and_module_say_where_the_report_lies(
 ) -> None:
     assert report.main([str(built.parents[1]), "--out", str(tmp_path), "--formats"]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
+
+
+def test_two_figures_with_one_key_are_refused_by_name(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(section: str) -> Section:
+        twin = Table(key="twin", title="", frame=pd.DataFrame({"a": [1]}), columns=[], caption="")
+        return Section(key=section, title="", lead="", items=[twin])
+
+    monkeypatch.setattr(report, "SECTIONS", (lambda _: answer("one"), lambda _: answer("two")))
+    with pytest.raises(ValueError, match="have the key 'twin', in the sections 'one' and 'two'"):
+        report.build(built.parents[1], tmp_path, formats=())

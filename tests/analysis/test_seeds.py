@@ -130,7 +130,7 @@ def test_five_seeds_have_fifteen_pairs_of_disjoint_halves() -> None:
 
 def test_cherries_are_possible_both_ways_only_when_seeds_disagree() -> None:
     y = np.array([[[0.5], [0.9]], [[0.6], [0.7]], [[0.1], [0.2]]])
-    can = lottery.cherry_picking(y, np.ones(1))
+    can = lottery.can_win(y, np.ones(1))
     assert can.tolist() == [[False, True, True], [True, False, True], [False, False, False]]
 
 

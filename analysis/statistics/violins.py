@@ -1,4 +1,4 @@
-"""How does every patient fare, and how are scores distributed?"""
+"""How are scores distributed, over all epochs (as the authors pool them) or over patients?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from analysis.reading.scores import CohortScores
 
 
 def pooled_epochs(curves: np.ndarray) -> np.ndarray:
-    """[L, S F E, views, metrics]: every epoch mean after epoch 0, flattened as in the authors'
-    notebook (seeds x folds x epochs)."""
+    """[L, S F E, views, metrics]: every epoch mean after epoch 0, flattened.
+
+    As in the authors' notebook: seeds x folds x epochs.
+    """
     values = curves[:, :, :, 1:]
     return values.reshape(values.shape[0], -1, *values.shape[4:])
 
 
 def patient_scores(cohort: CohortScores) -> np.ndarray:
-    """[L, P, metrics]: mean over seeds of a patient's rates at the last epoch.  A patient whose
-    rate is undefined or absent for some seed counts with the others; NaN when there is none."""
+    """[L, P, metrics]: mean over seeds of a patient's rates at the last epoch.
+
+    A patient whose rate is undefined or absent for some seed counts with the others; NaN when
+    there is none.
+    """
     final = cohort.last_by_case(cohort.test)
     number = (~np.isnan(final)).sum(1)
     total = np.nansum(final, 1)
@@ -25,8 +30,10 @@ def patient_scores(cohort: CohortScores) -> np.ndarray:
 
 
 def outline(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density (Scott's rule) between the lowest and the highest value, scaled to
-    a peak of 1.  Fewer than three different values give no outline."""
+    """Gaussian kernel density (Scott's rule) between the extremes, scaled to a peak of 1.
+
+    Fewer than three different values give no outline.
+    """
     values = values[~np.isnan(values)]
     if len(np.unique(values)) < 3:
         return np.empty(0), np.empty(0)
