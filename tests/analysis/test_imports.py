@@ -51,6 +51,7 @@ def test_authors_table_2_is_their_own_computation(tmp_path: Path) -> None:
             assert np.isnan(frame.loc[loss, f"precision_{view}"])
 
 
+@pytest.mark.usefixtures("quick")
 def test_report_of_authors_files_says_what_it_cannot_know(tmp_path: Path) -> None:
     write_authors(tmp_path / "wmh")
     page = report.build(tmp_path, tmp_path / "out", formats=()).read_text()
@@ -101,6 +102,7 @@ def test_tidy_csv_of_a_ledger_gives_the_ledgers_numbers(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("quick")
 def test_tidy_csv_needs_rates_or_counts_only(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rows = [

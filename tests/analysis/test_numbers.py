@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,7 @@ def test_volume_error_is_undefined_without_reference() -> None:
 
 
 # --------------------------------------------------------------------------------------- pull
+@cache
 def rows_of(loss: str) -> pd.DataFrame:
     return pd.DataFrame(gradient_curve(loss_named(loss), TypicalPatch(32, 500)))
 

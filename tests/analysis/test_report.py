@@ -83,6 +83,7 @@ def test_ids_are_unique_and_labels_refer_to_something(built: Path) -> None:
         assert target in ids, target
 
 
+@pytest.mark.usefixtures("quick")
 def test_unfinished_sweep_names_what_is_missing(tmp_path: Path) -> None:
     status = {
         ("wmh2017", "xent", 1, 0): "missing",
@@ -101,6 +102,7 @@ def test_unfinished_sweep_names_what_is_missing(tmp_path: Path) -> None:
     assert sorted(absent["status"]) == ["corrupt", "diverged", "failed", "missing", "partial"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_sweep_without_a_single_complete_trial_still_gives_a_page(tmp_path: Path) -> None:
     sweep = FakeSweep(
         num_cases=4,
@@ -126,6 +128,7 @@ def test_wrong_folder_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert "sweep.json" in done.stderr
 
 
+@pytest.mark.usefixtures("quick")
 def test_script_and_module_say_where_the_report_lies(
     tmp_path: Path, built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,23 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import report
-from analysis.page import style
 from analysis.reading import checks
 from analysis.reading.scores import cohort_scores
-from analysis.sections import profiles, ranks
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 TINY = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is computed and drawn, but not turned into SVG, and resampled less often."""
-    nothing = '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
-    monkeypatch.setattr(style, "svg_text", lambda drawing, salt: nothing)
-    monkeypatch.setattr(ranks, "DRAWS", 50)
-    monkeypatch.setattr(profiles, "DRAWS", 50)
 
 
 def page_of(sweep: FakeSweep, folder: Path) -> str:
