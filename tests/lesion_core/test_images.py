@@ -462,7 +462,8 @@ def test_empty_brain_mask_is_named(folder, tmp_path):
 
 def test_missing_brain_mask_names_the_way_to_make_one(folder, tmp_path):
     (folder / "brain.nii.gz").unlink()
-    fails(tmp_path, str(folder), "brain.nii.gz", "python -m lesion_core.prepare")
+    place = str(folder / "brain.nii.gz")
+    fails(tmp_path, str(folder), place, "python -m lesion_core.prepare brains mine ")
 
 
 @pytest.mark.parametrize("name", ["brain.nii.gz", "lesion.nii.gz"])

@@ -272,7 +272,7 @@ def test_w_and_b_down_costs_a_trial_a_bounded_wait_and_the_ledger_nothing(
     assert len(unsent(tmp_path)) == 1
     log = (tmp_path / "trials" / TRIAL.name / "log.txt").read_text()
     assert log.count("W&B: ") == 1 and "the trial goes on without it" in log
-    assert results.damage(tmp_path / "trials" / TRIAL.name) is None
+    assert results.trial_status(tmp_path / "trials" / TRIAL.name)["status"] == "done"
 
 
 def test_a_server_that_fails_midway_is_given_up_after_a_few_tries(tmp_path, monkeypatch):
