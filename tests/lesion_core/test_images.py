@@ -36,7 +36,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 def load(data: Path, cohort=MINE) -> Image:
     """The only case of a cohort."""
     (case,) = cohort.cases(data)
-    return load_case(case)
+    return load_case(case, cohort.brain_place(data, case))
 
 
 def fails(data: Path, *parts: str, cohort=MINE) -> str:
@@ -463,7 +463,7 @@ def test_empty_brain_mask_is_named(folder, tmp_path):
 def test_missing_brain_mask_names_the_way_to_make_one(folder, tmp_path):
     (folder / "brain.nii.gz").unlink()
     place = str(folder / "brain.nii.gz")
-    fails(tmp_path, str(folder), place, "python -m lesion_core.prepare brains mine ")
+    fails(tmp_path, place, "python -m lesion_core.prepare brains")
 
 
 @pytest.mark.parametrize("name", ["brain.nii.gz", "lesion.nii.gz"])
