@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sweeps import provenance
-from sweeps.ledger.contents import SweepRequest, TrialRow
+from sweeps.ledger.contents import SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
@@ -149,7 +149,7 @@ def request(
             }
             for cohort in data
         },
-        "trials": [cast(TrialRow, trial.row()) for trial in trials],
+        "trials": [trial.row() for trial in trials],
     }
     if not validation:
         del asked["validation"]

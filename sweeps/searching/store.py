@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from sweeps.ledger.contents import SearchContent, SweepRequest, TrialRow
+from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.ledger.gradients import add_gradients
 from sweeps.searching.plan import METRICS
 
@@ -86,7 +86,7 @@ class LedgerStore:
 
     def expect(self, trial: Trial) -> None:
         """List a trial in sweep.json."""
-        row = cast(TrialRow, trial.row())
+        row = trial.row()
         self._ledger.write_request({**self._request, "losses": [trial.loss_label], "trials": [row]})
         if trial.split == "test":  # the others are no losses that the report compares
             add_gradients(self._ledger, [trial.loss])
