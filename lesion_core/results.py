@@ -175,6 +175,7 @@ COHORT_CASES = pa.schema(
         # and lesion voxels in each of them.  Their mirror images do not count.
         pa.field("patch_voxels", pa.int32()),
         pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
+        pa.field("subject", pa.string()),  # whose case it is; statistics count subjects
     ]
 )
 """One row per case of a cohort, as found on loading."""

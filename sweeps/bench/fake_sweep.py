@@ -186,6 +186,7 @@ class FakeSweep:
                     "n_lesions_with_other": len(case["sizes"]),
                     "patch_voxels": 32**3,
                     "patch_lesion_voxels": [case["lesion"]],
+                    "subject": case["case"],
                 }
                 for case in cases
             ],
