@@ -262,7 +262,8 @@ def judged_scores(cases: pd.DataFrame, subjects: Mapping[str, str] | None = None
     held_out = (cases["split"] != "train") & (cases["scope"] == "image")
     last = cases.groupby("trial")["epoch"].transform("max")
     rows = cases[held_out & (cases["epoch"] == last) & (cases["tp"] + cases["fn"] > 0)]
-    subject = [(subjects or {}).get(case, case) for case in rows["case"]]
+    known = subjects or {}
+    subject = np.array([known.get(case, case) for case in rows["case"]], object)
     scored = rates(rows).assign(trial=rows["trial"], subject=subject)
     by_subject = scored.groupby(["trial", "subject"], sort=False).mean()
     means = by_subject.groupby("trial", sort=False).mean()

@@ -66,8 +66,8 @@ def cohort_findings(cohort: CohortScores) -> list[str]:
     elif len(set(cohort.subjects)) < len(cohort.subjects):
         twice = sorted({name for name in cohort.subjects if cohort.subjects.count(name) > 1})
         found.append(
-            "sessions of one patient are tested in several folds, so networks are tested on patients "
-            f"that they were trained on: {_some(twice)}."
+            "sessions of one patient are tested in several folds, so networks are tested on "
+            f"patients that they were trained on: {_some(twice)}."
         )
     lengths = sorted(set(cohort.last_epoch[cohort.done].tolist()))
     if len(lengths) > 1:
