@@ -324,7 +324,8 @@ def _facts(given: ReportInput) -> Markup:
     for cohort in cohorts:
         parts.append(
             f"{cohort.title}: {many(len(cohort.seeds), 'seed')} × "
-            f"{many(len(cohort.folds), 'fold')}, {many(cohort.num_cases, 'case')}, "
+            f"{many(len(cohort.folds), 'fold')}, "
+            f"{cohort.size if cohort.has_sessions else many(cohort.num_cases, 'case')}, "
             f"{many(cohort.num_epochs, 'epoch')}"
         )
     if given.sweep.meta.get("updated"):

@@ -42,6 +42,7 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "n_lesions_with_other": image.num_with_other,
         "patch_voxels": PATCH_SIZE**3,
         "patch_lesion_voxels": _lesion_in_patches(image.lesion),
+        "subject": image.subject,
     }
 
 

@@ -78,7 +78,7 @@ def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[st
         order = sorted(cases, key=lambda case: sites.index(case.site))
     subjects: dict[str, list[str]] = {}
     for case in order:
-        subjects.setdefault(case.subject or case.id, []).append(case.id)
+        subjects.setdefault(case.subject, []).append(case.id)
     rank = {case.id: place for place, case in enumerate(cases)}
     return [
         sorted((case for subject in fold for case in subjects[subject]), key=rank.__getitem__)
@@ -104,7 +104,7 @@ def validation_cases(
         ValueError: the training part has a single subject.
     """
     training = [case for case in cases if case.id not in set(test_cases)]
-    subjects = len({case.subject or case.id for case in training})
+    subjects = len({case.subject for case in training})
     if subjects < 2:
         raise ValueError(
             f"fold {fold} trains on {subjects} subject; expected two or more, since one of them is "

@@ -86,6 +86,11 @@ class Image:
     """Components of labels 1 and 2 taken together, in the whole image; None: not counted."""
     brain_method: str = "shipped"
     """How the brain mask was made (`cohorts.brain_methods`)."""
+    subject: str = ""
+    """`Case.subject`: the case's id unless several cases can be of one person."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subject", self.subject or self.case)
 
     @property
     def lesion(self) -> np.ndarray:
@@ -212,6 +217,7 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
             num_with_other = components(marked > 0)[1]
     return Image(
         case=case.id,
+        subject=case.subject,
         site=case.site,
         channels=tuple(case.channels),
         voxels=voxels,
@@ -305,6 +311,7 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
     restored: dict[str, Any] = {"lesion_outside_box": outside, "affine": affine}
     return Image(
         case=case.id,
+        subject=case.subject,
         site=case.site,
         channels=tuple(case.channels),
         **(defaults | arrays | values | tuples | restored),

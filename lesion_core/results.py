@@ -175,6 +175,7 @@ COHORT_CASES = pa.schema(
         # and lesion voxels in each of them.  Their mirror images do not count.
         pa.field("patch_voxels", pa.int32()),
         pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
+        pa.field("subject", pa.string()),  # whose case it is; statistics count subjects
     ]
 )
 """One row per case of a cohort, as found on loading."""
@@ -250,19 +251,33 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
         )
 
 
-def judged_scores(cases: pd.DataFrame) -> pd.DataFrame:
+def judged_scores(cases: pd.DataFrame, subjects: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Dice, sensitivity and precision of each trial (index), and the number of ``cases`` behind.
 
-    Means over the images that the trial is judged on (test, or validation) at its last epoch,
-    those without a reference lesion left out: with one, all three rates are defined, so every
-    configuration of a search is judged on the same cases.
+    Means over the subjects that the trial is judged on (test, or validation) at its last epoch, a
+    subject's own being over its images.  Those without a reference lesion are left out: with one,
+    all three rates are defined, so every configuration of a search is judged on the same cases.
+    ``subjects`` by case (`subjects_of`); a case that is not in it is a subject of its own.
     """
     held_out = (cases["split"] != "train") & (cases["scope"] == "image")
     last = cases.groupby("trial")["epoch"].transform("max")
     rows = cases[held_out & (cases["epoch"] == last) & (cases["tp"] + cases["fn"] > 0)]
-    scored = rates(rows).assign(trial=rows["trial"])
-    means = scored.groupby("trial", sort=False)[["dice", "sensitivity", "precision"]].mean()
+    known = subjects or {}
+    subject = np.array([known.get(case, case) for case in rows["case"]], object)
+    scored = rates(rows).assign(trial=rows["trial"], subject=subject)
+    by_subject = scored.groupby(["trial", "subject"], sort=False).mean()
+    means = by_subject.groupby("trial", sort=False).mean()
     return means.assign(cases=scored.groupby("trial", sort=False).size())
+
+
+def subjects_of(path: Path, cohort: str) -> dict[str, str]:
+    """Subject by case of a cohort in a results folder; empty where the folder does not say, as one
+    that was written before the column was: every case is a subject of its own then."""
+    file = Path(path) / "cohorts" / cohort / "cases.parquet"
+    if not file.exists():
+        return {}
+    rows = pq.read_table(file, schema=COHORT_CASES, columns=["case", "subject"]).to_pylist()
+    return {row["case"]: row["subject"] for row in rows if row["subject"]}
 
 
 # ---------------------------------------------------------------------------------------- writing

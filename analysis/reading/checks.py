@@ -63,6 +63,12 @@ def cohort_findings(cohort: CohortScores) -> list[str]:
     if len(set(cohort.cases)) < len(cohort.cases):
         twice = sorted({case for case in cohort.cases if cohort.cases.count(case) > 1})
         found.append(f"tested in more than one fold: {_some(twice)}.")
+    elif len(set(cohort.subjects)) < len(cohort.subjects):
+        twice = sorted({name for name in cohort.subjects if cohort.subjects.count(name) > 1})
+        found.append(
+            "sessions of one patient are tested in several folds, so networks are tested on "
+            f"patients that they were trained on: {_some(twice)}."
+        )
     lengths = sorted(set(cohort.last_epoch[cohort.done].tolist()))
     if len(lengths) > 1:
         found.append(f"complete trials end at different epochs ({', '.join(map(str, lengths))}).")

@@ -31,6 +31,7 @@ OPTIONAL = {
     "split": "test",
     "scope": "image",
     "site": "",
+    "subject": "",
     "tn": np.nan,
     "voxel_mm3": np.nan,
 }
@@ -82,7 +83,7 @@ def read_tidy(path: Path) -> Sweep:
     for name, value in OPTIONAL.items():
         if name not in rows:
             rows[name] = value
-    for name in ("loss", "cohort", "case", "split", "scope", "site"):
+    for name in ("loss", "cohort", "case", "split", "scope", "site", "subject"):
         rows[name] = rows[name].fillna("").astype(str)
     for name in ("seed", "fold", "epoch", "tp", "fp", "fn", *rates):
         if name in rows:

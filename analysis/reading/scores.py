@@ -56,6 +56,10 @@ class CohortScores:
     cases: list[str]
     fold_of: np.ndarray
     """[P] index into `folds` of the fold that tests the case."""
+    subjects: list[str]
+    """Whose the cases are; one who is tested in two folds is there twice."""
+    subject_of: np.ndarray
+    """[P] index into `subjects`."""
     sites: np.ndarray
     """[P] scanner group, "" if the cohort has none."""
     status: np.ndarray
@@ -63,7 +67,8 @@ class CohortScores:
     last_epoch: np.ndarray
     """[L, S, F] index of the last epoch of a complete trial, -1 elsewhere."""
     curves: np.ndarray
-    """[L, S, F, E + 1, views, metrics] epoch means: over cases for images, patches for patches."""
+    """[L, S, F, E + 1, views, metrics] epoch means: over subjects for images, patches for patches;
+    a subject's own mean is over its cases."""
     defined: np.ndarray
     """Same shape: how many cases (patches) the mean is over."""
     asked: np.ndarray
@@ -80,11 +85,59 @@ class CohortScores:
     """[P]"""
     num_cases: int
     """Cases of the cohort; more than `cases` while a fold has no complete trial."""
+    num_subjects: int
+    """Subjects of the cohort."""
 
     @property
     def title(self) -> str:
         """The cohort's name as the paper writes it."""
         return COHORT_TITLES.get(self.name, self.name)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether some subject has several cases."""
+        return self.num_subjects < self.num_cases
+
+    @property
+    def units(self) -> str:
+        """What a mean over the cohort is over, in words."""
+        return "patients" if self.has_sessions else "cases"
+
+    @property
+    def size(self) -> str:
+        """How many cases, and how many subjects if fewer, in words."""
+        return self.counted(self.num_cases, self.num_subjects)
+
+    def counted(self, cases: int, subjects: int) -> str:
+        """So many cases, of so many subjects if any of the cohort has several, in words."""
+        if not self.has_sessions:
+            return f"{cases} cases"
+        sessions = "session" if cases == 1 else "sessions"
+        patients = "patient" if subjects == 1 else "patients"
+        return f"{cases} {sessions} of {subjects} {patients}"
+
+    def part(self, cases: int, subjects: int) -> str:
+        """How many of the cohort's cases, and of its subjects if fewer, in words."""
+        if not self.has_sessions:
+            return f"{cases} of {self.num_cases} cases"
+        return f"{cases} of {self.num_cases} sessions ({subjects} of {self.num_subjects} patients)"
+
+    def columns(self, cases: int, subjects: int) -> dict[str, int]:
+        """The same as columns of a table: cases, and patients if they are fewer."""
+        return {"cases": cases} | ({"patients": subjects} if self.has_sessions else {})
+
+    @property
+    def averaged(self) -> str:
+        """A sentence about sessions, with a space before it; "" if no subject has several."""
+        return " Sessions of a patient are averaged first." if self.has_sessions else ""
+
+    def counted_with(self, chosen: np.ndarray) -> str:
+        """`counted` of the chosen cases, bool [P]."""
+        return self.counted(int(chosen.sum()), len(np.unique(self.subject_of[chosen])))
+
+    def part_with(self, chosen: np.ndarray) -> str:
+        """`part` of the chosen cases, bool [P]."""
+        return self.part(int(chosen.sum()), len(np.unique(self.subject_of[chosen])))
 
     @property
     def num_epochs(self) -> int:
@@ -200,6 +253,11 @@ def _scores_of(
     # Imported rows may know the rates without the counts behind them.
     known = rows if set(METRICS) <= set(rows.columns) else results.rates(rows)
     rates = known[list(METRICS)].to_numpy(float)
+    table = results.subjects_of(sweep.path, cohort)
+    # Imported rows may say it themselves.
+    own = zip(rows["case"], rows["subject"], strict=True) if "subject" in rows else ()
+    said = table | {case: subject for case, subject in own if subject}
+    subject = rows["case"].map(lambda case: said.get(case, case))
     flat = (
         np.ravel_multi_index((*positions.T, epoch, view), (*shape, num_epochs + 1, 3))
         if len(rows)
@@ -212,10 +270,17 @@ def _scores_of(
         ok = ~np.isnan(rates[:, column])
         number = np.where(patch, _numbers(rows, f"patch_{metric}_n"), ok)
         sums = np.where(patch, rows[f"patch_{metric}_sum"].to_numpy(float), rates[:, column])
+        weight = number
+        if subject.nunique() < rows["case"].nunique():
+            # An image counts as one of those of its subject that define the rate.
+            share = ok / _counts_like(flat, subject, ok)
+            weight, sums = np.where(patch, number, share), np.where(patch, sums, sums * share)
         total = np.where(number > 0, sums, 0.0)
-        total, number = (np.bincount(flat, part, size).astype(float) for part in (total, number))
+        total, number, weight = (
+            np.bincount(flat, part, size).astype(float) for part in (total, number, weight)
+        )
         number[np.isnan(total)] = 0.0  # a sum that is no number defines nothing
-        curves.append(np.divide(total, number, out=np.full(size, np.nan), where=number > 0))
+        curves.append(np.divide(total, weight, out=np.full(size, np.nan), where=number > 0))
         defined.append(number)
     asked = np.bincount(flat, np.where(patch, _numbers(rows, "n_patch"), 1.0), size)
     names = ("tp", "fp", "fn", "tn", "fp_sure", "fn_sure")
@@ -233,6 +298,9 @@ def _scores_of(
     case_index = rank[case_codes] if len(uniques) else np.empty(0, int)
     cases = [uniques[i][1] for i in order]
     fold_of = np.array([uniques[i][0] for i in order], int)
+    subject_of, tested_subjects = pd.factorize(
+        pd.MultiIndex.from_arrays([fold_of, [said.get(case, case) for case in cases]])
+    )
     at = (positions[tested, 0], positions[tested, 1], case_index, epoch[tested])
     test = np.full((*shape[:2], len(cases), num_epochs + 1, len(METRICS)), np.nan)
     test[at] = rates[tested]
@@ -252,6 +320,8 @@ def _scores_of(
         case_index=pd.Series(case_index, index=rows.index[tested]).reindex(final.index),
     )
     by = (*shape, num_epochs + 1, 3)
+    num_cases = max(len(cases), _cases_asked(sweep, cohort))
+    known_cases = {*cases, *table}
     return CohortScores(
         name=cohort,
         losses=losses,
@@ -259,6 +329,8 @@ def _scores_of(
         folds=folds,
         cases=cases,
         fold_of=fold_of,
+        subjects=[name for _, name in tested_subjects],
+        subject_of=subject_of,
         sites=sites,
         status=status,
         last_epoch=last,
@@ -270,8 +342,19 @@ def _scores_of(
         pooled=pooled.reshape(*by, len(names)),
         final=final,
         voxel_mm3=voxel_mm3,
-        num_cases=max(len(cases), _cases_asked(sweep, cohort)),
+        num_cases=num_cases,
+        # A case of which nothing is known yet is taken for a subject of its own.
+        num_subjects=num_cases
+        - len(known_cases)
+        + len({said.get(case, case) for case in known_cases}),
     )
+
+
+def _counts_like(place: np.ndarray, subject: pd.Series, chosen: np.ndarray) -> np.ndarray:
+    """How many of the chosen rows have a row's place and subject, itself included; 1 if none."""
+    frame = pd.DataFrame({"place": place, "subject": subject.to_numpy(), "chosen": chosen})
+    together = frame.groupby(["place", "subject"], sort=False)["chosen"].transform("sum")
+    return np.maximum(together.to_numpy(int), 1)
 
 
 def _cases_asked(sweep: results.Sweep, cohort: str) -> int:

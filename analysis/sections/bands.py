@@ -29,11 +29,11 @@ def section(given: ReportInput) -> Section | None:
                 "paper's Fig. 3)",
                 draw=partial(draw, cohort),
                 data=band_frame(cohort, band(cohort.curves, (1, 2))),
-                caption="Line: mean over all seeds and folds of the epoch's mean over cases "
-                "(patches: "
+                caption="Line: mean over all seeds and folds of the epoch's mean over "
+                f"{cohort.units} (patches: "
                 "over patches). Band: lowest to highest trial; a range, not a confidence "
                 "interval, and it widens with every trial added. Epoch 0 is the untrained "
-                f"network. {cohort.presence}.{undefined_words(cohort)}",
+                f"network.{cohort.averaged} {cohort.presence}.{undefined_words(cohort)}",
                 alt=describe(cohort),
             )
         )

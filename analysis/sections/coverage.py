@@ -31,7 +31,9 @@ def section(given: ReportInput) -> Section | None:
                 title=f"Coverage, {cohort.title}",
                 draw=partial(draw, cohort),
                 data=tiles(cohort),
-                caption="One tile per trial: loss by seed and fold. " + cohort.presence + ".",
+                caption="One tile per trial: loss by seed and fold. "
+                + cohort.presence
+                + (f", on {cohort.size}." if cohort.has_sessions else "."),
                 alt=f"Coverage map of {cohort.title}: {cohort.presence}.",
             )
         )

@@ -32,6 +32,7 @@ def section(given: ReportInput) -> Section | None:
     if not (given.cohorts and given.is_ledger):
         return None
     rows, missing, described = [], [], 0
+    several = [cohort.size for cohort in given.cohorts if cohort.has_sessions]
     for cohort in given.cohorts:
         cases = given.sweep.cohort_table(cohort.name, "cases.parquet").drop_duplicates("case")
         if cases.empty:
@@ -98,7 +99,8 @@ def section(given: ReportInput) -> Section | None:
                 "over the training patches, which hold lesion and overlap by half; mirror images "
                 "do not count. Lesions are 26-connected components of label 1, and of labels 1 "
                 "and 2 where it says so. "
-                f"{described} of {described} cases with a cohort table.",
+                f"{described} of {described} cases with a cohort table."
+                + (f" Every session counts as a case: {', '.join(several)}." if several else ""),
             )
         )
     picture = examples.figure(given.sweep.path, [cohort.name for cohort in given.cohorts])

@@ -49,15 +49,20 @@ def _means(cohort: CohortScores, columns: dict[str, np.ndarray]) -> pd.DataFrame
     for loss in cohort.shown:
         row: dict[str, object] = {"cohort": cohort.name, LOSS: cohort.losses[loss]}
         for name, values in columns.items():
-            mean, half, cases = mean_and_error(values[loss], cohort.fold_of)
-            row |= {name: mean, f"{name}_half": half, f"{name}_cases": cases}
+            mean, half, *sizes = mean_and_error(values[loss], cohort.fold_of, cohort.subject_of)
+            row |= {name: mean, f"{name}_half": half} | _columns(cohort, name, *sizes)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _columns(cohort: CohortScores, name: str, cases: int, subjects: int) -> dict[str, int]:
+    """How many cases, and patients if they are fewer, are behind a column."""
+    return {f"{name}_{key}": count for key, count in cohort.columns(cases, subjects).items()}
+
+
 def _defined(cohort: CohortScores, frame: pd.DataFrame, names: dict[str, str]) -> str:
     """For how many cases each rate is defined, in words; n of N."""
-    total = cohort.num_cases
+    total, noun = cohort.num_cases, "sessions" if cohort.has_sessions else "cases"
     parts = []
     for key, name in names.items():
         cases = sorted(set(frame[f"{key}_cases"].astype(int))) if len(frame) else [0]
@@ -65,10 +70,11 @@ def _defined(cohort: CohortScores, frame: pd.DataFrame, names: dict[str, str]) -
             each = f"{cases[0]}" if len(cases) == 1 else f"{cases[0]} to {cases[-1]}"
             parts.append(f"{name} {each}")
     return (
-        f"Cases with a value in every trial, of {total}: {', '.join(parts)}; the other columns all."
+        f"{noun.capitalize()} with a value in every trial, of {total}: {', '.join(parts)}; the "
+        "other columns all."
         if parts
-        else f"{total} of {total} cases define every column."
-    )
+        else f"{total} of {total} {noun} define every column."
+    ) + cohort.averaged
 
 
 def _detection_table(cohort: CohortScores) -> Table:
@@ -129,8 +135,8 @@ def _strata_figure(sweep: Sweep, cohort: CohortScores) -> Figure | Note:
         caption="Left: share of reference lesions touched, by reference volume; right: predicted "
         "lesions that touch none, per patient, by predicted volume. Bars: "
         f"{confidence.in_percent()} interval "
-        f"with patients as clusters. Reference lesions: {counts}; "
-        f"{int(cohort.final['case_index'].nunique())} of {cohort.num_cases} cases. "
+        f"with patients as clusters.{cohort.averaged} Reference lesions: {counts}; "
+        f"{cohort.part_with(np.isin(np.arange(len(cohort.cases)), cohort.final['case_index']))}. "
         f"{cohort.presence}.",
         alt=f"Share of lesions below 10 mm3 that were found: {words or 'none recorded'}.",
     )
@@ -162,7 +168,8 @@ def _distance_table(sweep: Sweep, cohort: CohortScores) -> list[Table]:
             np.isnan(columns["hd95_mm"]) & ~np.isnan(tested), diagonal, columns["hd95_mm"]
         )
         frame["hd95_worst"] = [
-            mean_and_error(worst[loss], cohort.fold_of)[0] for loss in cohort.shown
+            mean_and_error(worst[loss], cohort.fold_of, cohort.subject_of)[0]
+            for loss in cohort.shown
         ]
     decimals = {"hd95_mm": 1, "nsd": 3, "wmh_h95_mm": 1}
     shown = [Column(key=LOSS, header="Loss")]
@@ -223,12 +230,11 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             here = cohort.sites == site
             for i, metric in enumerate(METRICS):
                 values = final[loss, :, here, i].T
-                mean, half, cases = mean_and_error(values, cohort.fold_of[here])
-                row |= {
-                    f"{metric}_{site}": mean,
-                    f"{metric}_{site}_half": half,
-                    f"{metric}_{site}_cases": cases,
-                }
+                mean, half, *sizes = mean_and_error(
+                    values, cohort.fold_of[here], cohort.subject_of[here]
+                )
+                name = f"{metric}_{site}"
+                row |= {name: mean, f"{name}_half": half} | _columns(cohort, name, *sizes)
         rows.append(row)
     columns = [Column(key=LOSS, header="Loss")]
     for site in sites:
@@ -242,7 +248,12 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             )
             for metric in METRICS
         ]
-    numbers = ", ".join(f"{site} {int((cohort.sites == site).sum())}" for site in sites)
+    of_site = {site: cohort.sites == site for site in sites}
+    numbers = ", ".join(
+        f"{site} {cohort.counted_with(here)}" if cohort.has_sessions else f"{site} {here.sum()}"
+        for site, here in of_site.items()
+    )
+    noun = "Sessions" if cohort.has_sessions else "Cases"
     return [
         Table(
             key=f"sites-{cohort.name}",
@@ -250,9 +261,9 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             frame=pd.DataFrame(rows),
             columns=columns,
             losses=cohort.losses,
-            caption=f"Means over the test cases of a site at the last epoch. Cases, "
-            f"{len(cohort.cases)} of {cohort.num_cases}: {numbers}. Half-widths are in the "
-            f"CSV. {cohort.presence}.",
+            caption=f"Means over the test {cohort.units} of a site at the last epoch."
+            f"{cohort.averaged} {noun}, {len(cohort.cases)} of {cohort.num_cases}: {numbers}. "
+            f"Half-widths are in the CSV. {cohort.presence}.",
         )
     ]
 
@@ -292,7 +303,8 @@ def _empty_table(cohort: CohortScores) -> list[Table]:
                 Column(key="false_ml", header="false volume, ml", decimals=2, best="min"),
                 Column(key="false_lesions", header="false lesions", decimals=1, best="min"),
             ],
-            caption=f"{count} of {cohort.num_cases} test cases have no reference lesion: "
+            caption=f"{count} of {cohort.num_cases} test "
+            f"{'sessions' if cohort.has_sessions else 'cases'} have no reference lesion: "
             "sensitivity "
             "is undefined there, DSC undefined if nothing is predicted and 0 otherwise. One "
             f"image per case and training. {cohort.presence}.",

@@ -110,9 +110,14 @@ def methods_text(cohort: CohortScores, reference: int, rope: float, precision: s
         f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
         f"{precision} ({cohort.presence}). "
     )
+    if cohort.has_sessions:
+        text += (
+            f"There are {cohort.size}, whose sessions stay in one fold and whose scores were "
+            "averaged over them before anything was counted, compared or resampled. "
+        )
     others = [loss for loss in cohort.shown if loss != reference]
     if others:
-        fit = compare(scores, cohort.fold_of, others[-1], reference).fit
+        fit = compare(scores, cohort.fold_of, others[-1], reference, cohort.subject_of).fit
         dfs = ", ".join(
             f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
             for rung in ("L1", "L2", "L3")
@@ -120,7 +125,8 @@ def methods_text(cohort: CohortScores, reference: int, rope: float, precision: s
         )
         text += (
             f"Test DSC at the last epoch was compared with {cohort.losses[reference]} on "
-            f"{fit.num_cells} paired (seed, fold) cells and {fit.num_cases} cases by "
+            f"{fit.num_cells} paired (seed, fold) cells and "
+            f"{cohort.counted(fit.num_cases, fit.num_subjects)} by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
             f"{cohort.losses[others[-1]]} − {cohort.losses[reference]}: {dfs or 'none'}), "
             f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
@@ -129,8 +135,8 @@ def methods_text(cohort: CohortScores, reference: int, rope: float, precision: s
     return text + (
         f"Ranks were resampled {ranks.DRAWS} times over patients and seeds within folds. Seed "
         f"lotteries with up to {lottery.EXACT_UP_TO} outcomes were enumerated, larger ones drawn "
-        f"{lottery.DRAWS} times. Means are over cases; a rate that a case does not define is left "
-        "out and counted."
+        f"{lottery.DRAWS} times. Means are over {cohort.units}; a rate that a case does not define "
+        "is left out and counted."
     )
 
 

@@ -105,7 +105,7 @@ def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> lis
     dice = cohort.last_by_case(cohort.test)[..., 0]
     own = predicted[(predicted["cohort"] == cohort.name).to_numpy()]
     found = []
-    for rule, case, seed in typical_cases(dice, eligible):
+    for rule, case, seed in typical_cases(dice, eligible, cohort.subject_of):
         name = cohort.cases[case]
         row = slices[name]
         masks, scores = {}, {}
@@ -227,10 +227,19 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
             data=_frame(cohort, found),
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
-            f"of the whole image. {len(found)} of {cohort.num_cases} cases, {shown}; "
+            f"of the whole image. {_chosen(cohort, len(found))}, {shown}; "
             f"{cohort.presence}.",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),
+    )
+
+
+def _chosen(cohort: CohortScores, number: int) -> str:
+    if not cohort.has_sessions:
+        return f"{number} of {cohort.num_cases} cases"
+    return (
+        "Ranked are patients, by the mean of their sessions; each is shown by the median one: "
+        f"{number} of {cohort.num_cases} sessions, {number} of {cohort.num_subjects} patients"
     )
 
 

@@ -40,7 +40,7 @@ def forest_frame(cohort: CohortScores, pairs: dict[str, list[Pair]]) -> pd.DataF
                         "high": high,
                         "p": pair.fit.p_value(rung),
                         "cells": pair.fit.num_cells,
-                        "cases": pair.fit.num_cases,
+                        **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
                     }
                 )
     return pd.DataFrame(rows)
@@ -74,7 +74,7 @@ def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> p
                 "p_holm": p,
                 "verdict": word,
                 "cells": pair.fit.num_cells,
-                "cases": pair.fit.num_cases,
+                **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
             }
         )
     return pd.DataFrame(rows)
@@ -92,7 +92,9 @@ def section(given: ReportInput) -> Section | None:
         scores = cohort.last_by_case(cohort.test)
         reference = given.reference_in(cohort)
         pairs = {
-            metric: against(scores[..., i], cohort.fold_of, cohort.shown, reference)
+            metric: against(
+                scores[..., i], cohort.fold_of, cohort.shown, reference, cohort.subject_of
+            )
             for i, metric in enumerate(METRICS)
         }
         if pairs["dice"]:
@@ -100,7 +102,7 @@ def section(given: ReportInput) -> Section | None:
                 _forest(cohort, pairs, reference, given.rope),
                 _forest_table(cohort, pairs["dice"], reference, given.rope),
             ]
-            everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown)
+            everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown, cohort.subject_of)
             items += [
                 _matrix(cohort, everyone, given.rope),
                 _pair_table(cohort, everyone, given.rope),
@@ -129,7 +131,7 @@ def _forest(
         data=forest_frame(cohort, pairs),
         title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
         draw=partial(draw_forest, cohort.losses, pairs, reference, rope),
-        caption="Dot: mean difference over cases. Bars, thick to thin: "
+        caption=f"Dot: mean difference over {cohort.units}.{cohort.averaged} Bars, thick to thin: "
         f"{confidence.in_percent()} intervals for new "
         "seeds (same patients and splits), + new patients, + new training sets, and the "
         f"cautious version for overlapping training sets. Grey: ±{rope:g}, practically "
@@ -156,7 +158,7 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], reference: int, rope:
             "reached": RUNG_NAMES.get(reached, "none"),
             "p_holm": p,
             "verdict": word,
-            "cases": pair.fit.num_cases,
+            **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
             "cells": pair.fit.num_cells,
         }
         frame.append(row)
@@ -255,15 +257,15 @@ def _pair_table(cohort: CohortScores, pairs: list[Pair], rope: float) -> Table:
 
 def _counted(cohort: CohortScores, pairs: list[Pair]) -> str:
     """n of N for a family of pairs, naming the pairs that lost cells or cases."""
-    cells, cases = len(cohort.seeds) * len(cohort.folds), cohort.num_cases
+    cells = len(cohort.seeds) * len(cohort.folds)
     short = [
         f"{cohort.losses[p.a]} − {cohort.losses[p.b]} ({p.fit.num_cells} cells, "
-        f"{p.fit.num_cases} cases)"
+        f"{cohort.counted(p.fit.num_cases, p.fit.num_subjects)})"
         for p in pairs
-        if p.fit.num_cells < cells or p.fit.num_cases < cases
+        if p.fit.num_cells < cells or p.fit.num_cases < cohort.num_cases
     ]
     full = len(pairs) - len(short)
-    text = f"All {cells} cells and {cases} cases: {full} of {len(pairs)} pairs"
+    text = f"All {cells} cells and {cohort.size}: {full} of {len(pairs)} pairs"
     if short:
         more = f" and {len(short) - 4} more" if len(short) > 4 else ""
         text += f"; fewer: {', '.join(short[:4])}{more}"

@@ -40,8 +40,8 @@ def section(given: ReportInput) -> Section | None:
 
 def _figure(cohort: CohortScores) -> Figure | Note:
     scores = cohort.last_by_case(cohort.test)[..., 0]
-    shared = shared_scores(scores, cohort.fold_of, cohort.shown)
-    if shared.num_cases < 1:
+    shared = shared_scores(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+    if shared.num_subjects < 1:
         return Note(
             kind="warning",
             body=prose(f"{cohort.title}: no case is defined for every loss and seed."),
@@ -74,7 +74,7 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         caption="Share of test patients (mean over seeds, last epoch) whose DSC is above the "
         f"value on the axis. Band: {confidence.in_percent()} of {DRAWS} resamplings of patients "
         f"and seeds within folds. Above 0.6: {words}. "
-        f"{shared.counted(cohort)}",
+        f"{shared.counted(cohort)}{cohort.averaged}",
         alt=f"Share of patients with a DSC above 0.6: {words}.",
     )
 

@@ -35,8 +35,8 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
-        shared = shared_scores(scores, cohort.fold_of, cohort.shown)
-        if len(shared.losses) < 2 or shared.num_cases < 2:
+        shared = shared_scores(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+        if len(shared.losses) < 2 or shared.num_subjects < 2:
             items.append(
                 Note(
                     kind="warning",

@@ -119,7 +119,7 @@ def _summary(found: SearchOutcome) -> Note:
     return Note(
         body=prose(
             f"{where}; proposed by: {_samplers(found)}; {_count(found)}{share}. Judged on "
-            f"{objectives}, the mean over validation cases with a lesion at the last epoch, in "
+            f"{objectives}, the mean over validation {_validated(found)} at the last epoch, in "
             f"{many(seeds, 'seed')} × {many(folds, 'fold')}. A fifth of the subjects of each "
             "training fold is the validation part, the same for every configuration and seed "
             "(listed in `sweep.json`)."
@@ -303,7 +303,7 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
             "cases elsewhere, so the test score of the chosen one is slightly optimistic. Each "
             "fold's own choice: in every fold the complete configuration with the highest DSC in "
             "that fold's cells, which has seen none of its test cases. "
-            f"{_openings(found)} Means over cells; validation over cases with a lesion.",
+            f"{_openings(found)} Means over cells; validation over {_validated(found)}.",
         ),
     ]
     if versus:
@@ -358,6 +358,13 @@ def _headline(found: SearchOutcome, best: str) -> str:
         return words + f" On fresh seeds {there} of {fresh.size} cells are there: not comparable."
     drop = written(fresh.mean() - searched, "+.3f")
     return words + f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that."
+
+
+def _validated(found: SearchOutcome) -> str:
+    """What validation scores are means over, in words."""
+    if found.sessions:
+        return "patients, each the mean of the sessions with a lesion"
+    return "cases with a lesion"
 
 
 def _openings(found: SearchOutcome) -> str:
@@ -462,19 +469,20 @@ def _tested(
     wanted = [best, *(name for name in found.search["comparators"] if name != best)]
     there = {name: scores[cohort.losses.index(name)] for name in wanted if name in cohort.losses}
     choices = {"test": there.pop(best, None), "test, each fold's own choice": own}
+    whose = cohort.fold_of, cohort.subject_of
     rows, versus = [], []
     for judged, values in choices.items():
         if values is None or np.isnan(values).all():
             continue
-        fit = ladder(values, cohort.fold_of)
+        fit = ladder(values, *whose)
         loss = best if judged == "test" else "own of each fold"
         rows.append(_judged(judged, loss, fit, len(found.cells)))
         for other, theirs in there.items():
             if not np.isnan(values - theirs).all():
-                versus.append(_versus(judged, other, ladder(values - theirs, cohort.fold_of)))
+                versus.append(_versus(judged, other, ladder(values - theirs, *whose)))
     for other, theirs in there.items():
         if not np.isnan(theirs).all():
-            rows.append(_judged("test", other, ladder(theirs, cohort.fold_of), len(found.cells)))
+            rows.append(_judged("test", other, ladder(theirs, *whose), len(found.cells)))
     return rows, versus
 
 

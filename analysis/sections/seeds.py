@@ -50,7 +50,7 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
-        complete = complete_cells(scores, cohort.fold_of, cohort.shown)
+        complete = complete_cells(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
         if len(complete.losses) == 1 and len(complete.seeds) > 1:
             items += _needed(cohort, complete, scores, given.rope)
             continue
@@ -156,7 +156,11 @@ def _flip_table(cohort: CohortScores, complete: CompleteCells, scores: np.ndarra
     for a, b in combinations(range(len(complete.losses)), 2):
         difference = complete.values[a] - complete.values[b]
         pair = compare(
-            scores[:, complete.seeds], cohort.fold_of, complete.losses[a], complete.losses[b]
+            scores[:, complete.seeds],
+            cohort.fold_of,
+            complete.losses[a],
+            complete.losses[b],
+            cohort.subject_of,
         )
         half, number = split_half_disagreement(difference, complete.weights)
         rows.append(
@@ -238,11 +242,11 @@ def _needed(
     best = complete.losses[order[0]]
     if len(order) > 1:
         second = complete.losses[order[1]]
-        fit = compare(scores, cohort.fold_of, best, second).fit
+        fit = compare(scores, cohort.fold_of, best, second, cohort.subject_of).fit
         names = f"{cohort.losses[best]} − {cohort.losses[second]}"
         what = "For the two losses with the highest mean."
     else:
-        fit = ladder(scores[best], cohort.fold_of)
+        fit = ladder(scores[best], cohort.fold_of, cohort.subject_of)
         names = f"mean of {cohort.losses[best]}"
         what = "For the mean of the only loss that was run."
     if np.isnan(fit.components.residual):
@@ -266,8 +270,8 @@ def _needed(
     limit = frame.loc[frame["rung"] == "L3", "detectable"].iloc[-1]
     floor = f"{limit:.3f}" if limit == limit else "nothing that two folds could tell"
     counted = (
-        f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} cells, {fit.num_cases} of "
-        f"{cohort.num_cases} cases."
+        f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} cells, "
+        f"{cohort.part(fit.num_cases, fit.num_subjects)}."
     )
     return [
         Figure(

@@ -102,7 +102,7 @@ def optimism_table(cohort: CohortScores) -> Table:
         caption="Paper's rule: best of all seeds and epochs of each fold, per metric. Last epoch: "
         "mean over seeds. Other folds: mean over seeds at the epoch that the other folds "
         "choose by DSC. All are then averaged over folds. Optimism: paper's rule minus "
-        f"last epoch.{words} {cohort.presence}.{_uneven_folds(cohort)}"
+        f"last epoch.{cohort.averaged}{words} {cohort.presence}.{_uneven_folds(cohort)}"
         + _undefined_under_each(cohort),
     )
 
@@ -149,7 +149,8 @@ def nine_columns(cohort: CohortScores, selector: str) -> Table:
         columns=columns,
         losses=cohort.losses,
         caption=f"{rule} Coherent: mean DSC does not exceed 2PR/(P+R) of the mean sensitivity R "
-        f"and precision P, as it must for one network on one set of cases.{words} "
+        "and precision P, as it must for one network on one set of cases."
+        f"{cohort.averaged}{words} "
         f"{cohort.presence}.{_uneven_folds(cohort)}{undefined_words(cohort, selector)}",
     )
 

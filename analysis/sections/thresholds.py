@@ -61,7 +61,13 @@ def _items(
     cohort: CohortScores, lesion: np.ndarray, background: np.ndarray
 ) -> list[Figure | Table | Note]:
     rates = rates_at_thresholds(cohort, lesion, background)
-    curves = np.stack([fold_curves(rates[..., i], cohort.fold_of) for i in range(len(METRICS))], -1)
+    curves = np.stack(
+        [
+            fold_curves(rates[..., i], cohort.fold_of, cohort.subject_of)
+            for i in range(len(METRICS))
+        ],
+        -1,
+    )
     number = (~np.isnan(curves)).sum(1)
     mean = np.divide(
         np.nansum(curves, 1), number, out=np.full(number.shape, np.nan), where=number > 0
@@ -89,8 +95,8 @@ def _items(
             }
         )
     frame = pd.DataFrame(rows)
-    present = int((~np.isnan(rates[..., 0, 0])).any((0, 1)).sum())
-    counted = f"{present} of {cohort.num_cases} cases; {cohort.presence}."
+    present = np.asarray((~np.isnan(rates[..., 0, 0])).any((0, 1)))
+    counted = f"{cohort.part_with(present)}; {cohort.presence}."
     at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
     words = (
         (
@@ -123,10 +129,10 @@ def _items(
             title=f"Test metrics at every threshold, {cohort.title}",
             data=data,
             draw=partial(draw, cohort.losses, shown, mean, sums),
-            caption="First three: mean over cases, seeds and folds at the last epoch, for every "
-            "threshold; vertical line: 0.5. Last: share of lesion voxels among voxels "
-            "of a predicted probability (brain box, all cases together); on the "
-            "diagonal, a probability means what it says. " + words + " " + counted,
+            caption=f"First three: mean over {cohort.units}, seeds and folds at the last epoch, "
+            f"for every threshold; vertical line: 0.5.{cohort.averaged} Last: share of lesion "
+            "voxels among voxels of a predicted probability (brain box, all cases together); on "
+            "the diagonal, a probability means what it says. " + words + " " + counted,
             alt=f"DSC, sensitivity and precision over the threshold, and calibration. {words}",
         ),
         Table(

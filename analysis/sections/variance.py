@@ -47,12 +47,13 @@ def section(given: ReportInput) -> Section | None:
 def _figure(cohort: CohortScores) -> Figure | Note:
     final, rows, counts = cohort.last_by_case(cohort.test), {}, {}
     for i, metric in enumerate(METRICS):
-        complete = complete_cells(final[..., i], cohort.fold_of, cohort.shown)
-        own, folds = balanced(final[..., i], cohort.fold_of, complete)
+        scores = final[..., i]
+        complete = complete_cells(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+        own, folds, num_cases = balanced(scores, cohort.fold_of, complete, cohort.subject_of)
         if min(own.shape) < 2 or len(np.unique(folds)) < 2:
             continue
         rows[metric] = components(own, folds)
-        counts[metric] = (own.shape, complete)
+        counts[metric] = (own.shape, num_cases, complete)
     if not rows:
         return Note(
             kind="warning",
@@ -76,7 +77,7 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         ]
     )
     dice = rows.get("dice", next(iter(rows.values())))
-    shape, complete = counts.get("dice", next(iter(counts.values())))
+    shape, num_cases, complete = counts.get("dice", next(iter(counts.values())))
     left = (
         f" (left out: {', '.join(cohort.losses[i] for i in complete.left_out)})"
         if complete.left_out
@@ -94,8 +95,8 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
         "means differ; loss × patient: patients for whom the order of losses differs; "
         f"run: the luck of one training. {shape[0]} of {len(cohort.shown)} losses{left}, "
-        f"{shape[1]} of {len(cohort.seeds)} seeds, {shape[2]} of {cohort.num_cases} "
-        "cases.",
+        f"{shape[1]} of {len(cohort.seeds)} seeds, {cohort.part(num_cases, shape[2])}."
+        f"{cohort.averaged}",
         alt=f"Standard deviations of DSC: {words}.",
     )
 

@@ -12,7 +12,7 @@ from analysis.page.items import decimals_for, prose, written
 from analysis.reading.scores import CohortScores
 from analysis.sections.seeds import counted
 from analysis.statistics import confidence
-from analysis.statistics.ladder import RUNG_NAMES
+from analysis.statistics.ladder import RUNG_NAMES, Ladder
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
 from analysis.statistics.order import best_first, shared_means
 from analysis.statistics.pairs import (
@@ -74,11 +74,11 @@ def verdict(cohort: CohortScores, reference: int, rope: float = ROPE) -> Verdict
             "One loss, nothing to compare",
             [f"Only {name} has complete trials. {cohort.presence}."],
         )
-    pairs = against(scores, cohort.fold_of, cohort.shown, reference)
+    pairs = against(scores, cohort.fold_of, cohort.shown, reference, cohort.subject_of)
     words = dict(zip((pair.a for pair in pairs), judge(pairs, rope), strict=True))
     order = best_first(scores, cohort)
     best, second = order[0], order[1]
-    runner_up = compare(scores, cohort.fold_of, best, second)
+    runner_up = compare(scores, cohort.fold_of, best, second, cohort.subject_of)
     challenger = best if best != reference else second
     pair = next(pair for pair in pairs if pair.a == challenger)
     word = words[challenger]
@@ -109,10 +109,10 @@ def _best_sentence(cohort: CohortScores, scores: np.ndarray, best: int, second: 
     present = present[present.any((1, 2))]
     warning = ""
     if not (present == present[0]).all():
-        sizes = [(fit.num_cells, fit.num_cases) for fit in fits.values() if fit.num_cells]
+        sizes = [fit for fit in fits.values() if fit.num_cells]
         warning = (
             " Some losses lack trials or cases; these means are over what all have, "
-            f"{_cells(cohort, *sizes[0])}."
+            f"{_cells(cohort, sizes[0])}."
             if present.all(0).any()
             else " These means are not over the same patients: the losses have no trial in common."
         )
@@ -145,7 +145,7 @@ def _difference_sentence(
     if not known:
         return (
             f"{text}. One seed and one fold give no measure of chance at all. "
-            f"{_cells(cohort, fit.num_cells, fit.num_cases)}."
+            f"{_cells(cohort, fit)}."
         )
     reached = fit.reached()
     if "L1" in known:
@@ -165,13 +165,13 @@ def _difference_sentence(
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L1", "L2", "L3") if rung not in known]
     if unknown:
         text += f"; about {' and '.join(unknown)} this design can say nothing"
-    return f"{text}. {_cells(cohort, fit.num_cells, fit.num_cases)}."
+    return f"{text}. {_cells(cohort, fit)}."
 
 
-def _cells(cohort: CohortScores, cells: int, cases: int) -> str:
+def _cells(cohort: CohortScores, fit: Ladder) -> str:
     return (
-        f"{cells} of {len(cohort.seeds) * len(cohort.folds)} (seed, fold) cells, {cases} of "
-        f"{cohort.num_cases} cases"
+        f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} (seed, fold) cells, "
+        f"{cohort.part(fit.num_cases, fit.num_subjects)}"
     )
 
 
@@ -181,7 +181,7 @@ def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
     best, second = cohort.losses[a], cohort.losses[b]
     if len(cohort.seeds) < 2:
         return "With one seed per fold, nobody can tell how much of this is luck."
-    complete = complete_cells(scores, cohort.fold_of, cohort.shown)
+    complete = complete_cells(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
     flip = fresh_flip(fit, fit.num_cells / max(fit.num_folds, 1), 1)
     if flip != flip or len(complete.losses) < 2 or len(complete.seeds) < 2:
         return (

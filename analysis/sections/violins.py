@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.subjects import first_cases
 from analysis.statistics.violins import outline, patient_scores, pooled_epochs
 
 
@@ -54,10 +55,11 @@ def section(given: ReportInput) -> Section | None:
                 title=f"One dot per patient, {cohort.title}",
                 draw=partial(draw_patients, cohort),
                 data=patient_frame(cohort),
-                caption="Each dot is one test patient: the mean over its seeds at the last "
+                caption="Each dot is one test patient: the mean over its seeds"
+                f"{', then over its sessions,' if cohort.has_sessions else ''} at the last "
                 "epoch. Bar: "
                 "mean over patients. The violin ends where the data end. Patients with a "
-                f"value for every loss, of {cohort.num_cases}: {words}. {cohort.presence}.",
+                f"value for every loss, of {cohort.num_subjects}: {words}. {cohort.presence}.",
                 alt=_describe(cohort, scores),
             )
         )
@@ -85,12 +87,14 @@ def _patient_lines(cohort: CohortScores, scores: np.ndarray) -> Figure:
         key=f"patients-{cohort.name}",
         title=f"Patient by patient, DSC, {cohort.title}",
         draw=partial(draw_patient_lines, cohort, scores),
-        data=patient_frame(cohort)[["cohort", LOSS, "case", "site", "fold", "dice", "seeds_dice"]],
+        data=patient_frame(cohort).drop(
+            columns=[f"{of}{metric}" for of in ("", "seeds_") for metric in METRICS[1:]]
+        ),
         caption="One column per patient, from hard to easy (mean over losses); a marker per loss: "
         "mean over seeds at the last epoch. The grey bar spans the losses: where it is short, the "
         f"patient decides, not the loss (median span {middle}). Best loss, by number of patients: "
-        f"{words}. {int(complete.sum())} of {cohort.num_cases} cases have a value for every loss. "
-        f"{cohort.presence}.",
+        f"{words}. {int(complete.sum())} of {cohort.num_subjects} {cohort.units} have a value for "
+        f"every loss. {cohort.averaged.strip()}{' ' if cohort.averaged else ''}{cohort.presence}.",
         alt=f"DSC of every patient under every loss; best loss by number of patients: {words}.",
     )
 
@@ -131,9 +135,13 @@ def pooled_frame(cohort: CohortScores) -> pd.DataFrame:
 
 
 def patient_frame(cohort: CohortScores) -> pd.DataFrame:
-    """One row per loss and patient, with how many seeds define the mean."""
+    """One row per loss and patient, with how many seeds define the mean (of all sessions)."""
     final = cohort.last_by_case(cohort.test)
     scores = patient_scores(cohort)
+    first = first_cases(cohort.subject_of)
+    who: dict[str, object] = {"case": cohort.cases}
+    if cohort.has_sessions:
+        who = {"patient": cohort.subjects, "sessions": np.bincount(cohort.subject_of)}
     rows = []
     for loss in cohort.shown:
         rows.append(
@@ -141,12 +149,14 @@ def patient_frame(cohort: CohortScores) -> pd.DataFrame:
                 {
                     "cohort": cohort.name,
                     LOSS: cohort.losses[loss],
-                    "case": cohort.cases,
-                    "site": cohort.sites,
-                    "fold": [cohort.folds[i] for i in cohort.fold_of],
+                    **who,
+                    "site": cohort.sites[first],
+                    "fold": [cohort.folds[i] for i in cohort.fold_of[first]],
                     **{metric: scores[loss, :, i] for i, metric in enumerate(METRICS)},
                     **{
-                        f"seeds_{metric}": (~np.isnan(final[loss, :, :, i])).sum(0)
+                        f"seeds_{metric}": np.bincount(
+                            cohort.subject_of, (~np.isnan(final[loss, :, :, i])).sum(0)
+                        ).astype(int)
                         for i, metric in enumerate(METRICS)
                     },
                 }
@@ -199,7 +209,7 @@ def draw_patients(cohort: CohortScores) -> Drawing:
     scores = patient_scores(cohort)
     figure, axes = _axes(cohort)
     # A low-discrepancy offset per patient: dots do not hide each other, and need no randomness.
-    offset = ((np.arange(len(cohort.cases)) * 0.6180339887) % 1 - 0.5) * 0.5
+    offset = ((np.arange(len(cohort.subjects)) * 0.6180339887) % 1 - 0.5) * 0.5
     for i, metric in enumerate(METRICS):
         axis = axes[0, i]
         for x, loss in enumerate(cohort.shown):

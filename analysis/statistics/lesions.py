@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.reading.scores import CohortScores
 from analysis.statistics import confidence
 from analysis.statistics.ladder import ladder
+from analysis.statistics.subjects import by_subject, part_of
 
 EDGES_MM3 = (0.0, 10.0, 50.0, 250.0, np.inf)
 
@@ -58,11 +59,13 @@ def by_case(cohort: CohortScores, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def mean_and_error(values: np.ndarray, fold_of: np.ndarray) -> tuple[float, float, int]:
+def mean_and_error(
+    values: np.ndarray, fold_of: np.ndarray, subject_of: np.ndarray | None = None
+) -> tuple[float, float, int, int]:
     """Mean of one loss's [S, P], the half-width of its interval for new seeds and patients (L2 of
-    the ladder), and the number of cases behind both."""
-    fit = ladder(values, fold_of)
-    return fit.estimate, fit.half_width("L2"), fit.num_cases
+    the ladder), and the number of cases and of subjects behind both."""
+    fit = ladder(values, fold_of, subject_of)
+    return fit.estimate, fit.half_width("L2"), fit.num_cases, fit.num_subjects
 
 
 def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
@@ -88,8 +91,8 @@ def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
 
 
 def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
-    """Per loss and size stratum: reference lesions found, and false lesions per patient, from rows
-    of `results.LESIONS`."""
+    """Per loss and size stratum: reference lesions found, and false lesions per image of a
+    patient, from rows of `results.LESIONS`.  Sessions of one patient are averaged."""
     trials = cohort.final.drop_duplicates("trial").set_index("trial")
     rows = rows[rows["trial"].isin(trials.index).to_numpy()]
     if rows.empty:
@@ -120,10 +123,18 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
     for index in cohort.shown:
         times = seeds[index][cohort.fold_of]  # trainings that tested each case
         tested = times > 0
+        subjects = part_of(cohort.subject_of, tested)
         for place, name in enumerate(STRATA):
-            total = n_ref[index, place, tested] / times[tested]
-            share, half = clustered_share(n_hit[index, place, tested] / times[tested], total)
-            wrong = n_false[index, place, tested] / times[tested]
+            references = n_ref[index, place, tested] / times[tested]
+            total, found, wrong = (  # a patient's image, the mean of the sessions
+                by_subject(part, subjects)
+                for part in (
+                    references,
+                    n_hit[index, place, tested] / times[tested],
+                    n_false[index, place, tested] / times[tested],
+                )
+            )
+            share, half = clustered_share(found, total)
             spread = (
                 confidence.t_factor(len(wrong) - 1) * wrong.std(ddof=1) / np.sqrt(len(wrong))
                 if len(wrong) > 1
@@ -134,7 +145,7 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
                     "cohort": cohort.name,
                     "loss": cohort.losses[index],
                     "size_mm3": name,
-                    "reference_lesions": total.sum(),
+                    "reference_lesions": references.sum(),
                     "patients": int((total > 0).sum()),
                     "recall": share,
                     "recall_half": half,

@@ -17,6 +17,7 @@ from scipy import stats
 
 from analysis.statistics.ladder import Ladder
 from analysis.statistics.pairs import cell_means
+from analysis.statistics.subjects import number_of
 
 EXACT_UP_TO = 200_000
 """Lotteries with more outcomes than this are drawn at random instead of enumerated."""
@@ -33,12 +34,14 @@ class CompleteCells:
     values: np.ndarray
     """[L, S, F] cell means."""
     weights: np.ndarray
-    """[F] share of the cases that every loss and seed in it defines."""
+    """[F] share of the subjects with a case that every loss and seed in it defines."""
     left_out: list[int]
     """Losses that lack so many trials that no two seeds would be left with them."""
 
 
-def complete_cells(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> CompleteCells:
+def complete_cells(
+    scores: np.ndarray, fold_of: np.ndarray, shown: list[int], subject_of: np.ndarray | None = None
+) -> CompleteCells:
     """The seeds that are complete for all losses, of scores [L, S, P].
 
     Losses are given up, worst first, until two seeds are left or one loss; cases that are undefined
@@ -48,7 +51,7 @@ def complete_cells(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) ->
     while True:
         own = scores[losses]
         flat = own.reshape(-1, own.shape[-1])
-        cells = cell_means(flat, fold_of).reshape(len(losses), own.shape[1], -1)
+        cells = cell_means(flat, fold_of, subject_of).reshape(len(losses), own.shape[1], -1)
         missing = np.isnan(cells)
         seeds = [s for s in range(own.shape[1]) if not missing[:, s].any()]
         if len(seeds) >= min(2, own.shape[1]) or len(losses) <= 1:
@@ -57,11 +60,12 @@ def complete_cells(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) ->
         left_out.append(losses.pop(worst))
     # Cells and weights from the same cases, those that the ladder would use.
     own = own[:, seeds]
-    cells = cell_means(own.reshape(-1, own.shape[-1]), fold_of).reshape(
+    cells = cell_means(own.reshape(-1, own.shape[-1]), fold_of, subject_of).reshape(
         len(losses), len(seeds), cells.shape[-1]
     )
     usable = ~np.any(np.isnan(own), axis=(0, 1))
-    sizes = np.array([usable[fold_of == fold].sum() for fold in np.unique(fold_of)], float)
+    folds = [usable & (fold_of == fold) for fold in np.unique(fold_of)]
+    sizes = np.array([number_of(subject_of, of) for of in folds], float)
     return CompleteCells(losses, seeds, cells, sizes / max(sizes.sum(), 1.0), left_out)
 
 

@@ -26,5 +26,6 @@ def shared_means(scores: np.ndarray, cohort: CohortScores) -> dict[int, Ladder]:
     if not absent.all():
         own = np.where(absent, np.nan, own)
     return {
-        loss: ladder(part, cohort.fold_of) for loss, part in zip(cohort.shown, own, strict=True)
+        loss: ladder(part, cohort.fold_of, cohort.subject_of)
+        for loss, part in zip(cohort.shown, own, strict=True)
     }

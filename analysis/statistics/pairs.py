@@ -10,6 +10,7 @@ from scipy import stats
 
 from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, holm, ladder
+from analysis.statistics.subjects import by_subject, part_of
 
 ROPE = 0.01
 """Differences below this count as none: about the median improvement that MICCAI papers claim."""
@@ -47,40 +48,55 @@ class Pair:
         return float(low) / total, float(high) / total
 
 
-def compare(scores: np.ndarray, fold_of: np.ndarray, a: int, b: int) -> Pair:
-    """One pair from scores [L, S, P] at the reported epoch, NaN where absent or undefined.
+def compare(
+    scores: np.ndarray, fold_of: np.ndarray, a: int, b: int, subject_of: np.ndarray | None = None
+) -> Pair:
+    """One pair from scores [L, S, P] at the reported epoch, NaN where absent or undefined; cases
+    of one subject, by ``subject_of`` [P], count once.
 
     Only the two losses themselves matter: adding a third to the sweep changes nothing here.
     """
     difference = scores[a] - scores[b]
-    fit = ladder(difference, fold_of)
-    cells = cell_means(difference, fold_of)
+    fit = ladder(difference, fold_of, subject_of)
+    cells = cell_means(difference, fold_of, subject_of)
     return Pair(a, b, fit, int((cells > 0).sum()), int((cells == 0).sum()), int((cells < 0).sum()))
 
 
-def cell_means(difference: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """[S, F] mean over the cases that are defined in every cell of their fold; NaN if none."""
+def cell_means(
+    difference: np.ndarray, fold_of: np.ndarray, subject_of: np.ndarray | None = None
+) -> np.ndarray:
+    """[S, F] mean over the subjects of the cases that are defined in every cell of their fold; NaN
+    if none."""
     folds = np.unique(fold_of)
     cells = np.full((len(difference), len(folds)), np.nan)
     for column, fold in enumerate(folds):
-        block = difference[:, fold_of == fold]
+        here = np.flatnonzero(fold_of == fold)
+        block = difference[:, here]
         present = ~np.isnan(block).all(1)
         usable = ~np.isnan(block[present]).any(0)
         if present.any() and usable.any():
-            cells[present, column] = block[present][:, usable].mean(1)
+            own = by_subject(block[present][:, usable], part_of(subject_of, here[usable]))
+            cells[present, column] = own.mean(1)
     return cells
 
 
 def against(
-    scores: np.ndarray, fold_of: np.ndarray, shown: list[int], reference: int
+    scores: np.ndarray,
+    fold_of: np.ndarray,
+    shown: list[int],
+    reference: int,
+    subject_of: np.ndarray | None = None,
 ) -> list[Pair]:
     """Every shown loss minus the reference."""
-    return [compare(scores, fold_of, loss, reference) for loss in shown if loss != reference]
+    others = [loss for loss in shown if loss != reference]
+    return [compare(scores, fold_of, loss, reference, subject_of) for loss in others]
 
 
-def every_pair(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> list[Pair]:
+def every_pair(
+    scores: np.ndarray, fold_of: np.ndarray, shown: list[int], subject_of: np.ndarray | None = None
+) -> list[Pair]:
     """All pairs, first minus second, in the sweep's order."""
-    return [compare(scores, fold_of, a, b) for a, b in combinations(shown, 2)]
+    return [compare(scores, fold_of, a, b, subject_of) for a, b in combinations(shown, 2)]
 
 
 def adjusted(pairs: list[Pair]) -> list[tuple[float, float]]:

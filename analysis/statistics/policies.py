@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.reading.scores import COUNTS, CohortScores
 from analysis.statistics import selection
 from analysis.statistics.ranks import order_agreement
+from analysis.statistics.subjects import by_subject, part_of
 
 AGGREGATIONS = {"mean": "mean over cases", "pooled": "all voxels together"}
 UNDEFINED = {"drop": "left out", "0": "counted as 0", "1": "counted as 1"}
@@ -34,10 +35,12 @@ def fold_values(
     num_folds: int,
     aggregation: str,
     undefined: str,
+    subject_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """[L, S, F, E + 1] DSC of each fold from counts [L, S, P, E + 1]; NaN where absent.
 
-    aggregation "mean": mean over cases; "pooled": one DSC from the fold's summed counts.
+    aggregation "mean": mean over cases, those of one subject first; "pooled": one DSC from the
+    fold's summed counts.
     undefined: what a case with two empty masks counts as ("drop", "0", "1"); pooling has none.
     """
     found = np.full((*tp.shape[:2], num_folds, tp.shape[3]), np.nan)
@@ -54,6 +57,7 @@ def fold_values(
             dice = np.divide(2 * a, total, out=np.full(a.shape, np.nan), where=total > 0)
             if undefined != "drop":
                 dice = np.where(total == 0, float(undefined), dice)
+            dice = by_subject(dice, part_of(subject_of, fold_of == fold), axis=2)
             number = (~np.isnan(dice)).sum(2)
             value = np.divide(
                 np.nansum(dice, 2), number, out=np.full(number.shape, np.nan), where=number > 0
@@ -103,6 +107,7 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
             len(cohort.folds),
             aggregation,
             undefined,
+            cohort.subject_of,
         )
         means = world_means(values, cohort.last_epoch, best_train, selector)[cohort.shown]
         if np.isnan(means).all():
@@ -115,7 +120,7 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
             {
                 "cohort": cohort.name,
                 "epoch": EPOCHS[selector],
-                "aggregation": AGGREGATIONS[aggregation],
+                "aggregation": AGGREGATIONS[aggregation].replace("cases", cohort.units),
                 "undefined": UNDEFINED[undefined],
                 "label_2": LABEL_2[label],
                 "winner": cohort.losses[cohort.shown[order[0]]],

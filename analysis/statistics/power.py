@@ -37,7 +37,7 @@ def needed_seeds(
         fold_part = part.training_set * fit.run_share
         for rung, variance, df in (
             ("L1", seed_part, fit.num_folds * (k - 1)),
-            ("L2", seed_part + patient_part, fit.num_cases - fit.num_folds),
+            ("L2", seed_part + patient_part, fit.num_subjects - fit.num_folds),
             ("L3", seed_part + patient_part + fold_part, fit.num_folds - 1),
         ):
             se = math.sqrt(variance) if variance >= 0 else float("nan")

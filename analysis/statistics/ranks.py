@@ -12,6 +12,7 @@ from scipy import stats
 from analysis.reading.scores import CohortScores
 from analysis.statistics import confidence
 from analysis.statistics.ladder import holm
+from analysis.statistics.subjects import by_subject, part_of
 
 DRAWS = 2000
 SCHEMES = {
@@ -31,9 +32,11 @@ class SharedScores:
     left_out: list[int]
     """Losses given up because some fold would have had no seed in common with them."""
     blocks: list[np.ndarray]
-    """[L, seeds, cases] per fold, without NaN."""
+    """[L, seeds, subjects] per fold, without NaN."""
     folds: list[int]
     """Index of each block's fold."""
+    num_cases: int
+    """Number of cases in common; those of one subject are averaged."""
 
     @property
     def patients(self) -> np.ndarray:
@@ -46,15 +49,15 @@ class SharedScores:
         return sum(block.shape[1] for block in self.blocks)
 
     @property
-    def num_cases(self) -> int:
-        """Number of cases in common."""
+    def num_subjects(self) -> int:
+        """Number of subjects in common."""
         return sum(block.shape[2] for block in self.blocks)
 
     def counted(self, cohort: CohortScores) -> str:
         """How many of the cohort's cases, cells and losses are in it, and who is absent."""
         cells = len(cohort.seeds) * len(cohort.folds)
         text = (
-            f"{self.num_cases} of {cohort.num_cases} cases and {self.num_cells} of {cells} "
+            f"{cohort.part(self.num_cases, self.num_subjects)} and {self.num_cells} of {cells} "
             f"(seed, fold) cells that {len(self.losses)} of {len(cohort.shown)} losses share"
         )
         if self.left_out:
@@ -63,24 +66,29 @@ class SharedScores:
         return text + "."
 
 
-def shared_scores(scores: np.ndarray, fold_of: np.ndarray, shown: list[int]) -> SharedScores:
+def shared_scores(
+    scores: np.ndarray, fold_of: np.ndarray, shown: list[int], subject_of: np.ndarray | None = None
+) -> SharedScores:
     """What the shown losses share of scores [L, S, P]; losses are given up, the one with the most
     gaps first, until every fold that anybody has is shared, or one loss is left."""
     losses, left_out = list(shown), []
     while True:
         own = scores[losses]
-        blocks, folds, empty = [], [], 0
+        blocks, folds, num_cases, empty = [], [], 0, 0
         for fold in np.unique(fold_of):
-            block = own[:, :, fold_of == fold]
+            here = np.flatnonzero(fold_of == fold)
+            block = own[:, :, here]
             block = block[:, ~np.isnan(block).all(2).any(0)]
-            block = block[:, :, ~np.isnan(block).any((0, 1))]
+            usable = ~np.isnan(block).any((0, 1))
+            block = block[:, :, usable]
             if block.size:
-                blocks.append(block)
+                blocks.append(by_subject(block, part_of(subject_of, here[usable])))
                 folds.append(int(fold))
+                num_cases += block.shape[2]
             else:
-                empty += not np.isnan(own[:, :, fold_of == fold]).all()
+                empty += not np.isnan(own[:, :, here]).all()
         if not empty or len(losses) <= 1:
-            return SharedScores(losses, left_out, blocks, folds)
+            return SharedScores(losses, left_out, blocks, folds, num_cases)
         left_out.append(losses.pop(int(np.argmax(np.isnan(own).sum((1, 2))))))
 
 
@@ -100,11 +108,11 @@ def resampled_patients(
     are drawn with replacement; all losses get the same draw, so differences stay paired."""
     parts = []
     for block in blocks:
-        losses, seeds, cases = block.shape
+        losses, seeds, subjects = block.shape
         times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
-        by_case = np.einsum("ds,lsp->dlp", times / seeds, block)
-        drawn = rng.integers(cases, size=(draws, 1, cases))
-        parts.append(np.take_along_axis(by_case, np.repeat(drawn, losses, 1), 2))
+        scores = np.einsum("ds,lsp->dlp", times / seeds, block)
+        drawn = rng.integers(subjects, size=(draws, 1, subjects))
+        parts.append(np.take_along_axis(scores, np.repeat(drawn, losses, 1), 2))
     return np.concatenate(parts, 2)
 
 

@@ -43,6 +43,8 @@ class SearchOutcome:
     """[C] standard error of the estimate among configurations: the noise of its own trials."""
     fresh: dict[str, dict[str, np.ndarray]]
     """By metric and loss, [S, F] means on the confirming seeds."""
+    sessions: bool = False
+    """Whether some subject of the cohort has several cases, whose scores are averaged first."""
 
     @property
     def configurations(self) -> list[dict]:
@@ -100,7 +102,8 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
     if search is None or not search["configurations"]:
         return None
     validated = sweep.judged_on("validation")
-    judged = results.judged_scores(validated.cases)
+    subjects = results.subjects_of(sweep.path, search["cohort"])
+    judged = results.judged_scores(validated.cases, subjects)
     configurations, cells = search["configurations"], len(search["cells"])
     scores = {metric: np.full((len(configurations), cells), np.nan) for metric in NAMES}
     for row, one in enumerate(configurations):
@@ -119,6 +122,7 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
         estimate={metric: fit[0] for metric, fit in fitted.items()},
         error={metric: fit[1] for metric, fit in fitted.items()},
         fresh=_fresh(search, validated, judged),
+        sessions=len(set(subjects.values())) < len(subjects),
     )
 
 

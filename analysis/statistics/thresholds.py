@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.reading.scores import COUNTS, METRICS, CohortScores
+from analysis.statistics.subjects import by_subject, part_of
 from lesion_core import results
 
 THRESHOLDS = np.arange(1, results.NUM_BINS) / results.NUM_BINS
@@ -73,13 +74,16 @@ def rates_at_thresholds(
     return rates.reshape(*tp.shape, len(METRICS))
 
 
-def fold_curves(rates: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """[L, F, thresholds]: mean over a fold's cases and seeds of [L, S, P, thresholds]; cases
+def fold_curves(
+    rates: np.ndarray, fold_of: np.ndarray, subject_of: np.ndarray | None = None
+) -> np.ndarray:
+    """[L, F, thresholds]: mean over a fold's subjects and seeds of [L, S, P, thresholds]; cases
     that are undefined at some threshold (both masks empty) are left out there."""
     folds = np.unique(fold_of)
     curves = np.full((rates.shape[0], len(folds), rates.shape[3]), np.nan)
     for place, fold in enumerate(folds):
-        block = rates[:, :, fold_of == fold]
+        here = fold_of == fold
+        block = by_subject(rates[:, :, here], part_of(subject_of, here), axis=2)
         number = (~np.isnan(block)).sum((1, 2))
         curves[:, place] = np.divide(
             np.nansum(block, (1, 2)), number, out=np.full(number.shape, np.nan), where=number > 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.statistics.lottery import CompleteCells
+from analysis.statistics.subjects import by_subject, first_cases, part_of
 
 
 def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
-    """Variance components of complete scores [L, S, P], cases nested in folds, by the method of
+    """Variance components of complete scores [L, S, P], patients nested in folds, by the method of
     moments (ANOVA mean squares; exact for equal folds, the usual approximation otherwise).
 
     y = mean + loss + fold + patient(fold) + loss x fold + loss x patient + run + rest, where a run
@@ -67,10 +68,15 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
 
 
 def balanced(
-    scores: np.ndarray, fold_of: np.ndarray, complete: CompleteCells
-) -> tuple[np.ndarray, np.ndarray]:
-    """[L, S, P] of the complete losses and seeds and of the cases that all of them define, and
-    those cases' folds."""
+    scores: np.ndarray,
+    fold_of: np.ndarray,
+    complete: CompleteCells,
+    subject_of: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """[L, S, subjects] of the complete losses and seeds, those subjects' folds, and the number of
+    cases that all of them define, which are averaged."""
     own = scores[np.ix_(complete.losses, complete.seeds)]
-    usable = ~np.isnan(own).any((0, 1))
-    return own[:, :, usable], fold_of[usable]
+    usable = np.asarray(~np.isnan(own).any((0, 1)))
+    subjects, folds = part_of(subject_of, usable), fold_of[usable]
+    first = slice(None) if subjects is None else first_cases(subjects)
+    return by_subject(own[:, :, usable], subjects), folds[first], int(usable.sum())

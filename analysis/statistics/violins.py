@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import gaussian_kde
 
 from analysis.reading.scores import CohortScores
+from analysis.statistics.subjects import by_subject
 
 
 def pooled_epochs(curves: np.ndarray) -> np.ndarray:
@@ -18,15 +19,17 @@ def pooled_epochs(curves: np.ndarray) -> np.ndarray:
 
 
 def patient_scores(cohort: CohortScores) -> np.ndarray:
-    """[L, P, metrics]: mean over seeds of a patient's rates at the last epoch.
+    """[L, subjects, metrics]: mean over seeds, then over sessions, of a patient's rates at the last
+    epoch.
 
-    A patient whose rate is undefined or absent for some seed counts with the others; NaN when
-    there is none.
+    A case whose rate is undefined or absent for some seed counts with the others; NaN when there
+    is none, and left out of its patient's mean.
     """
     final = cohort.last_by_case(cohort.test)
     number = (~np.isnan(final)).sum(1)
     total = np.nansum(final, 1)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    by_case = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return by_subject(by_case, cohort.subject_of, axis=1)
 
 
 def outline(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:

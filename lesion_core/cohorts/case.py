@@ -14,7 +14,7 @@ BrainRule = Literal["mask", "nonzero"]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The files of one subject."""
+    """The files of one session of a subject."""
 
     id: str
     """Unique inside the cohort."""
@@ -30,7 +30,10 @@ class Case:
     nonzero_brain: bool = False
     """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
     subject: str = ""
-    """Who it is, if several cases can be of one person; such cases are never parted by a fold."""
+    """Who it is; the case's id unless several cases can be of one person, which no fold parts."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subject", self.subject or self.id)
 
     @property
     def files(self) -> list[Path]:

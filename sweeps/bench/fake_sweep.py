@@ -54,6 +54,8 @@ class FakeSweep:
     seeds: Sequence[int] = PAPER_SEEDS
     num_folds: int = 5
     num_cases: int = 20
+    sessions: int = 1
+    """Cases of one subject; the last subject has fewer if the cases do not divide."""
     epochs: int = 8
     rng_seed: int = 0
     status: Mapping[tuple[str, str, int, int], str] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class FakeSweep:
     collapsed: Sequence[str] = ()
     """Losses that predict nothing at all, from the first epoch on."""
     patient_sd: float = 0.5
+    session_sd: float = 0.15
     patient_loss_sd: float = 0.15
     fold_loss_sd: float = 0.06
     run_sd: float = 0.12
@@ -78,13 +81,12 @@ class FakeSweep:
             rng = np.random.default_rng([self.rng_seed, number])
             cases = self._draw_cases(cohort, rng)
             self._write_cohort(path, cohort, cases)
-            folds = [
-                list(range(fold, len(cases), self.num_folds)) for fold in range(self.num_folds)
-            ]
+            folds = self._folds()
+            first = [self._first_session(index) for index in range(len(cases))]
             # The difficulty of a patient is the same for every loss, seed and fold.
             for loss_number, loss in enumerate(self.losses):
                 effect = np.random.default_rng([self.rng_seed, number, loss_number])
-                by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))
+                by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))[:, first]
                 by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
                 for seed in self.seeds:
                     for fold in range(self.num_folds):
@@ -99,7 +101,7 @@ class FakeSweep:
                         self._write_trial(
                             path, row, cases, folds[fold], by_case, by_fold[:, fold], status, rng
                         )
-        names = [f"case{index + 1:02d}" for index in range(self.num_cases)]
+        names = [self._name(index) for index in range(self.num_cases)]
         results.write_json(
             path / "sweep.json",
             {
@@ -122,7 +124,7 @@ class FakeSweep:
                 },
                 "num_folds": self.num_folds,
                 "folds": {
-                    cohort: [names[fold :: self.num_folds] for fold in range(self.num_folds)]
+                    cohort: [[names[index] for index in fold] for fold in self._folds()]
                     for cohort in self.cohorts
                 },
                 "cohorts": {
@@ -142,6 +144,28 @@ class FakeSweep:
         return path
 
     # ------------------------------------------------------------------------------ the cohort
+    def _first_session(self, index: int) -> int:
+        """The first case of a case's subject."""
+        return index - index % self.sessions
+
+    def _subject(self, index: int) -> str:
+        if self.sessions == 1:
+            return self._name(index)
+        return f"sub-{index // self.sessions + 1:02d}"
+
+    def _name(self, index: int) -> str:
+        if self.sessions == 1:
+            return f"case{index + 1:02d}"
+        return f"{self._subject(index)}_ses-{index % self.sessions + 1}"
+
+    def _folds(self) -> list[list[int]]:
+        """Test cases of every fold: every so many-th subject."""
+        cases = range(self.num_cases)
+        return [
+            [index for index in cases if index // self.sessions % self.num_folds == fold]
+            for fold in range(self.num_folds)
+        ]
+
     def _draw_cases(self, cohort: str, rng: np.random.Generator) -> list[dict]:
         cases = []
         for index in range(self.num_cases):
@@ -150,15 +174,21 @@ class FakeSweep:
             lesion = int(sizes.sum())
             cases.append(
                 {
-                    "case": f"case{index + 1:02d}",
-                    "site": ("Utrecht", "Singapore", "Amsterdam")[3 * index // self.num_cases]
+                    "case": self._name(index),
+                    "subject": self._subject(index),
+                    "site": ("Utrecht", "Singapore", "Amsterdam")[
+                        3 * self._first_session(index) // self.num_cases
+                    ]
                     if cohort.startswith("wmh")
                     else "",
                     "sizes": sizes,
                     "lesion": lesion,
                     "brain": int(rng.integers(60_000, 90_000)),
                     "voxel_mm3": 3.0 if cohort.startswith("wmh") else 1.5,
-                    "easy": rng.normal(0, self.patient_sd, 2),
+                    "easy": rng.normal(0, self.patient_sd, 2)
+                    if index == self._first_session(index)
+                    else cases[self._first_session(index)]["easy"]
+                    + rng.normal(0, self.session_sd, 2),
                     "picture": draw_slice(rng, lesion) if self.pictures else None,
                 }
             )
@@ -186,6 +216,7 @@ class FakeSweep:
                     "n_lesions_with_other": len(case["sizes"]),
                     "patch_voxels": 32**3,
                     "patch_lesion_voxels": [case["lesion"]],
+                    "subject": case["subject"],
                 }
                 for case in cases
             ],

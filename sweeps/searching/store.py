@@ -78,7 +78,12 @@ class LedgerStore:
 
         file = self._ledger.path / "trials" / name / "cases.parquet"
         cases = pq.read_table(file, schema=results.CASES).to_pandas()
-        scores = results.judged_scores(cases).to_dict("index")
+        subjects = {
+            case: subject
+            for cohort in cases["cohort"].unique()
+            for case, subject in results.subjects_of(self._ledger.path, cohort).items()
+        }
+        scores = results.judged_scores(cases, subjects).to_dict("index")
         if name not in scores:
             reason = "none of the cases that it is judged on has a lesion"
             return Outcome("failed", None, reason)

@@ -1,7 +1,7 @@
 """A copy of a results folder with only what W&B may get of it, to build a report from.
 
 No hosts, no folders of this machine, no tracebacks; no pictures unless `Tracking.media`; under
-pseudonyms, every name of a case or site replaced.
+pseudonyms, every name of a case, subject or site replaced.
 """
 
 from __future__ import annotations
@@ -96,8 +96,13 @@ def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Track
         rows = pq.read_table(file, schema=schema).to_pylist()
     except (OSError, pa.ArrowException):  # the report says that the trial is damaged
         return
+    pseudonyms = {
+        "case": tracking.case_name,
+        "subject": tracking.case_name,
+        "site": tracking.site_name,
+    }
     for row in rows:
-        for column, name in (("case", tracking.case_name), ("site", tracking.site_name)):
+        for column, name in pseudonyms.items():
             if row.get(column) is not None:
                 row[column] = name(row[column])
         if row.get("warnings"):

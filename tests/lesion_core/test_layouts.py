@@ -1,11 +1,13 @@
 """nnU-Net and BIDS datasets are read where they lie."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import (
     Bids,
     Folder,
@@ -298,6 +300,14 @@ def test_bids_sessions_are_cases_of_one_subject(tmp_path):
         ("sub-01_ses-1", "sub-01"),
         ("sub-01_ses-2", "sub-01"),
     ]
+    rows, _ = describe(load_cohort(cohort_named("bids:study", data=tmp_path), tmp_path))
+    assert [row["subject"] for row in rows] == [case.subject for case in cases]
+
+
+def test_a_case_without_a_subject_is_its_own(tmp_path):
+    write_bids(tmp_path)
+    case = cohort_named("bids:study", data=tmp_path).cases(tmp_path)[0]
+    assert replace(case, id="other", subject="").subject == "other"
 
 
 def test_bids_dseg_may_hold_label_2(tmp_path):
