@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesion_core import cache
 from lesion_core.cohorts import Case, Cohort
-from lesion_core.nifti import unreadable
+from lesion_core.compressed import unreadable
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""

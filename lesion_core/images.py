@@ -27,16 +27,20 @@ from lesion_core.nifti import (
     LEFT_RIGHT,
     File,
     axis_and_sign,
-    by,
     finite_values,
     mask_labels,
     read,
     read_on_grid,
 )
+from lesion_core.placement import oddities_of
 from lesion_core.windows import three
 
 LARGEST_BRAIN_ML = 2000.0
 """No human brain is larger; what is, is a head."""
+
+IMPOSSIBLE_BRAIN_ML = (0.002, 10_000.0)
+"""A stray voxel, or a whale's: a brain mask outside these is a mistake, of units for one.  What is
+odd but may be meant (a newborn, a crop of a brain) is kept and reported (`unusual`)."""
 
 MOST_NONZERO = 0.9
 """A skull-stripped image has background; one with hardly any zeros was not stripped."""
@@ -105,7 +109,7 @@ class Image:
     @property
     def voxel_mm3(self) -> float:
         """Volume of a voxel."""
-        return float(np.prod(self.spacing_mm))
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,24 +180,32 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
             "of an nnU-Net or BIDS cohort whose images are skull-stripped"
         )
     first = read(next(iter(case.channels.values())))
+    files = [first]
     if case.brain is None:
         brain = _nonzero(case, first)
     else:
-        brain = mask_labels(read_on_grid(case.brain, first), highest=1) == 1
+        files.append(read_on_grid(case.brain, first))
+        brain = mask_labels(files[-1], highest=1) == 1
     box = bounding_box(brain)
     if box is None:
         raise ValueError(
             f"{case.brain or first.path}: the brain mask is empty; expected 1 inside the brain"
         )
     in_brain = np.ascontiguousarray(brain[box])
+    voxel_mm3 = float(abs(np.linalg.det(first.affine[:3, :3])))
+    _check_brain_size(case.brain or first.path, np.count_nonzero(brain) * voxel_mm3 / 1000)
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
     for channel, path in enumerate(case.channels.values()):
         file = first if channel == 0 else read_on_grid(path, first)
         voxels[channel] = finite_values(file)[box]
         _normalise(path, voxels[channel], in_brain)
+        if channel > 0:
+            files.append(file)
 
-    marked = mask_labels(read_on_grid(case.lesion, first), highest=2 if case.has_other else 1)
+    lesion_file = read_on_grid(case.lesion, first)
+    files.append(lesion_file)
+    marked = mask_labels(lesion_file, highest=2 if case.has_other else 1)
     labels, num_lesions = components(marked == 1)
     if num_lesions > MAX_LESIONS:
         raise ValueError(
@@ -226,7 +238,7 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
         spacing_mm=three(first.spacing_mm.tolist()),
         affine=first.affine,
         left_right_axis=axis_and_sign(first.affine, LEFT_RIGHT)[0],
-        warnings=tuple(_warnings(case, first, labels > 0, brain)),
+        warnings=tuple(_warnings(case, files, labels > 0, brain, voxel_mm3)),
         num_with_other=num_with_other,
     )
 
@@ -337,10 +349,12 @@ def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     channel /= np.float32(inside.std(dtype=np.float64))
 
 
-def _warnings(case: Case, first: File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
-    lesion_name, first_name, brain_name = (
-        f"{path.parent.name}/{path.name}"
-        for path in (case.lesion, first.path, case.brain or first.path)
+def _warnings(
+    case: Case, files: Sequence[File], lesion: np.ndarray, brain: np.ndarray, voxel_mm3: float
+) -> list[str]:
+    first = files[0]
+    lesion_name, brain_name = (
+        f"{path.parent.name}/{path.name}" for path in (case.lesion, case.brain or first.path)
     )
     found = []
     total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
@@ -350,21 +364,21 @@ def _warnings(case: Case, first: File, lesion: np.ndarray, brain: np.ndarray) ->
         )
     if not total:
         found.append(f"{lesion_name}: no lesion voxel; tested on, but never trained on")
-    brain_ml = np.count_nonzero(brain) * np.prod(first.spacing_mm) / 1000
+    brain_ml = np.count_nonzero(brain) * voxel_mm3 / 1000
     if brain_ml > LARGEST_BRAIN_ML:
         found.append(
             f"{brain_name}: {brain_ml:.0f} ml of brain, more than anybody has; a whole head?"
         )
-    if not first.oriented:
-        found.append(
-            f"{first_name}: the header states no orientation; the first axis is taken as left-right"
+    return found + oddities_of(files)
+
+
+def _check_brain_size(path: Path, brain_ml: float) -> None:
+    smallest, largest = IMPOSSIBLE_BRAIN_ML
+    if not smallest <= brain_ml <= largest:
+        raise ValueError(
+            f"{path}: {brain_ml:.3g} ml of brain; expected {smallest:g} to {largest:g} ml; "
+            "correct the voxel size in the header, or the brain mask"
         )
-    if not np.allclose(first.header_mm, first.spacing_mm, rtol=0.01):
-        found.append(
-            f"{first_name}: voxel size {by(first.header_mm)} mm in the header, "
-            f"{by(first.spacing_mm)} mm by the affine, which is used"
-        )
-    return found
 
 
 def _nonzero(case: Case, first: File) -> np.ndarray:

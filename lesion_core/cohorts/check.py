@@ -5,15 +5,12 @@ Reads every case as a sweep would, so that a sweep after it starts from the cach
 
 from __future__ import annotations
 
-import gzip
 import math
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
@@ -21,6 +18,7 @@ from lesion_core import cache, cohorts, results, table1
 from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import Case, Cohort
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
+from lesion_core.nifti import read_header
 
 
 def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:
@@ -166,12 +164,6 @@ def _voxels(path: Path) -> int:
     0 where that cannot be read: reading the whole file will say why.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(540)
-    except (OSError, EOFError, zlib.error):
+        return math.prod(read_header(path).shape)
+    except ValueError:
         return 0
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        if kind.may_contain_header(start[: kind.sizeof_hdr]):
-            header = kind(start[: kind.sizeof_hdr], check=False)
-            return math.prod(max(int(size), 0) for size in header["dim"][1:4])
-    return 0
