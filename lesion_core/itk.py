@@ -36,7 +36,7 @@ def as_array(image: sitk.Image) -> np.ndarray:
 
 
 def itk_affine(path: Path) -> np.ndarray | None:
-    """Voxel indices to mm (right, anterior, superior) as ITK reads a file; None if it refuses it."""
+    """Voxel indices to mm (right, anterior, superior) as ITK reads a file; None if it will not."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -30,7 +30,7 @@ MASK_TOLERANCE = 1e-4
 """Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
 
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-"""Of the spatial part of ``xyzt_units``: unknown, metre, mm, micron.  ITK takes unknown as mm too."""
+"""Of the spatial part of ``xyzt_units``: unknown, metre, mm, micron.  Unknown is mm to ITK too."""
 
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 20.0
 """A side outside these is a mistake of units: what scanners make of heads lies far inside."""

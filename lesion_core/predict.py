@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -23,6 +22,7 @@ from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
+from lesion_core.nifti import read_header, write_like
 from lesion_core.results import read_meta, trial_status
 from lesion_core.settings import Precision, TrainSettings
 from lesion_core.training.memory import keep_freed_memory
@@ -88,8 +88,8 @@ def predict(options: Predict) -> Iterator[Path]:
         folder = options.results / "trials" / name
         config = json.loads((folder / "trial.json").read_text())["config"]
         cohort = config["cohort"]
+        definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
         if cohort not in loaded:
-            definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
             loaded[cohort] = load_cohort(definition, options.data)
         if loaded[cohort].fingerprint != config["fingerprint"]:
             raise ValueError(
@@ -101,6 +101,7 @@ def predict(options: Predict) -> Iterator[Path]:
             settings = replace(settings, precision=options.precision)
         check_precision(settings.precision, options.device)
         network = load_network((folder / "model.pt").read_bytes(), options.device)
+        members = {case.id: case for case in definition.cases(options.data)}
         cases = [image.case for image in loaded[cohort].images]
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
         # A search's trial was judged on validation cases, and leaves the test cases alone.
@@ -112,8 +113,8 @@ def predict(options: Predict) -> Iterator[Path]:
                 if not options.probabilities:
                     voxels = (probability >= THRESHOLD).astype(np.uint8)
                 path = out / name / f"{image.case}.nii.gz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(voxels, image.affine), path)
+                source = next(iter(members[image.case].channels.values()))
+                write_like(path, voxels, read_header(source))
                 yield path
 
 

@@ -1,4 +1,4 @@
-"""A header is read in one way, in mm; what is written lies where its source lies, for every reader."""
+"""A header is read one way, in mm; what is written lies where its source does, for all readers."""
 
 import gzip
 from pathlib import Path
@@ -107,7 +107,7 @@ def test_masks_hold_nothing_else_of_their_source_and_have_its_shape(tmp_path):
     write_like(tmp_path / "mask.nii", np.zeros(SHAPE, np.uint8), read_header(source))
     header = nib.load(tmp_path / "mask.nii").header
     assert (header["descrip"].item(), float(header["cal_max"])) == (b"", 0)
-    with pytest.raises(ValueError, match="4 x 5 x 5 cannot lie where those of a.nii do"):
+    with pytest.raises(ValueError, match=r"4 x 5 x 5 cannot lie where those of a\.nii do"):
         write_like(tmp_path / "b.nii", np.zeros((4, 5, 5), np.uint8), read_header(source))
     assert not (tmp_path / "b.nii").exists()
 
