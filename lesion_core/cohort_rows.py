@@ -42,6 +42,11 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "n_lesions_with_other": image.num_with_other,
         "patch_voxels": PATCH_SIZE**3,
         "patch_lesion_voxels": _lesion_in_patches(image.lesion),
+        "source_shape": None if image.source_shape is None else list(image.source_shape),
+        "source_spacing_mm": (
+            None if image.source_spacing_mm is None else list(image.source_spacing_mm)
+        ),
+        "voxel_mm3": image.voxel_mm3,
     }
 
 

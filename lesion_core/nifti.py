@@ -72,6 +72,11 @@ class Header:
         return voxel_sizes(self.affine)
 
     @property
+    def body_spacing_mm(self) -> np.ndarray:
+        """Voxel size along the array axes closest to left-right, back-front and foot-head."""
+        return self.spacing_mm[[axis_and_sign(self.affine, world)[0] for world in range(3)]]
+
+    @property
     def oriented(self) -> bool:
         """Whether the header says how the axes lie in the body."""
         return bool(self.fields["sform_code"] or self.fields["qform_code"])

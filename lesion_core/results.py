@@ -175,6 +175,10 @@ COHORT_CASES = pa.schema(
         # and lesion voxels in each of them.  Their mirror images do not count.
         pa.field("patch_voxels", pa.int32()),
         pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
+        # Of the files, where the case was resampled (``--spacing``); all else is of what it became.
+        pa.field("source_shape", pa.list_(pa.int32())),
+        pa.field("source_spacing_mm", pa.list_(pa.float64())),
+        pa.field("voxel_mm3", pa.float64()),  # the product of the spacing, unless it is sheared
     ]
 )
 """One row per case of a cohort, as found on loading."""

@@ -81,6 +81,7 @@ def section(given: ReportInput) -> Section | None:
                             given.rope,
                             precision(given.sweep, cohort),
                         )
+                        + resampling(given.sweep, cohort)
                     )
                 )
                 for cohort in given.cohorts
@@ -100,6 +101,19 @@ def precision(sweep: Sweep, cohort: CohortScores) -> str:
     runs = sweep.runs
     done = runs[((runs["status"] == "done") & (runs["cohort"] == cohort.name)).to_numpy()]
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
+
+
+def resampling(sweep: Sweep, cohort: CohortScores) -> str:
+    """What voxels are, if every case was resampled to one size."""
+    entry = (sweep.meta.get("cohorts") or {}).get(cohort.name) or {}
+    if "spacing_mm" not in entry:
+        return ""
+    size = " × ".join(f"{side:g}" for side in entry["spacing_mm"])
+    return (
+        f" Every case was resampled to voxels of {size} mm (left-right, back-front, foot-head), "
+        "images linearly and masks by the nearest voxel; all scores and volumes are of these "
+        "voxels."
+    )
 
 
 def methods_text(cohort: CohortScores, reference: int, rope: float, precision: str) -> str:

@@ -31,6 +31,8 @@ class Case:
     """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
     subject: str = ""
     """Who it is, if several cases can be of one person; such cases are never parted by a fold."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Voxel size that it is resampled to, left-right, back-front and foot-head; None: its own."""
 
     @property
     def files(self) -> list[Path]:
@@ -43,7 +45,10 @@ class Case:
 
         Part of the cohort's fingerprint: the same bytes, read otherwise, are other data.
         """
-        return ("brain: nonzero",) if self.nonzero_brain else ()
+        found = ["brain: nonzero"] if self.nonzero_brain else []
+        if self.spacing_mm is not None:
+            found.append(f"spacing: {' x '.join(map(str, self.spacing_mm))} mm")
+        return tuple(found)
 
 
 def choice(default: Any) -> Any:

@@ -455,6 +455,8 @@ def prepare_brains(
         ValueError: an image cannot be used, or every case has a mask already.
     """
     cohort = (reading or Reading()).cohort_in(data, name)
+    if cohort.spacing:
+        raise ValueError("--spacing: brain masks are made for the images as they are; leave it out")
     root = data / cohort.name
     cases = [case for case in cohort.cases(data) if case.brain is None]
     if not cases:

@@ -186,6 +186,9 @@ class FakeSweep:
                     "n_lesions_with_other": len(case["sizes"]),
                     "patch_voxels": 32**3,
                     "patch_lesion_voxels": [case["lesion"]],
+                    "source_shape": None,
+                    "source_spacing_mm": None,
+                    "voxel_mm3": None,
                 }
                 for case in cases
             ],
