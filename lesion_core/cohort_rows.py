@@ -62,6 +62,11 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "patch_ignore_voxels": None
         if image.ignore is None
         else _in_patches(image.ignore, image.lesion),
+        "source_shape": None if image.source_shape is None else list(image.source_shape),
+        "source_spacing_mm": (
+            None if image.source_spacing_mm is None else list(image.source_spacing_mm)
+        ),
+        "voxel_mm3": image.voxel_mm3,
     }
 
 

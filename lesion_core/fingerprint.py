@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_core import cache
-from lesion_core.cohorts import Case, Cohort
-from lesion_core.nifti import unreadable
+from lesion_core.cohorts import Case, Cohort, cases_as_read
+from lesion_core.compressed import unreadable
 
 FORMAT_VERSION = 1
 """Raise it when the same files give other arrays: it is part of every fingerprint."""
@@ -20,7 +20,7 @@ def fingerprint(cohort: Cohort, data: Path) -> str:
     The order of the channels and `FORMAT_VERSION` count too; where the folder lies does not.
     Files that have not changed since they were last read (`cache.Digests`) are not read again.
     """
-    cases = cohort.cases(data)
+    cases = cases_as_read(cohort, data)
     channels, root = tuple(cohort.channels), Path(data) / cohort.name
     return fingerprint_of(cases, channels, root, digests_of(cases))
 

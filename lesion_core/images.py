@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from lesion_core import cache
-from lesion_core.cohorts import Case, Cohort, brain_methods
+from lesion_core.cohorts import Case, Cohort, brain_methods, cases_as_read
 from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
 from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
@@ -28,19 +29,27 @@ from lesion_core.nifti import (
     LEFT_RIGHT,
     File,
     axis_and_sign,
-    by,
     finite_values,
     mask_labels,
     read,
     read_on_grid,
 )
+from lesion_core.placement import oddities_of
+from lesion_core.resampling import Grid
 from lesion_core.windows import three
 
 LARGEST_BRAIN_ML = 2000.0
 """No human brain is larger; what is, is a head."""
 
+IMPOSSIBLE_BRAIN_ML = (0.002, 10_000.0)
+"""A stray voxel, or a whale's: a brain mask outside these is a mistake, of units for one.  What is
+odd but may be meant (a newborn, a crop of a brain) is kept and reported (`unusual`)."""
+
 MOST_NONZERO = 0.9
 """A skull-stripped image has background; one with hardly any zeros was not stripped."""
+
+CHANGED = 0.05
+"""Part of the lesions' volume, or of their number, above which resampling is said to change it."""
 
 MAX_LESIONS = np.iinfo(np.uint16).max
 
@@ -87,6 +96,11 @@ class Image:
     """float64 ``[4, 4]``: voxel indices of the whole image to mm (right, anterior, superior)."""
     left_right_axis: int
     """Array axis closest to left-right."""
+    source_shape: tuple[int, int, int] | None = None
+    """Voxels of the files; None unless they were resampled (`resampling`), in which case everything
+    else here is of the resampled images."""
+    source_spacing_mm: tuple[float, float, float] | None = None
+    """Voxel size of the files; None unless they were resampled."""
     warnings: tuple[str, ...] = ()
     num_with_other: int | None = None
     """Components of labels 1 and 2 taken together, in the whole image; None: not counted."""
@@ -132,7 +146,7 @@ class Image:
     @property
     def voxel_mm3(self) -> float:
         """Volume of a voxel."""
-        return float(np.prod(self.spacing_mm))
+        return _volume_mm3(self.affine)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +173,7 @@ def load_cohort(
     Raises:
         ValueError: the first case that cannot be used, with its file and reason.
     """
-    cases = cohort.cases(data)
+    cases = cases_as_read(cohort, data)
     _check_masks(cases)
     methods = brain_methods(cohort, data, cases)
     digests = digests_of(cases)
@@ -203,24 +217,33 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
             "of an nnU-Net or BIDS cohort whose images are skull-stripped"
         )
     first = read(next(iter(case.channels.values())))
+    files, grid = [first], Grid.of(first, case.spacing_mm)
     if case.brain is None:
-        brain = _nonzero(case, first)
+        brain = grid.mask(_nonzero(case, first))
     else:
-        brain = mask_labels(read_on_grid(case.brain, first), highest=1) == 1
+        files.append(read_on_grid(case.brain, first))
+        brain = grid.mask(mask_labels(files[-1], highest=1)) == 1
     box = bounding_box(brain)
     if box is None:
         raise ValueError(
             f"{case.brain or first.path}: the brain mask is empty; expected 1 inside the brain"
         )
     in_brain = np.ascontiguousarray(brain[box])
+    voxel_mm3 = _volume_mm3(grid.affine)
+    _check_brain_size(case.brain or first.path, np.count_nonzero(brain) * voxel_mm3 / 1000)
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
     for channel, path in enumerate(case.channels.values()):
         file = first if channel == 0 else read_on_grid(path, first)
-        voxels[channel] = finite_values(file)[box]
+        voxels[channel] = grid.image(finite_values(file))[box]
         _normalise(path, voxels[channel], in_brain)
+        if channel > 0:
+            files.append(file)
 
     marks = read_marks(case, first)
+    files.extend(marks.files)
+    drawn = marks.lesion
+    marks = marks.on(grid)
     if marks.ignore is not None and not (brain & ~marks.ignore).any():
         raise ValueError(
             f"{case.ignore or case.lesion}: the whole brain is to be ignored; leave the case out"
@@ -254,12 +277,17 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
         ignore=ignore,
         ignore_outside_box=ignore_outside_box,
         brain=in_brain,
-        shape=first.shape,
+        shape=grid.shape,
         origin=three([side.start for side in box]),
-        spacing_mm=three(first.spacing_mm.tolist()),
-        affine=first.affine,
-        left_right_axis=axis_and_sign(first.affine, LEFT_RIGHT)[0],
-        warnings=tuple(_warnings(case, first, marks, brain)),
+        spacing_mm=three(voxel_sizes(grid.affine).tolist()),
+        affine=grid.affine,
+        left_right_axis=axis_and_sign(grid.affine, LEFT_RIGHT)[0],
+        source_shape=first.shape if grid.resampled else None,
+        source_spacing_mm=three(first.spacing_mm.tolist()) if grid.resampled else None,
+        warnings=(
+            *_warnings(case, files, marks, brain, voxel_mm3),
+            *(_lost(case, grid, drawn, labels, num_lesions) if grid.resampled else ()),
+        ),
         num_with_other=num_with_other,
     )
 
@@ -327,6 +355,8 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "affine": image.affine.tolist(),
         "left_right_axis": image.left_right_axis,
         "warnings": image.warnings,
+        "source_shape": image.source_shape,
+        "source_spacing_mm": image.source_spacing_mm,
     }
     return arrays, values
 
@@ -334,7 +364,7 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> Image:
     """The image that `_to_store` took apart; who the case is comes from its cohort."""
     tuples: dict[str, Any] = {
-        name: tuple(values[name]) for name in ("shape", "origin", "spacing_mm", "warnings")
+        name: tuple(value) for name, value in values.items() if isinstance(value, list)
     }
     outside = np.array(values["lesion_outside_box"], dtype=np.int32).reshape(-1, 4)
     affine = np.array(values["affine"], dtype=np.float64)
@@ -383,10 +413,13 @@ def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     channel /= np.float32(inside.std(dtype=np.float64))
 
 
-def _warnings(case: Case, first: File, marks: Marks, brain: np.ndarray) -> list[str]:
-    lesion_name, first_name, brain_name, ignore_name = (
+def _warnings(
+    case: Case, files: Sequence[File], marks: Marks, brain: np.ndarray, voxel_mm3: float
+) -> list[str]:
+    first = files[0]
+    lesion_name, brain_name, ignore_name = (
         f"{path.parent.name}/{path.name}"
-        for path in (case.lesion, first.path, case.brain or first.path, case.ignore or case.lesion)
+        for path in (case.lesion, case.brain or first.path, case.ignore or case.lesion)
     )
     found = []
     lesion = marks.lesion
@@ -402,21 +435,40 @@ def _warnings(case: Case, first: File, marks: Marks, brain: np.ndarray) -> list[
         )
     if not total:
         found.append(f"{lesion_name}: no lesion voxel; tested on, but never trained on")
-    brain_ml = np.count_nonzero(brain) * np.prod(first.spacing_mm) / 1000
+    brain_ml = np.count_nonzero(brain) * voxel_mm3 / 1000
     if brain_ml > LARGEST_BRAIN_ML:
         found.append(
             f"{brain_name}: {brain_ml:.0f} ml of brain, more than anybody has; a whole head?"
         )
-    if not first.oriented:
-        found.append(
-            f"{first_name}: the header states no orientation; the first axis is taken as left-right"
+    return found + oddities_of(files)
+
+
+def _lost(
+    case: Case, grid: Grid, drawn: np.ndarray, labels: np.ndarray, num_lesions: int
+) -> Iterator[str]:
+    """What resampling did to the lesions, if that is more than `CHANGED`."""
+    before = components(drawn)[1], np.count_nonzero(drawn) / np.prod(grid.step)
+    after = num_lesions, np.count_nonzero(labels)
+    change = [now / old - 1 if old else 0.0 for now, old in zip(after, before, strict=True)]
+    if max(map(abs, change)) > CHANGED:
+        yield (
+            f"{case.lesion.parent.name}/{case.lesion.name}: resampling changed the lesions' volume "
+            f"by {change[1]:+.1%} and their number from {before[0]} to {after[0]}"
         )
-    if not np.allclose(first.header_mm, first.spacing_mm, rtol=0.01):
-        found.append(
-            f"{first_name}: voxel size {by(first.header_mm)} mm in the header, "
-            f"{by(first.spacing_mm)} mm by the affine, which is used"
+
+
+def _volume_mm3(affine: np.ndarray) -> float:
+    """Volume of a voxel, sheared or not."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def _check_brain_size(path: Path, brain_ml: float) -> None:
+    smallest, largest = IMPOSSIBLE_BRAIN_ML
+    if not smallest <= brain_ml <= largest:
+        raise ValueError(
+            f"{path}: {brain_ml:.3g} ml of brain; expected {smallest:g} to {largest:g} ml; "
+            "correct the voxel size in the header, or the brain mask"
         )
-    return found
 
 
 def _nonzero(case: Case, first: File) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lesion_core.cohorts import Case
 from lesion_core.nifti import File, mask_labels, read_on_grid, stored_values, whole_numbers
+from lesion_core.resampling import Grid
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +22,20 @@ class Marks:
     """Left out of training and of every score; None if the case cannot have any."""
     lesion_ignored: int = 0
     """Voxels that the lesion mask marks as lesion where another file says to ignore them."""
+
+    files: tuple[File, ...] = ()
+    """Where it was read from."""
+
+    def on(self, grid: Grid) -> Marks:
+        """The same on the grid that the case is used on: those of the nearest voxel."""
+        if not grid.resampled:
+            return self
+        return replace(
+            self,
+            lesion=grid.mask(self.lesion),
+            other=None if self.other is None else grid.mask(self.other),
+            ignore=None if self.ignore is None else grid.mask(self.ignore),
+        )
 
     @property
     def lesion_or_other(self) -> np.ndarray:
@@ -37,21 +52,24 @@ def read_marks(case: Case, grid: File) -> Marks:
     Raises:
         ValueError: a mask is on another grid, or holds what it should not.
     """
-    numbers = whole_numbers(read_on_grid(case.lesion, grid), case.labels.expected)
+    files = [read_on_grid(case.lesion, grid)]
+    numbers = whole_numbers(files[0], case.labels.expected)
     _check_known(case, numbers)
     lesion = np.isin(numbers, case.labels.lesion)
     other = np.isin(numbers, case.labels.other) if case.labels.other else None
     ignore = np.isin(numbers, case.labels.ignore) if case.labels.ignore else None
     if case.ignore is not None:
-        also = mask_labels(read_on_grid(case.ignore, grid), highest=1) == 1
+        files.append(read_on_grid(case.ignore, grid))
+        also = mask_labels(files[-1], highest=1) == 1
         ignore = also if ignore is None else ignore | also
     if ignore is None:
-        return Marks(lesion=lesion, other=other, ignore=None)
+        return Marks(lesion=lesion, other=other, ignore=None, files=tuple(files))
     return Marks(
         lesion=lesion & ~ignore,
         other=None if other is None else other & ~ignore,
         ignore=ignore,
         lesion_ignored=int(np.count_nonzero(lesion & ignore)),
+        files=tuple(files),
     )
 
 

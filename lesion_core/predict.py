@@ -2,6 +2,7 @@
 
 Writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own images, for the
 test cases of each complete trial (each case is then predicted by networks that never saw it).
+Where the sweep resampled its cases, probabilities are taken back to that grid before the threshold.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
-from lesion_core.cohorts import cohort_from_dict
+from lesion_core.cohorts import cases_as_read, cohort_from_dict
 from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
+from lesion_core.nifti import read_header, write_like
+from lesion_core.resampling import Grid
 from lesion_core.results import read_meta, trial_status
 from lesion_core.settings import Precision, TrainSettings
 from lesion_core.training.memory import keep_freed_memory
@@ -59,7 +61,10 @@ def load_network(model: bytes, device: str = "cpu") -> UNet3d:
 
 
 def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.ndarray:
-    """Lesion probability on the whole image's grid, 0 outside the brain box.  ``[X, Y, Z]``"""
+    """Lesion probability on the whole image's grid, 0 outside the brain box.  ``[X, Y, Z]``
+
+    The grid is that of the resampled image, if it is one; `resampling.Grid.back` undoes that.
+    """
     box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
     whole = np.zeros(image.shape, dtype=np.float32)
     whole[box] = predict_volume(
@@ -88,8 +93,8 @@ def predict(options: Predict) -> Iterator[Path]:
         folder = options.results / "trials" / name
         config = json.loads((folder / "trial.json").read_text())["config"]
         cohort = config["cohort"]
+        definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
         if cohort not in loaded:
-            definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
             loaded[cohort] = load_cohort(definition, options.data)
         if loaded[cohort].fingerprint != config["fingerprint"]:
             raise ValueError(
@@ -101,6 +106,7 @@ def predict(options: Predict) -> Iterator[Path]:
             settings = replace(settings, precision=options.precision)
         check_precision(settings.precision, options.device)
         network = load_network((folder / "model.pt").read_bytes(), options.device)
+        members = {case.id: case for case in cases_as_read(definition, options.data)}
         cases = [image.case for image in loaded[cohort].images]
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
         # A search's trial was judged on validation cases, and leaves the test cases alone.
@@ -108,12 +114,13 @@ def predict(options: Predict) -> Iterator[Path]:
         for image in loaded[cohort].images:
             if image.case in held_out:
                 probability = predict_image(network, image, settings)
-                voxels = probability
+                case = members[image.case]
+                source = read_header(next(iter(case.channels.values())))
+                voxels = Grid.of(source, case.spacing_mm).back(probability)
                 if not options.probabilities:
-                    voxels = (probability >= THRESHOLD).astype(np.uint8)
+                    voxels = (voxels >= THRESHOLD).astype(np.uint8)
                 path = out / name / f"{image.case}.nii.gz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(voxels, image.affine), path)
+                write_like(path, voxels, source)
                 yield path
 
 

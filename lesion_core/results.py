@@ -181,6 +181,10 @@ COHORT_CASES = pa.schema(
         pa.field("ignore_voxels", pa.int64()),
         pa.field("ignore_brain_voxels", pa.int64()),  # of them in the brain mask
         pa.field("patch_ignore_voxels", pa.list_(pa.int32())),  # in each patch; null: none
+        # Of the files, where the case was resampled (``--spacing``); all else is of what it became.
+        pa.field("source_shape", pa.list_(pa.int32())),
+        pa.field("source_spacing_mm", pa.list_(pa.float64())),
+        pa.field("voxel_mm3", pa.float64()),  # the product of the spacing, unless it is sheared
     ]
 )
 """One row per case of a cohort, as found on loading."""

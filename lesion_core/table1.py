@@ -98,7 +98,11 @@ def _older(cases: pd.DataFrame, name: str) -> list:
 
 def _row(cases: pd.DataFrame, labels: str, lesion: np.ndarray, number: np.ndarray) -> Row:
     count = int(number.sum())
-    mm3 = np.array([np.prod(spacing) for spacing in cases["spacing_mm"]])
+    boxes_mm3 = np.array([np.prod(spacing) for spacing in cases["spacing_mm"]])
+    mm3 = boxes_mm3
+    if "voxel_mm3" in cases:  # null in older folders
+        mm3 = cases["voxel_mm3"].astype(np.float64).fillna(pd.Series(boxes_mm3, cases.index))
+    mm3 = np.asarray(mm3, np.float64)
     patches, num_patches = None, None
     if labels == "1" and all(part is not None for part in cases["patch_lesion_voxels"]):
         parts = [np.asarray(part, dtype=np.int64) for part in cases["patch_lesion_voxels"]]

@@ -40,9 +40,10 @@ class Data:
         Raises:
             ValueError: it is not there, or a file cannot be read.
         """
+        from lesion_core.cohorts import cases_as_read
         from lesion_core.fingerprint import fingerprint
 
-        members = tuple(cohort.cases(folder))
+        members = tuple(cases_as_read(cohort, folder))
         cases = [case.id for case in members]
         return Data(cohort, folder, cases, fingerprint(cohort, folder), members, fold_rule)
 
@@ -86,6 +87,11 @@ class Data:
     def name(self) -> str:
         """The cohort's name."""
         return self.cohort.name
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Voxel size that every case is resampled to; None: its own."""
+        return self.members[0].spacing_mm if self.members else None
 
     def load(self) -> LoadedCohort:
         """Read every image.
@@ -155,6 +161,9 @@ def request(
         },
         "trials": [trial.row() for trial in trials],
     }
+    for cohort in data:
+        if cohort.spacing_mm is not None:
+            asked["cohorts"][cohort.name]["spacing_mm"] = list(cohort.spacing_mm)
     if not validation:
         del asked["validation"]
     return asked

@@ -83,6 +83,7 @@ def section(given: ReportInput) -> Section | None:
                             precision(given.sweep, cohort),
                         )
                         + ignored_text(given.sweep, cohort)
+                        + resampling(given.sweep, cohort)
                     )
                 )
                 for cohort in given.cohorts
@@ -115,6 +116,19 @@ def ignored_text(sweep: Sweep, cohort: CohortScores) -> str:
         f" {int((ignored > 0).sum())} of {len(cases)} cases have voxels that are to be ignored "
         f"({share:.1%} of all brain voxels): they are left out of training, of Table 1 and of "
         "every score, and where they end, so do the lesions of both masks."
+    )
+
+
+def resampling(sweep: Sweep, cohort: CohortScores) -> str:
+    """What voxels are, if every case was resampled to one size."""
+    entry = (sweep.meta.get("cohorts") or {}).get(cohort.name) or {}
+    if "spacing_mm" not in entry:
+        return ""
+    size = " × ".join(f"{side:g}" for side in entry["spacing_mm"])
+    return (
+        f" Every case was resampled to voxels of {size} mm (left-right, back-front, foot-head), "
+        "images linearly and masks by the nearest voxel; all scores and volumes are of these "
+        "voxels."
     )
 
 

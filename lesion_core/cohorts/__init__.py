@@ -30,6 +30,7 @@ from lesion_core.cohorts.named import (
 from lesion_core.cohorts.nnunet import NnUnet
 from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.cohorts.simulated import Simulated
+from lesion_core.cohorts.spacing import cases_as_read
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Simulated",
     "Wmh2017",
     "brain_methods",
+    "cases_as_read",
     "cohort_from_dict",
     "cohort_named",
     "cohort_to_dict",

@@ -35,6 +35,8 @@ class Case:
     """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
     subject: str = ""
     """Who it is; the case's id unless several cases can be of one person, which no fold parts."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Voxel size that it is resampled to, left-right, back-front and foot-head; None: its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.id)
@@ -51,8 +53,12 @@ class Case:
 
         Part of the cohort's fingerprint: the same bytes, read otherwise, are other data.
         """
-        brain = "brain: nonzero" if self.nonzero_brain else None
-        return tuple(rule for rule in (brain, self.labels.rule) if rule is not None)
+        found = ["brain: nonzero"] if self.nonzero_brain else []
+        if self.labels.rule is not None:
+            found.append(self.labels.rule)
+        if self.spacing_mm is not None:
+            found.append(f"spacing: {' x '.join(map(str, self.spacing_mm))} mm")
+        return tuple(found)
 
 
 def choice(default: Any) -> Any:

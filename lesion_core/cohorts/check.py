@@ -5,23 +5,22 @@ Reads every case as a sweep would, so that a sweep after it starts from the cach
 
 from __future__ import annotations
 
-import gzip
 import math
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from lesion_core import cache, cohorts, results, table1
 from lesion_core.cohort_rows import describe, ignored_lines
-from lesion_core.cohorts import Case, Cohort
+from lesion_core.cohorts import Case, Cohort, cases_as_read
 from lesion_core.cohorts.labels import label_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
+from lesion_core.nifti import by, read_header
+from lesion_core.resampling import Grid
 
 
 def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:
@@ -30,12 +29,14 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     Raises:
         ValueError: the cohort cannot be used; one line for each case that cannot.
     """
-    cases = cohort.cases(data)
+    cases = cases_as_read(cohort, data)
     print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
     for line in label_lines(case.labels for case in cases):
         print(line)
+    if spacing_mm := cases[0].spacing_mm:
+        print(f"resampled to {by(spacing_mm)} mm (left-right, back-front, foot-head)")
     print(_memory(cases), flush=True)
     loaded = _load(cohort, data)
     print(f"\n{case_table(loaded)}\n")
@@ -126,7 +127,7 @@ def _load(cohort: Cohort, data: Path) -> LoadedCohort:
 
 def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
     """What is wrong with every case that cannot be used, not with the first alone."""
-    for case in cohort.cases(data):
+    for case in cases_as_read(cohort, data):
         try:
             load_case(case, cohort.brain_place(data, case))
         except ValueError as error:
@@ -143,9 +144,10 @@ def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
     """
     reading = cohort = trial = 0
     for case in cases:
-        voxels, channels = _voxels(next(iter(case.channels.values()))), len(case.channels)
+        stored, voxels = _voxels(case)
+        channels = len(case.channels)
         # The file, one channel, the box's channels, masks, int32 labels and a boolean or two.
-        reading = max(reading, voxels * (8 + 4 + 4 * channels + 12))
+        reading = max(reading, stored * (8 + 4) + voxels * (4 * channels + 12))
         masks = 1 + bool(case.labels.other) + bool(case.labels.ignore or case.ignore)
         cohort += voxels * (4 * channels + 2 + masks)
         trial += voxels * (4 * channels + 1)
@@ -170,18 +172,13 @@ def _size(number: int) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"
 
 
-def _voxels(path: Path) -> int:
-    """Voxels of an image by its header alone.
+def _voxels(case: Case) -> tuple[int, int]:
+    """Voxels of an image as stored and as used, by its header alone.
 
     0 where that cannot be read: reading the whole file will say why.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(540)
-    except (OSError, EOFError, zlib.error):
-        return 0
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        if kind.may_contain_header(start[: kind.sizeof_hdr]):
-            header = kind(start[: kind.sizeof_hdr], check=False)
-            return math.prod(max(int(size), 0) for size in header["dim"][1:4])
-    return 0
+        header = read_header(next(iter(case.channels.values())))
+        return math.prod(header.shape), math.prod(Grid.of(header, case.spacing_mm).shape)
+    except ValueError:
+        return 0, 0

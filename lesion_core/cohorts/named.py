@@ -17,6 +17,7 @@ from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
 from lesion_core.cohorts.simulated import Simulated
+from lesion_core.cohorts.spacing import spacing_asked
 from lesion_core.cohorts.wmh2017 import Wmh2017
 
 Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
@@ -65,7 +66,7 @@ def cohort_named(
         "lesion_label": tuple(lesion_label),
         "derivatives": derivatives,
         "space": space,
-        "spacing": tuple(spacing),
+        "spacing": spacing_asked(spacing),
     }
     asked = {key: value for key, value in asked.items() if value}
     known = {item.name for item in fields(cohort)}

@@ -24,8 +24,8 @@ class Reading:
     derivatives: str = ""
     """Of a BIDS dataset: the folder below derivatives/ that has the lesion masks."""
     spacing: tuple[str, ...] = ()
-    """Resample every case to this voxel size: three numbers, mm, or median, the cohort's own;
-    default: nothing is resampled."""
+    """Resample every case to this voxel size: three numbers, mm (left-right, back-front,
+    foot-head), or median, the cohort's own; default: nothing is resampled."""
 
     @property
     def bids_space(self) -> str:

@@ -39,7 +39,8 @@ def volume_ml(mask: sitk.Image) -> float:
     """Volume of the voxels that are not 0, ml."""
     voxels = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
     x, y, z = mask.GetSpacing()
-    return float(voxels * x * y * z / 1000)
+    sheared = abs(np.linalg.det(np.reshape(mask.GetDirection(), (3, 3))))
+    return float(voxels * x * y * z * sheared / 1000)
 
 
 @cache

@@ -38,8 +38,10 @@ from lesion_core.cohorts import (
 )
 from lesion_core.flags import add_flags, taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
+from lesion_core.itk import as_array, as_itk
 from lesion_core.marks import read_marks
-from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid
+from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid, write_like
+from lesion_core.placement import oddities_of
 from lesion_core.preparation import brain
 from lesion_core.preparation.registration import one_thread, read_transform, resample, rigid
 from lesion_core.results import write_json
@@ -247,7 +249,10 @@ def _on_grid(path: Path | None, grid: File) -> bool:
 
 def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Say) -> dict:
     """Write one patient's four files; returns what was done."""
-    mask = sitk.Cast(_image(patient.brain), sitk.sitkUInt8)
+    grid = read(patient.brain)
+    for line in oddities_of([grid]):
+        say(f"{patient.id}: warning: {line}")
+    mask = as_itk(mask_labels(grid, highest=1), grid)
     images, sources = _in_common_space(patient, mask)
     volume, method = brain.volume_ml(mask), "shipped"
     if volume > LARGEST_BRAIN_ML:
@@ -265,17 +270,16 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
                 "brain (a whole head?); --derive-brain makes another mask"
             )
     images = [sitk.Mask(correct_bias(image, mask), mask) for image in images]
-    lesion = _array_on(mask, np.rint(finite_values(read(patient.lesion))).astype(np.uint8))
+    lesion = mask_labels(read(patient.lesion), highest=1)
     folder.mkdir(parents=True)
-    for name, image in zip(
-        (*Lit.channels, "brain", "lesion"), (*images, mask, lesion), strict=True
-    ):
-        kind = sitk.sitkFloat32 if name in Lit.channels else sitk.sitkUInt8
-        sitk.WriteImage(sitk.Cast(image, kind), str(folder / f"{name}.nii.gz"))
+    arrays = [as_array(image).astype(np.float32) for image in images]
+    arrays += [as_array(mask).astype(np.uint8), lesion]
+    for name, array in zip((*Lit.channels, "brain", "lesion"), arrays, strict=True):
+        write_like(folder / f"{name}.nii.gz", array, grid)
     inside = sitk.GetArrayViewFromImage(mask) > 0
     first, second = (sitk.GetArrayViewFromImage(image)[inside] for image in images)
     alike = np.corrcoef(first, second)[0, 1]
-    voxels = int(sitk.GetArrayViewFromImage(lesion).sum(dtype=int))
+    voxels = np.count_nonzero(lesion)
     say(
         f"{patient.id}: baseline {sources[0]}, follow-up {sources[1]}, correlation "
         f"{alike:.2f}, {voxels} lesion voxels, brain {brain.volume_ml(mask):.0f} ml ({method})"
@@ -380,20 +384,24 @@ def _brain_of(case: Case, target: Path, place: Path, derive_brain: bool, say: Sa
     ``place`` is where a mask of the user's own would be found.
     """
     if case.brain is not None:
-        shipped = sitk.Cast(_image(case.brain), sitk.sitkUInt8)
-        volume = brain.volume_ml(shipped)
+        file = read(case.brain)
+        shipped = mask_labels(file, highest=1)
+        volume = brain.volume_ml(as_itk(shipped, file))
         if volume <= LARGEST_BRAIN_ML or not derive_brain:
             if volume > LARGEST_BRAIN_ML:
                 say(
                     f"{case.id}: warning: {case.brain} holds {volume:.0f} ml, more than any brain "
                     "(a whole head?); --derive-brain makes another mask"
                 )
-            sitk.WriteImage(shipped, str(target))
+            write_like(target, shipped, file)
             say(f"{case.id}: brain {volume:.0f} ml (shipped)")
             return "shipped"
     head = _best_for_brain(case)
-    mask = derived_brain(_image(head), of=head, place=place)
-    sitk.WriteImage(mask, str(target))
+    file = read(head)
+    for line in oddities_of([file]):
+        say(f"{case.id}: warning: {line}")
+    mask = derived_brain(as_itk(finite_values(file), file), of=head, place=place)
+    write_like(target, as_array(mask), file)
     say(f"{case.id}: brain {brain.volume_ml(mask):.0f} ml ({brain.METHOD}, from {head.name})")
     return brain.METHOD
 
@@ -450,6 +458,8 @@ def prepare_brains(
         ValueError: an image cannot be used, or every case has a mask already.
     """
     cohort = (reading or Reading()).cohort_in(data, name)
+    if cohort.spacing:
+        raise ValueError("--spacing: brain masks are made for the images as they are; leave it out")
     root = data / cohort.name
     cases = [case for case in cohort.cases(data) if case.brain is None]
     if not cases:
@@ -504,24 +514,16 @@ def new_cohort(data: Path, name: str) -> Iterator[Path]:
 
 def _image(path: Path, like: sitk.Image | None = None) -> sitk.Image:
     """A checked file as a float image, on exactly the grid of another if told so."""
+    file = read(path)
+    image = as_itk(finite_values(file), file)
     if like is not None:
-        return _array_on(like, finite_values(read(path)))
-    try:
-        return sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except RuntimeError as error:  # a sheared grid, for one
-        raise ValueError(f"{path}: SimpleITK cannot read it ({_reason(error)})") from None
+        image.CopyInformation(like)
+    return image
 
 
 def _reason(error: RuntimeError) -> str:
     """The last line of what SimpleITK says: those before it are the place in its code."""
     return str(error).strip().splitlines()[-1]
-
-
-def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
-    """``[X, Y, Z]`` as an image; both libraries take the axes of a NIfTI file as they come."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
-    image.CopyInformation(grid)
-    return image
 
 
 # ------------------------------------------------------------------------------------ command line

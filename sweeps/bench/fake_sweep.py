@@ -220,6 +220,9 @@ class FakeSweep:
                     "ignore_voxels": 0,
                     "ignore_brain_voxels": 0,
                     "patch_ignore_voxels": None,
+                    "source_shape": None,
+                    "source_spacing_mm": None,
+                    "voxel_mm3": None,
                 }
                 for case in cases
             ],

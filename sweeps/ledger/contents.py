@@ -40,6 +40,8 @@ class CohortEntry(TypedDict):
     fold_rule: str
     brain: dict[str, int]
     """How many cases have their brain mask from where."""
+    spacing_mm: NotRequired[list[float]]
+    """Voxel size that every case was resampled to, left-right, back-front and foot-head."""
 
 
 class SweepRequest(TypedDict):

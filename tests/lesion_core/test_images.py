@@ -652,6 +652,9 @@ def test_rows_fit_the_schema_and_can_be_read_back(tmp_path):
         "ignore_voxels": 0,
         "ignore_brain_voxels": 0,
         "patch_ignore_voxels": None,
+        "source_shape": None,
+        "source_spacing_mm": None,
+        "voxel_mm3": pytest.approx(1),
     }
     assert slices[0]["ignore"] is None
     assert slices[0]["other"] == np.packbits(np.zeros((6, 5), dtype=bool)).tobytes()

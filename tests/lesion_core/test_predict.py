@@ -15,6 +15,7 @@ from lesion_core.losses import LOSSES
 from lesion_core.predict import Predict, load_network, main, predict
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial, run
+from tests.lesion_core.test_nifti import by_itk
 from tests.support import tiny
 
 
@@ -24,7 +25,8 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict")
     layout = Folder(name="mine", channels=("t1", "flair"))
     for case in ("a", "b"):
-        tiny.write_case(root / "data" / "mine" / case, channels=layout.channels)
+        folder = tiny.write_case(root / "data" / "mine" / case, channels=layout.channels)
+        tiny.place_oddly(*folder.iterdir())
     cohort = load_cohort(layout, root / "data")
     settings = TrainSettings(epochs=1, patch_size=8, filters=(8, 16))
     trial = Trial(
@@ -55,7 +57,12 @@ def test_masks_are_the_thresholded_prediction_of_the_test_cases(trained):
     image = next(image for image in cohort.images if image.case == "a")
     written = nib.load(path)
     assert written.shape == image.shape
-    np.testing.assert_allclose(written.affine, image.affine)
+    source = root / "data" / "mine" / "a" / "t1.nii.gz"
+    assert written.affine.tobytes() == nib.load(source).affine.tobytes()
+    np.testing.assert_allclose(written.affine[:3] * 1000, image.affine[:3])  # it is in metres
+    for ours, theirs in zip(by_itk(path), by_itk(source), strict=True):
+        assert ours == theirs  # and lies elsewhere for ITK
+    assert "disagree by 7.07 mm; sform is used; ITK-based viewers use qform" in image.warnings[0]
     network = load_network((root / "ledger/trials" / trial.name / "model.pt").read_bytes())
     probability = predict_volume(network, image.voxels, patch_size=8, stride=4)
     box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))

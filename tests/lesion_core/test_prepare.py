@@ -12,7 +12,8 @@ from scipy import ndimage
 from lesion_core.cohorts import Lit, Wmh2017, brain_methods
 from lesion_core.images import load_cohort
 from lesion_core.preparation import brain, prepare, registration
-from tests.support.tiny import save, write_case, write_wmh_case
+from tests.lesion_core.test_nifti import by_itk
+from tests.support.tiny import place_oddly, save, write_case, write_wmh_case
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SHAPE = (36, 40, 20)
@@ -361,6 +362,35 @@ def test_wmh_case_without_brain_gets_one_and_the_method_is_recorded(tmp_path, mo
     np.testing.assert_allclose(heads[0], voxels(folder / "pre" / "T1.nii.gz"))
     (image,) = load_cohort(Wmh2017(), tmp_path / "d").images
     assert image.brain_method == brain.METHOD
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_masks_lie_where_their_image_does_for_every_reader(tmp_path, monkeypatch, shipped):
+    monkeypatch.setattr(brain, "derive", lambda image: sitk.Cast(image > 0, sitk.sitkUInt8))
+    folder, said = write_wmh_case(tmp_path / "s" / "Utrecht" / "0"), []
+    place_oddly(folder / "wmh.nii.gz", *(folder / "pre").iterdir())
+    if not shipped:
+        (folder / "pre" / "brain.nii.gz").unlink()
+    prepare.prepare_wmh2017(tmp_path / "s", tmp_path / "d", say=said.append)
+    mask = tmp_path / "d" / "wmh2017" / "Utrecht" / "0" / "pre" / "brain.nii.gz"
+    image = folder / "pre" / "T1.nii.gz"
+    assert by_itk(mask) == by_itk(image)
+    assert nib.load(mask).affine.tobytes() == nib.load(image).affine.tobytes()
+    assert load_cohort(Wmh2017(), tmp_path / "d").images[0].spacing_mm == pytest.approx((1, 1, 1))
+    assert shipped or "T1.nii.gz: sform and qform disagree by 7.07 mm" in "".join(said)
+
+
+def test_a_patient_lies_where_the_masks_do_for_every_reader(tmp_path):
+    source = laboratory(tmp_path / "s")
+    place_oddly(*source.rglob("*.nii.gz"))
+    prepare.prepare_lit(source, tmp_path / "d", say=lambda line: None)
+    for case in Lit().cases(tmp_path / "d"):
+        grid = next(source.glob(f"*{int(case.id[-2:])}/*brainmask.nii.gz"))
+        for path in case.files:
+            assert by_itk(path) == by_itk(grid)
+            assert nib.load(path).affine.tobytes() == nib.load(grid).affine.tobytes()
+        flair = voxels(case.channels["followup_flair"])
+        assert np.corrcoef(flair[brain_mask()], head(seed=2)[brain_mask()])[0, 1] > 0.9
 
 
 # ------------------------------------------------------------------------------------ registration
