@@ -70,5 +70,5 @@ def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
         columns=columns,
         caption=f"Wins, of {len(frame)} worlds: {words}. DSC: mean over folds on test images. "
         f"τ: Kendall's agreement of the order of losses with the headline (first row)."
-        f"{because} {cohort.presence}.",
+        f"{because}{cohort.averaged} {cohort.presence}.",
     )

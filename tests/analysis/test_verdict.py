@@ -22,9 +22,10 @@ def small(losses: int, seeds: int = 5, fold_of: np.ndarray = FOLD) -> SimpleName
         losses=[f"l{i}" for i in range(losses)],
         seeds=list(range(seeds)),
         folds=list(range(len(np.unique(fold_of)))),
-        num_cases=60,
+        part=lambda cases, _subjects: f"{cases} of 60 cases",
         shown=list(range(losses)),
         fold_of=fold_of,
+        subject_of=None,
     )
 
 
