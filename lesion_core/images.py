@@ -53,7 +53,7 @@ CHANGED = 0.05
 
 MAX_LESIONS = np.iinfo(np.uint16).max
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
@@ -96,6 +96,9 @@ class Image:
     """float64 ``[4, 4]``: voxel indices of the whole image to mm (right, anterior, superior)."""
     left_right_axis: int
     """Array axis closest to left-right."""
+    raw: tuple[tuple[float, float, float], ...] = ()
+    """Of each channel inside the brain before it was normalised: mean, standard deviation, and
+    which part of the voxels was negative."""
     source_shape: tuple[int, int, int] | None = None
     """Voxels of the files; None unless they were resampled (`resampling`), in which case everything
     else here is of the resampled images."""
@@ -233,10 +236,11 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
     _check_brain_size(case.brain or first.path, np.count_nonzero(brain) * voxel_mm3 / 1000)
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
+    raw = []
     for channel, path in enumerate(case.channels.values()):
         file = first if channel == 0 else read_on_grid(path, first)
         voxels[channel] = grid.image(finite_values(file))[box]
-        _normalise(path, voxels[channel], in_brain)
+        raw.append(_normalise(path, voxels[channel], in_brain))
         if channel > 0:
             files.append(file)
 
@@ -282,6 +286,7 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
         spacing_mm=three(voxel_sizes(grid.affine).tolist()),
         affine=grid.affine,
         left_right_axis=axis_and_sign(grid.affine, LEFT_RIGHT)[0],
+        raw=tuple(raw),
         source_shape=first.shape if grid.resampled else None,
         source_spacing_mm=three(first.spacing_mm.tolist()) if grid.resampled else None,
         warnings=(
@@ -355,6 +360,7 @@ def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "affine": image.affine.tolist(),
         "left_right_axis": image.left_right_axis,
         "warnings": image.warnings,
+        "raw": image.raw,
         "source_shape": image.source_shape,
         "source_spacing_mm": image.source_spacing_mm,
     }
@@ -369,7 +375,8 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
     outside = np.array(values["lesion_outside_box"], dtype=np.int32).reshape(-1, 4)
     affine = np.array(values["affine"], dtype=np.float64)
     defaults: dict[str, Any] = {"other": None}
-    restored: dict[str, Any] = {"lesion_outside_box": outside, "affine": affine}
+    raw = tuple(tuple(channel) for channel in values["raw"])
+    restored: dict[str, Any] = {"lesion_outside_box": outside, "affine": affine, "raw": raw}
     return Image(
         case=case.id,
         subject=case.subject,
@@ -401,16 +408,21 @@ def _cut(mask: np.ndarray | None, box: Box) -> tuple[np.ndarray | None, int]:
     return inside, int(np.count_nonzero(mask) - np.count_nonzero(inside))
 
 
-def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
-    """Give a channel mean 0 and standard deviation 1 inside the brain, in place."""
+def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> tuple[float, float, float]:
+    """Give a channel mean 0 and standard deviation 1 inside the brain, in place.
+
+    Returns what it was there: mean, standard deviation, part of negative voxels.
+    """
     inside = channel[brain]
     if inside.min() == inside.max():
         raise ValueError(
             f"{path}: every voxel inside the brain mask is {inside[0]:g}, so there is nothing to "
             "learn from it; check the image and the brain mask"
         )
-    channel -= np.float32(inside.mean(dtype=np.float64))
-    channel /= np.float32(inside.std(dtype=np.float64))
+    mean, sd = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    channel -= np.float32(mean)
+    channel /= np.float32(sd)
+    return float(mean), float(sd), float(np.count_nonzero(inside < 0) / inside.size)
 
 
 def _warnings(

@@ -93,8 +93,8 @@ class Data:
         """Voxel size that every case is resampled to; None: its own."""
         return self.members[0].spacing_mm if self.members else None
 
-    def load(self) -> LoadedCohort:
-        """Read every image.
+    def load(self, patch_size: int | None = None) -> LoadedCohort:
+        """Read every image, and note what is unusual (for patches of this size, if one is given).
 
         Raises:
             ValueError: a case cannot be used, or a file has changed.
@@ -102,9 +102,10 @@ class Data:
         from lesion_core.cohort_rows import ignored_lines
         from lesion_core.cohorts.labels import label_lines
         from lesion_core.images import load_cohort
+        from lesion_core.unusual import noted
 
         begun = time.monotonic()
-        loaded = load_cohort(self.cohort, self.folder)
+        loaded = noted(load_cohort(self.cohort, self.folder), patch_size)
         if loaded.fingerprint != self.fingerprint:
             raise ValueError(
                 f"{self.folder / self.name}: the files change while they are read; wait until "
@@ -117,7 +118,7 @@ class Data:
         )
         for line in (*label_lines(case.labels for case in self.members), *ignored_lines(loaded)):
             print(f"  {line}")
-        odd = [warning for image in loaded.images for warning in image.warnings]
+        odd = [f"{image.case}: {line}" for image in loaded.images for line in image.warnings]
         for warning in odd[:3]:
             print(f"  warning: {warning}")
         if len(odd) > 3:

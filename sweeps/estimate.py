@@ -36,7 +36,8 @@ def predicted(
         else:
             (found,) = [item for item in data if item.name == cohort]
             trial = next(trial for trial in trials if trial.cohort == cohort)
-            seconds = calibrated(trial, found.load(), device, machines.cpus_per_trial)
+            loaded = found.load(trial.settings.patch_size)
+            seconds = calibrated(trial, loaded, device, machines.cpus_per_trial)
             source = (
                 f"from one training step and one evaluation of {_portion(trial, device)} patches "
                 f"on this machine's {device}"

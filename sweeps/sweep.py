@@ -138,7 +138,11 @@ class SweepPlan:
             at_once = min(cluster.slots, len(supply.epochs) or cluster.slots)
             print(f"{at_once} at a time on {cluster.description}, {each} each", flush=True)
             needed = supply.cohorts()
-            cohorts = {data.name: data.load() for data in self.data if data.name in needed}
+            cohorts = {
+                data.name: data.load(self.settings.patch_size)
+                for data in self.data
+                if data.name in needed
+            }
             cluster.check(cohorts)
             ledger.write_request(
                 self._request()

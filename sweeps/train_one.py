@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
             ledger.write_request(asked)
             print(f"nothing to do: {folder} is done")
             return 0
-        loaded = data.load()
+        loaded = data.load(settings.patch_size)
         ledger.write_request(asked)  # not before: images that cannot be used leave no trace
         ledger.write_files(tracking.to_remember())
         ledger.write_cohort(data.name, *describe(loaded))

@@ -59,6 +59,21 @@ def section(given: ReportInput) -> Section | None:
         )
     else:
         items.append(Note(body=prose("Every trial that was asked for is complete.")))
+    if len(odd := odd_cases(given)):
+        items.append(
+            Table(
+                key="case-warnings",
+                title="What is unusual about cases",
+                frame=odd,
+                columns=[
+                    Column(key="cohort", header="Cohort"),
+                    Column(key="case", header="Case"),
+                    Column(key="warning", header="Warning", wrap=True),
+                ],
+                caption=f"{len(odd)} warnings about {odd['case'].nunique()} cases, all of which "
+                "were used as they are.",
+            )
+        )
     return Section(
         key="coverage",
         title="What was run?",
@@ -66,6 +81,19 @@ def section(given: ReportInput) -> Section | None:
         lead="Only complete trials enter an average. A trial that diverged or failed is absent "
         "from every figure below, which flatters its loss: read the gaps first.",
     )
+
+
+def odd_cases(given: ReportInput) -> pd.DataFrame:
+    """A row for every warning about a case, as the sweep found them on loading."""
+    rows = []
+    for cohort in given.all_cohorts:
+        cases = given.sweep.cohort_table(cohort.name, "cases.parquet")
+        rows += [
+            {"cohort": cohort.title, "case": case, "warning": warning}
+            for case, found in zip(cases["case"], cases["warnings"], strict=True)
+            for warning in (() if found is None else found)
+        ]
+    return pd.DataFrame(rows, columns=["cohort", "case", "warning"])
 
 
 def tiles(cohort: CohortScores) -> pd.DataFrame:

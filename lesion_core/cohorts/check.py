@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from lesion_core import cache, cohorts, results, table1
-from lesion_core.cohort_rows import describe, ignored_lines
+from lesion_core.cohort_rows import PATCH_SIZE, describe, ignored_lines
 from lesion_core.cohorts import Case, Cohort, cases_as_read
 from lesion_core.cohorts.labels import label_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
 from lesion_core.nifti import by, read_header
 from lesion_core.resampling import Grid
+from lesion_core.unusual import noted
 
 
 def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:
@@ -38,7 +39,7 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     if spacing_mm := cases[0].spacing_mm:
         print(f"resampled to {by(spacing_mm)} mm (left-right, back-front, foot-head)")
     print(_memory(cases), flush=True)
-    loaded = _load(cohort, data)
+    loaded = noted(_load(cohort, data), PATCH_SIZE)
     print(f"\n{case_table(loaded)}\n")
     for line in ignored_lines(loaded):
         print(line)

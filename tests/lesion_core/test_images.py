@@ -16,12 +16,14 @@ from lesion_core.cohort_rows import describe
 from lesion_core.cohorts import Folder, Lit, Wmh2017
 from lesion_core.fingerprint import fingerprint
 from lesion_core.images import Image, bounding_box, load_case, load_cohort
+from lesion_core.metrics import surface_distances
 from lesion_core.pictures import shown_slice, slice_view
 from tests.support.tiny import (
     SHAPE,
     ball,
     noise,
     one_lesion,
+    place_oddly,
     save,
     write_case,
     write_lit_cohort,
@@ -274,6 +276,59 @@ def test_uncompressed_nifti_2_and_big_endian_files_are_read_alike(folder, tmp_pa
         write(image, folder / f"{name}.nii.gz")
     assert (folder / "t1.nii").exists()
     same(load(tmp_path), expected)
+
+
+@pytest.mark.parametrize(("units", "per_mm"), [("meter", 1e-3), ("micron", 1e3), ("unknown", 1)])
+def test_a_case_in_other_units_is_the_same_case(tmp_path, units, per_mm):
+    affine = np.diag([1.0, 2, 3, 1])
+    write_case(tmp_path / "mine" / "c", affine=affine)
+    expected = load(tmp_path)
+    write_case(tmp_path / "mine" / "c", affine=np.diag([per_mm] * 3 + [1]) @ affine)
+    for path in (tmp_path / "mine" / "c").iterdir():
+        image = nib.load(path)
+        image.header.set_xyzt_units(units)
+        nib.save(image, path)
+    found = load(tmp_path)
+    assert (found.num_lesions, found.warnings) == (expected.num_lesions, ())
+    assert found.spacing_mm == pytest.approx(expected.spacing_mm)
+    assert found.voxel_mm3 == pytest.approx(6)
+    np.testing.assert_allclose(found.affine, expected.affine, rtol=1e-6)
+    one, other = np.zeros((2, 20, 20, 20), dtype=bool)
+    one[2, 2, 2] = other[7, 2, 2] = True  # five voxels of 1 mm
+    assert surface_distances(one, other, found.spacing_mm)["hd95_mm"] == pytest.approx(5)
+
+
+def test_a_sheared_voxel_has_the_volume_of_its_determinant(tmp_path):
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.75  # the second axis is 1.25 long
+    write_case(tmp_path / "mine" / "c", affine=sheared)
+    image = load(tmp_path)
+    assert image.spacing_mm == pytest.approx((1, 1.25, 1))
+    assert image.voxel_mm3 == pytest.approx(1)
+    (line,) = image.warnings
+    assert line.startswith("c/t1.nii.gz: the affine is sheared")
+
+
+def test_channels_that_say_different_things_to_different_readers_are_each_named(tmp_path):
+    folder = write_case(tmp_path / "mine" / "c")
+    place_oddly(folder / "flair.nii.gz")
+    (line,) = load(tmp_path).warnings
+    assert line.startswith("c/flair.nii.gz: sform and qform disagree by 7.07 mm; sform is used")
+
+
+@pytest.mark.parametrize(
+    ("side_mm", "voxels", "ml"), [(1, 1, "0.001"), (20, 40**3, "5.12e+05"), (0.06, 120, "2.59e-05")]
+)
+def test_brains_of_no_animal_are_refused(tmp_path, side_mm, voxels, ml):
+    shape = (40, 40, 40)
+    brain = (np.arange(40**3) < voxels).reshape(shape)
+    write_case(
+        tmp_path / "mine" / "c",
+        {name: noise(place, shape) for place, name in enumerate(MINE.channels)},
+        brain=brain,
+        affine=np.diag([side_mm] * 3 + [1.0]),
+    )
+    fails(tmp_path, f"brain.nii.gz: {ml} ml of brain; expected 0.002 to 10000 ml; correct")
 
 
 def test_affines_that_differ_by_rounding_are_the_same_grid(folder, tmp_path):
