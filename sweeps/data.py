@@ -76,11 +76,21 @@ class Data:
         ]
 
     def fold_table(self, num_folds: int) -> str:
-        """Who is tested with whom, for people."""
+        """Who is tested with whom, for people, and how the cases were found."""
         from lesion_core.folds import fold_table
 
         title = f"{self.name}: {len(self.cases)} cases, fold rule {self.fold_rule}"
-        return f"{title}\n{fold_table(self.folds(num_folds), self.members)}"
+        return "\n".join([title, *self.remarks, fold_table(self.folds(num_folds), self.members)])
+
+    @property
+    def masks(self) -> list[str]:
+        """Which files were taken for masks, where there was a choice."""
+        return [remark for remark in self.remarks if not remark.startswith("warning: ")]
+
+    @property
+    def remarks(self) -> list[str]:
+        """How the cases were found, where there was a choice, and warnings (`Layout.remarks`)."""
+        return self.cohort.remarks(self.folder, self.members)
 
     @property
     def name(self) -> str:
@@ -146,6 +156,7 @@ def request(
                 "brain": dict(
                     Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
                 ),
+                **({"masks": masks} if (masks := cohort.masks) else {}),
             }
             for cohort in data
         },

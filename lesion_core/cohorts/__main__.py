@@ -22,11 +22,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
             reading.cohort_in(flags.data, name)
             for name in dict.fromkeys(flags.cohorts or cohorts_found(flags.data))
         ]
-        if not chosen:
-            raise ValueError(
-                f"{flags.data}: no cohort found (looked for {' and '.join(_public())}); name yours "
-                f"with --cohorts, such as {dataset_spellings()}, or a folder with --channels"
-            )
         if flags.command == "check":
             _check(chosen, flags.data, flags.out)
         else:
@@ -63,6 +58,8 @@ def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
         cases = cohort.cases(flags.data)
         split = folds.folds_by(flags.fold_rule, cases, flags.folds)
         print(f"{cohort.name}: {len(cases)} cases, fold rule {flags.fold_rule}")
+        for remark in cohort.remarks(flags.data, cases):
+            print(remark)
         print(folds.fold_table(split, cases))
         if flags.write is not None:
             folds.write_splits(flags.write, split)

@@ -31,6 +31,8 @@ class Case:
     """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
     subject: str = ""
     """Who it is, if several cases can be of one person; such cases are never parted by a fold."""
+    no_site: str = ""
+    """Where the site could be said, or why it is not known, for people."""
 
     @property
     def files(self) -> list[Path]:
@@ -72,6 +74,11 @@ class Layout(ABC):
         Raises:
             ValueError: a file is missing, or there is no case; with its path.
         """
+
+    def remarks(self, data: Path, cases: Sequence[Case]) -> list[str]:
+        """What people should know of how these cases were found: a line each, the kinds of masks
+        that were taken where there was a choice, and warnings."""
+        return []
 
     @abstractmethod
     def brain_place(self, data: Path, case: Case) -> Path:

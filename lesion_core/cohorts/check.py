@@ -31,6 +31,8 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     """
     cases = cohort.cases(data)
     print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
+    for remark in cohort.remarks(data, cases):
+        print(remark)
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
     print(_memory(cases), flush=True)

@@ -40,6 +40,8 @@ class CohortEntry(TypedDict):
     fold_rule: str
     brain: dict[str, int]
     """How many cases have their brain mask from where."""
+    masks: NotRequired[list[str]]
+    """Which files were taken for masks, where there was a choice (`Layout.remarks`)."""
 
 
 class SweepRequest(TypedDict):
