@@ -6,8 +6,8 @@ test cases of each complete trial (each case is then predicted by networks that 
 
 from __future__ import annotations
 
+import gzip
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,8 @@ from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
-from lesion_core.results import read_meta, trial_status
+from lesion_core.paths import is_folder, read_json, readable, refuse_existing
+from lesion_core.results import read_meta, trial_status, write_bytes
 from lesion_core.settings import Precision, TrainSettings
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
@@ -48,6 +49,8 @@ class Predict:
     """Where to run the network."""
     precision: Precision | None = None
     """Precision of the network's arithmetic; default: what it was trained in."""
+    overwrite: bool = False
+    """Replace masks that are there already."""
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
@@ -77,16 +80,18 @@ def predict(options: Predict) -> Iterator[Path]:
     """Write the masks; yields every file as it is written.
 
     Raises:
-        ValueError: no such sweep or trial, an incomplete trial, data that have changed, or a
-            precision that the device does not have.
+        ValueError: no such sweep or trial, an incomplete trial, data that have changed, a
+            precision that the device does not have, or a mask that is there already.
     """
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
     out = options.out or options.results / "predictions"
     loaded: dict[str, LoadedCohort] = {}
+    if not options.overwrite:
+        _refuse_existing(out, names)
     for name in names:
         folder = options.results / "trials" / name
-        config = json.loads((folder / "trial.json").read_text())["config"]
+        config = read_json(folder / "trial.json")["config"]
         cohort = config["cohort"]
         if cohort not in loaded:
             definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
@@ -112,9 +117,22 @@ def predict(options: Predict) -> Iterator[Path]:
                 if not options.probabilities:
                     voxels = (probability >= THRESHOLD).astype(np.uint8)
                 path = out / name / f"{image.case}.nii.gz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(voxels, image.affine), path)
+                image_file = nib.Nifti1Image(voxels, image.affine)
+                write_bytes(path, gzip.compress(image_file.to_bytes(), mtime=0))
                 yield path
+
+
+def _refuse_existing(out: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if the folder of a trial's masks holds any, before anything is written."""
+    cure = "have it replaced by --overwrite, or choose another folder with --out"
+    for name in names:
+        if not is_folder(out / name):
+            refuse_existing(out / name, cure)
+            continue
+        with readable(out / name):
+            found = sorted(path for path in (out / name).iterdir() if path.name[0] != ".")
+        for path in found:
+            refuse_existing(path, cure)
 
 
 def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps import provenance
-from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.contents import CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
@@ -83,11 +83,6 @@ class Data:
         return "\n".join([title, *self.remarks, fold_table(self.folds(num_folds), self.members)])
 
     @property
-    def masks(self) -> list[str]:
-        """Which files were taken for masks, where there was a choice."""
-        return [remark for remark in self.remarks if not remark.startswith("warning: ")]
-
-    @property
     def remarks(self) -> list[str]:
         """How the cases were found, where there was a choice, and warnings (`Layout.remarks`)."""
         return self.cohort.remarks(self.folder, self.members)
@@ -129,9 +124,6 @@ def request(
     trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
 ) -> SweepRequest:
     """What sweep.json shall say of these trials (`Ledger.write_request`)."""
-    from lesion_core.cohorts import brain_methods, cohort_to_dict
-    from lesion_core.folds import rule_label
-
     validation: dict[str, dict[str, list[str]]] = {}
     for trial in trials:
         if trial.validation_cases is not None:
@@ -146,22 +138,26 @@ def request(
         "num_folds": num_folds,
         "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
         "validation": validation,
-        "cohorts": {
-            cohort.name: {
-                "fingerprint": cohort.fingerprint,
-                "channels": list(cohort.cohort.channels),
-                "num_cases": len(cohort.cases),
-                "definition": cohort_to_dict(cohort.cohort),
-                "fold_rule": rule_label(cohort.fold_rule),
-                "brain": dict(
-                    Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
-                ),
-                **({"masks": masks} if (masks := cohort.masks) else {}),
-            }
-            for cohort in data
-        },
+        "cohorts": {cohort.name: _entry(cohort) for cohort in data},
         "trials": [trial.row() for trial in trials],
     }
     if not validation:
         del asked["validation"]
     return asked
+
+
+def _entry(data: Data) -> CohortEntry:
+    """What sweep.json shall say of a cohort."""
+    from lesion_core.cohorts import brain_methods, cohort_to_dict
+    from lesion_core.folds import rule_label
+
+    entry: CohortEntry = {
+        "fingerprint": data.fingerprint,
+        "channels": list(data.cohort.channels),
+        "num_cases": len(data.cases),
+        "definition": cohort_to_dict(data.cohort),
+        "fold_rule": rule_label(data.fold_rule),
+        "brain": dict(Counter(brain_methods(data.cohort, data.folder, data.members).values())),
+    }
+    masks = [remark for remark in data.remarks if not remark.startswith("warning: ")]
+    return {**entry, "masks": masks} if masks else entry

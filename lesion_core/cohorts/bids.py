@@ -305,17 +305,17 @@ class Bids(Dataset):
         }
         if not here:
             spaces = sorted({file.space for files in found.values() for file in files})
-            near = close_to(self.space, spaces) if self.space else ""
-            fix = (
-                f"there are some in {', '.join(space or 'no space' for space in spaces)}"
-                + (f"; did you mean {near}?" if near else "")
-                if self.space
-                else f"read the images there with --space {' or '.join(spaces)}"
-            )
+            if not self.space:
+                fix = f"read the images there with --space {' or '.join(spaces)}"
+            elif spaces == [""]:
+                fix = "leave --space out"
+            else:
+                near = close_to(self.space, spaces)
+                fix = f"did you mean {near}?" if near else "choose one that is there"
             raise ValueError(
                 f"{dataset.root}: no lesion mask in "
                 + (f"space {self.space}" if self.space else "the space of the raw images")
-                + f": {_counted(file for files in found.values() for file in files)}; {fix}"
+                + f"; there: {_counted(f for files in found.values() for f in files)}; {fix}"
             )
         return _one_each(here, "lesion masks", "")
 
@@ -521,7 +521,7 @@ def _no_lesion(dataset: _Dataset, session: _Session, lesions: Mapping[str, BidsF
     inside = session.anat.relative_to(dataset.root)
     name = f"{session.id}_{like.convention}.nii.gz"
     others = [file for file in session.derived if file.suffix in MASKS]
-    there = f"; no lesion masks: {_counted(others)}" if others else ""
+    there = f"; there, of something else: {_counted(others)}" if others else ""
     return (
         f"{dataset.root / 'derivatives' / like.pipeline / inside / name}: missing; a session "
         f"without lesions has a mask of zeros{there}"
