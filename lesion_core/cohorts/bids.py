@@ -30,6 +30,9 @@ from lesion_core.paths import (
     readable,
 )
 
+USUAL = ("T1w", "FLAIR")
+"""The channels of a dataset that has both, unless others are named."""
+
 PREPARED_BRAINS = "brain-masks"
 """The folder below derivatives/ for masks that `lesion_core.prepare` makes."""
 
@@ -100,7 +103,7 @@ class Bids(Dataset):
         check_name(name)
         found = tuple(channels)
         if not found:
-            usual = Bids(name=name, channels=("T1w", "FLAIR"))
+            usual = Bids(name=name, channels=USUAL)
             dataset = _Dataset.of(Path(data) / name)
             raw = {file.suffix for session in dataset.sessions for file in session.raw}
             derived = {file.suffix for session in dataset.sessions for file in session.derived}

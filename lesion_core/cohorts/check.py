@@ -121,7 +121,7 @@ def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
     """What is wrong with every case that cannot be used, not with the first alone."""
     for case in cohort.cases(data):
         try:
-            load_case(case, cohort.brain_place(data, case))
+            load_case(case, cohort.brain_place(data, case), cohorts.brain_cure(cohort, data))
         except ValueError as error:
             yield str(error)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from lesion_core.cohorts.bids import Bids
+from lesion_core.cohorts.bids import USUAL, Bids
 from lesion_core.cohorts.case import Case, Dataset
 from lesion_core.cohorts.files import check_name, subfolders
 from lesion_core.cohorts.folder import Folder
@@ -218,6 +219,23 @@ def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str
         else "shipped"
         for case in cases
     }
+
+
+def brain_cure(cohort: Cohort, data: Path) -> str:
+    """What a user can do about a case without a brain mask: the whole command, to be copied."""
+    dataset = isinstance(cohort, Dataset)
+    name = f"{cohort.prefix}:{cohort.name}" if dataset else cohort.name
+    words = [name, str(data)]
+    if isinstance(cohort, Folder) or (isinstance(cohort, Bids) and cohort.channels != USUAL):
+        words += ["--channels", *cohort.channels]
+    for item in fields(cohort):
+        value = getattr(cohort, item.name)
+        if item.metadata.get("choice") and value != item.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{item.name.replace('_', '-')}", *values]
+    command = f"make one with `python -m lesion_core.prepare brains {shlex.join(words)}`"
+    stripped = f", or ask for {name}:nonzero if the images are skull-stripped" if dataset else ""
+    return command + stripped
 
 
 def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_masks_that_are_there_are_replaced_only_when_asked(trained, tmp_path):
     elsewhere.write_text("precious")
     place.parent.mkdir()
     place.symlink_to(elsewhere)
-    with pytest.raises(ValueError, match="is there already; .*--overwrite"):
+    with pytest.raises(ValueError, match=r"is there already; .*--overwrite"):
         list(predict(Predict(**options)))
     assert list(predict(Predict(**options, overwrite=True))) == [place]
     assert elsewhere.read_text() == "precious"
