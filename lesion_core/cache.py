@@ -91,10 +91,12 @@ def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     None if they were never stored, or are damaged.
     """
     root = folder()
-    if root is None or not (root / "arrays" / key / "entry.json").exists():
+    if root is None:
         return None
     entry = root / "arrays" / key
     try:
+        if not (entry / "entry.json").exists():
+            return None
         content = json.loads((entry / "entry.json").read_text())
         arrays = {}
         for name, checksum in content["crc32"].items():
@@ -104,6 +106,9 @@ def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
             arrays[name] = array
         (entry / "entry.json").touch()
         return arrays, content["values"]
+    except PermissionError as error:
+        logger.warning("%s: cannot be read (%s); going on without", entry, error.strerror)
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         logger.warning("%s: damaged (%s); it is made again", entry, error)
         shutil.rmtree(entry, ignore_errors=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lesion_core.paths import read_json
 from lesion_core.results import write_bytes
 
 RULES = ("strided", "site")
@@ -27,6 +28,8 @@ class Member(Protocol):
     def site(self) -> str: ...
     @property
     def subject(self) -> str: ...
+    @property
+    def no_site(self) -> str: ...
 
 
 def test_folds(cases: Sequence[str], num_folds: int) -> list[list[str]]:
@@ -74,6 +77,13 @@ def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[st
         return read_folds(Path(rule), cases, num_folds)
     order = list(cases)
     if rule == "site":
+        if unknown := [case for case in cases if not case.site]:
+            more = f" (and {len(unknown) - 1} more)" if unknown[1:] else ""
+            reason = f": {unknown[0].no_site}" if unknown[0].no_site else ""
+            raise ValueError(
+                f"fold rule site: case {unknown[0].id}{more} has no site{reason}; or take the rule "
+                "strided, which asks for none"
+            )
         sites = list(dict.fromkeys(case.site for case in cases))
         order = sorted(cases, key=lambda case: sites.index(case.site))
     subjects: dict[str, list[str]] = {}
@@ -136,10 +146,7 @@ def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list
     Raises:
         ValueError: with the file and what is wrong with it.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+    content = read_json(path)
     try:
         folds = [
             [str(case) for case in (fold["val"] if isinstance(fold, dict) else fold)]

@@ -21,7 +21,7 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from lesion_core import cache
-from lesion_core.cohorts import Case, Cohort, brain_methods, cases_as_read
+from lesion_core.cohorts import Case, Cohort, brain_cure, brain_methods, cases_as_read
 from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
 from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
@@ -182,10 +182,11 @@ def load_cohort(
     digests = digests_of(cases)
     channels, root = tuple(cohort.channels), Path(data) / cohort.name
     images = []
+    cure = brain_cure(cohort, data)
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
     try:
         loading = pool.map(
-            lambda case: _load_cached(case, digests, cohort.brain_place(data, case)), cases
+            lambda case: _load_cached(case, digests, cohort.brain_place(data, case), cure), cases
         )
         for number, image in enumerate(loading, start=1):
             images.append(replace(image, brain_method=methods[image.case]))
@@ -205,19 +206,22 @@ def load_cohort(
     )
 
 
-def load_case(case: Case, brain_place: Path | None = None) -> Image:
+def load_case(
+    case: Case,
+    brain_place: Path | None = None,
+    cure: str = "make one with `python -m lesion_core.prepare brains COHORT DATA`",
+) -> Image:
     """Read, check, cut to the brain box and normalise one case.
 
-    ``brain_place``, where its layout looks for a brain mask, is named if there is none.
+    ``brain_place``, where its layout looks for a brain mask, is named if there is none, and with
+    it the cure (`cohorts.brain_cure`).
 
     Raises:
         ValueError: with the file and what is wrong with it.
     """
     if case.brain is None and not case.nonzero_brain:
         raise ValueError(
-            f"{brain_place or case.lesion.parent}: no brain mask for {case.id}; make one with "
-            "`python -m lesion_core.prepare brains COHORT DATA`, or put :nonzero behind the name "
-            "of an nnU-Net or BIDS cohort whose images are skull-stripped"
+            f"{brain_place or case.lesion.parent}: no brain mask for {case.id}; {cure}"
         )
     first = read(next(iter(case.channels.values())))
     files, grid = [first], Grid.of(first, case.spacing_mm)
@@ -316,12 +320,12 @@ def bounding_box(mask: np.ndarray) -> Box | None:
 
 
 # -------------------------------------------------------------------------------------- caching
-def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path) -> Image:
+def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path, cure: str) -> Image:
     """`load_case`, or what it once returned for the same bytes."""
     key = _cache_key(case, digests)
     found = cache.load(key)
     if found is None:
-        image = load_case(case, brain_place)
+        image = load_case(case, brain_place, cure)
         arrays, values = _to_store(image)
         if not cache.store(key, arrays, values):
             return image

@@ -8,7 +8,6 @@ Where the sweep resampled its cases, probabilities are taken back to that grid b
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
 from lesion_core.nifti import read_header, write_like
+from lesion_core.paths import is_folder, read_json, readable, refuse_existing
 from lesion_core.resampling import Grid
 from lesion_core.results import read_meta, trial_status
 from lesion_core.settings import Precision, TrainSettings
@@ -50,6 +50,8 @@ class Predict:
     """Where to run the network."""
     precision: Precision | None = None
     """Precision of the network's arithmetic; default: what it was trained in."""
+    overwrite: bool = False
+    """Replace masks that are there already."""
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
@@ -82,16 +84,18 @@ def predict(options: Predict) -> Iterator[Path]:
     """Write the masks; yields every file as it is written.
 
     Raises:
-        ValueError: no such sweep or trial, an incomplete trial, data that have changed, or a
-            precision that the device does not have.
+        ValueError: no such sweep or trial, an incomplete trial, data that have changed, a
+            precision that the device does not have, or a mask that is there already.
     """
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
     out = options.out or options.results / "predictions"
     loaded: dict[str, LoadedCohort] = {}
+    if not options.overwrite:
+        _refuse_existing(out, names)
     for name in names:
         folder = options.results / "trials" / name
-        config = json.loads((folder / "trial.json").read_text())["config"]
+        config = read_json(folder / "trial.json")["config"]
         cohort = config["cohort"]
         definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
         if cohort not in loaded:
@@ -122,6 +126,19 @@ def predict(options: Predict) -> Iterator[Path]:
                 path = out / name / f"{image.case}.nii.gz"
                 write_like(path, voxels, source)
                 yield path
+
+
+def _refuse_existing(out: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if the folder of a trial's masks holds any, before anything is written."""
+    cure = "have it replaced by --overwrite, or choose another folder with --out"
+    for name in names:
+        if not is_folder(out / name):
+            refuse_existing(out / name, cure)
+            continue
+        with readable(out / name):
+            found = sorted(path for path in (out / name).iterdir() if path.name[0] != ".")
+        for path in found:
+            refuse_existing(path, cure)
 
 
 def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:

@@ -38,6 +38,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesion_core.paths import existing_folder, is_there, read_json
+
 SCHEMA_VERSION = 1
 
 IDENTITY = (
@@ -491,14 +493,17 @@ def read_meta(path: Path) -> dict:
         ValueError: absent, unreadable, or of another schema version.
     """
     file = Path(path) / "sweep.json"
-    try:
-        meta = json.loads(file.read_text())
-    except FileNotFoundError:
+    if not is_there(file):
+        place = existing_folder(Path(path), "a results folder such as results/paper_grid")
+        near = sorted(inner.parent.name for inner in place.glob("*/sweep.json"))
+        hint = f"; did you mean {place / near[0]}?" if near else ""
         raise ValueError(
-            f"{path}: no sweep.json there; expected a results folder such as results/paper_grid"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+            f"{path}: no sweep.json there; expected a results folder such as "
+            f"results/paper_grid{hint}"
+        )
+    meta = read_json(file)
+    if not isinstance(meta, dict):
+        raise ValueError(f"{file}: cannot be read (no object); expected what a sweep wrote")
     if meta.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
             f"{file}: schema version {meta.get('schema_version')}, expected {SCHEMA_VERSION}; "
@@ -535,12 +540,9 @@ def read_search(path: Path) -> dict | None:
         ValueError: it cannot be read, or is of another schema version.
     """
     file = Path(path) / SEARCH
-    try:
-        search = json.loads(file.read_text())
-    except FileNotFoundError:
+    if not is_there(file):
         return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+    search = read_json(file)
     if search.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
             f"{file}: schema version {search.get('schema_version')}, expected {SCHEMA_VERSION}; "
@@ -556,7 +558,7 @@ def read_gradients(path: Path) -> pd.DataFrame:
         ValueError: the file cannot be read.
     """
     file = Path(path) / GRADIENTS_FILE
-    if not file.exists():
+    if not is_there(file):
         return _concatenate([], GRADIENTS)
     try:
         return _concatenate([pq.read_table(file, schema=GRADIENTS)], GRADIENTS)
@@ -589,6 +591,9 @@ def trial_status(folder: Path) -> TrialStatus:
     trial is compared with what done.json recorded of it, weights by their size, tables by their
     hash; one without such a record (not written by `sweeps.ledger.ledger`) must have tables that
     can be read.  A file that has not changed since this process last looked is not read again.
+
+    Raises:
+        ValueError: a file is a link whose target is not there: that is no trial to run again.
     """
     content: dict[str, Any] = {}
 
@@ -596,9 +601,9 @@ def trial_status(folder: Path) -> TrialStatus:
         known = {key: content.get(key) for key in TrialStatus.__annotations__}
         return cast(TrialStatus, known | more | {"status": status})
 
-    if not (folder / "trial.json").exists():
+    if not is_there(folder / "trial.json"):
         return judged("missing", epochs_done=0)
-    markers = [name for name in ("done.json", "failed.json") if (folder / name).exists()]
+    markers = [name for name in ("done.json", "failed.json") if is_there(folder / name)]
     if not markers:
         return judged("partial", epochs_done=_epochs_written(folder))
     try:
@@ -620,7 +625,7 @@ def file_state(path: Path) -> dict[str, object]:
 
 def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
     """What of a trial is not as its done.json says; None if nothing is."""
-    absent = [name for name in TABLES if not (folder / name).exists()]
+    absent = [name for name in TABLES if not is_there(folder / name)]
     if absent:
         return f"done.json is there, but not {', '.join(absent)}"
     recorded = done.get("files")
@@ -639,8 +644,11 @@ def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
                 intact = file_state(folder / name) == recorded[name]
             if not intact:
                 return f"{name} is damaged"
-    except OSError as error:
-        return f"{Path(error.filename or folder).name} is missing or cannot be read"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename or folder).name} is missing"
+    except OSError as error:  # a trial that cannot be read here is no damaged one
+        place = error.filename or folder
+        raise ValueError(f"{place}: cannot be read ({error.strerror or error})") from None
     except (KeyError, TypeError):
         return "done.json is unreadable"
     _INTACT[folder.absolute()] = stamps

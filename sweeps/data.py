@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps import provenance
-from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.contents import CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
@@ -77,11 +77,16 @@ class Data:
         ]
 
     def fold_table(self, num_folds: int) -> str:
-        """Who is tested with whom, for people."""
+        """Who is tested with whom, for people, and how the cases were found."""
         from lesion_core.folds import fold_table
 
         title = f"{self.name}: {len(self.cases)} cases, fold rule {self.fold_rule}"
-        return f"{title}\n{fold_table(self.folds(num_folds), self.members)}"
+        return "\n".join([title, *self.remarks, fold_table(self.folds(num_folds), self.members)])
+
+    @property
+    def remarks(self) -> list[str]:
+        """How the cases were found, where there was a choice, and warnings (`Layout.remarks`)."""
+        return self.cohort.remarks(self.folder, self.members)
 
     @property
     def name(self) -> str:
@@ -130,9 +135,6 @@ def request(
     trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
 ) -> SweepRequest:
     """What sweep.json shall say of these trials (`Ledger.write_request`)."""
-    from lesion_core.cohorts import brain_methods, cohort_to_dict
-    from lesion_core.folds import rule_label
-
     validation: dict[str, dict[str, list[str]]] = {}
     for trial in trials:
         if trial.validation_cases is not None:
@@ -147,19 +149,7 @@ def request(
         "num_folds": num_folds,
         "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
         "validation": validation,
-        "cohorts": {
-            cohort.name: {
-                "fingerprint": cohort.fingerprint,
-                "channels": list(cohort.cohort.channels),
-                "num_cases": len(cohort.cases),
-                "definition": cohort_to_dict(cohort.cohort),
-                "fold_rule": rule_label(cohort.fold_rule),
-                "brain": dict(
-                    Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
-                ),
-            }
-            for cohort in data
-        },
+        "cohorts": {cohort.name: _entry(cohort) for cohort in data},
         "trials": [trial.row() for trial in trials],
     }
     for cohort in data:
@@ -168,3 +158,20 @@ def request(
     if not validation:
         del asked["validation"]
     return asked
+
+
+def _entry(data: Data) -> CohortEntry:
+    """What sweep.json shall say of a cohort."""
+    from lesion_core.cohorts import brain_methods, cohort_to_dict
+    from lesion_core.folds import rule_label
+
+    entry: CohortEntry = {
+        "fingerprint": data.fingerprint,
+        "channels": list(data.cohort.channels),
+        "num_cases": len(data.cases),
+        "definition": cohort_to_dict(data.cohort),
+        "fold_rule": rule_label(data.fold_rule),
+        "brain": dict(Counter(brain_methods(data.cohort, data.folder, data.members).values())),
+    }
+    masks = [remark for remark in data.remarks if not remark.startswith("warning: ")]
+    return {**entry, "masks": masks} if masks else entry

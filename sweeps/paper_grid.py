@@ -106,12 +106,12 @@ def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[C
     """
     from lesion_core.cohorts import Simulated, cohorts_found
 
-    names = asked or tuple(cohorts_found(data))
-    if not names:
+    try:
+        names = asked or tuple(cohorts_found(data))
+    except ValueError as error:
         raise ValueError(
-            f"no cohort in {data}/ (looked for wmh2017 and lit); try --demo, use "
-            "--cohorts simulated, or prepare a download with `python -m lesion_core.prepare`"
-        )
+            f"{error}; or try --demo, or prepare a download with `python -m lesion_core.prepare`"
+        ) from None
     demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=4.0)
     return [
         demo if name == DEMO else reading.cohort_in(data, name) for name in dict.fromkeys(names)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lesion_core.paths import is_there
 from sweeps import provenance
 from sweeps.data import Data, request
 from sweeps.ledger.contents import SweepRequest
@@ -170,7 +171,7 @@ class SweepPlan:
     def _warn_of_other_versions(self) -> None:
         from lesion_core.results import read_meta
 
-        if not (self.results / "sweep.json").exists():
+        if not is_there(self.results / "sweep.json"):
             return
         before, now = read_meta(self.results).get("versions", {}), provenance.versions()
         changed = [

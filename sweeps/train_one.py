@@ -77,6 +77,8 @@ def main(arguments: Sequence[str]) -> int:
 
     check_precision(settings.precision, device)
     data = Data.of(flags.cohort_in(flags.data, flags.cohort), flags.data, flags.fold_rule)
+    for remark in data.remarks:
+        print(remark)
     if not 0 <= flags.fold < flags.folds:
         raise ValueError(f"--fold {flags.fold}: expected 0 to {flags.folds - 1}")
     trial = Trial(

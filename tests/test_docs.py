@@ -39,7 +39,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in MARKDOW
 ON_DATA = (
     "python -m lesion_core.cohorts check data --out checked",
     "python analysis/examples.py checked figure1.png",
-    "python -m lesion_core.cohorts folds data --fold-rule site",
+    "python -m lesion_core.cohorts folds data --cohorts wmh2017 --fold-rule site",
     "python -m lesion_core.cohorts folds data --cohorts wmh2017 --write splits_final.json",
     "python sweeps/paper_grid.py --dry-run",
     "lesion-sweep --help",

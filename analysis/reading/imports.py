@@ -15,6 +15,7 @@ voxel counts `tp fp fn` or rates among `dice sensitivity precision`; OPTIONAL co
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pandas as pd
 
 from analysis.reading.scores import METRICS
 from lesion_core import results
+from lesion_core.paths import is_file, is_folder, is_text, is_there, read_text
 from lesion_core.results import Sweep
 from lesion_core.settings import PAPER_LOSSES
 
@@ -51,9 +53,9 @@ def read_results(path: Path) -> Sweep:
     Raises:
         ValueError: none of these, or a CSV that lacks a column or does not hold numbers.
     """
-    if path.is_file() and path.suffix == ".csv":
+    if is_file(path) and path.suffix == ".csv":
         return read_tidy(path)
-    if path.is_dir() and not (path / "sweep.json").exists():
+    if is_folder(path) and not is_there(path / "sweep.json"):
         files = sorted(
             file
             for file in (*path.glob("*.csv"), *path.glob("*/*.csv"))
@@ -66,10 +68,7 @@ def read_results(path: Path) -> Sweep:
 
 def read_tidy(path: Path) -> Sweep:
     """One CSV with a row per (cohort, loss, seed, fold, epoch, split, scope, case)."""
-    try:
-        rows = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV that can be read ({error})") from None
+    rows = _read_csv(path)
     absent = [name for name in REQUIRED if name not in rows]
     if absent:
         raise ValueError(
@@ -137,8 +136,18 @@ def read_authors(path: Path, files: list[Path]) -> Sweep:
     return _sweep(path, rows, f"imported from {len(files)} CSV files of the authors' code")
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    text = read_text(path)
+    try:
+        if not is_text(text):
+            raise ValueError("not UTF-8")
+        return pd.read_csv(io.StringIO(text))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a CSV that can be read ({error})") from None
+
+
 def _authors_rows(file: Path, cohort: str, loss: str, seed: int, fold: int) -> pd.DataFrame:
-    table = pd.read_csv(file)
+    table = _read_csv(file)
     missing = [f"{view}_dsc" for view in ("train", "val", "test") if f"{view}_dsc" not in table]
     if missing:
         raise ValueError(

@@ -11,6 +11,10 @@ from lesion_core import folds, results, table1
 from lesion_core.cohorts import PUBLIC, Cohort, ReadingInSpace, cohorts_found, dataset_spellings
 from lesion_core.cohorts.check import check
 from lesion_core.flags import add_flags, taken_from
+from lesion_core.paths import is_file, is_folder, readable, refuse_existing
+
+TABLES_OUT = ("table1.txt", "table1.csv", "table1.tex")
+"""What check writes of Table 1."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
@@ -22,11 +26,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
             reading.cohort_in(flags.data, name)
             for name in dict.fromkeys(flags.cohorts or cohorts_found(flags.data))
         ]
-        if not chosen:
-            raise ValueError(
-                f"{flags.data}: no cohort found (looked for {' and '.join(_public())}); name yours "
-                f"with --cohorts, such as {dataset_spellings()}, or a folder with --channels"
-            )
         if flags.command == "check":
             _check(chosen, flags.data, flags.out)
         else:
@@ -44,25 +43,49 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 def _check(chosen: Sequence[Cohort], data: Path, out: Path | None) -> None:
+    if out is not None:
+        _refuse_foreign(out)
     table = [row for cohort in chosen for row in check(cohort, data, out)]
     if out is None:
         return
-    for name, text in (
-        ("table1.txt", table1.as_text(table) + "\n"),
-        ("table1.csv", table1.as_frame(table).to_csv(index=False)),
-        ("table1.tex", table1.as_latex(table)),
-    ):
+    texts = (
+        table1.as_text(table) + "\n",
+        table1.as_frame(table).to_csv(index=False),
+        table1.as_latex(table),
+    )
+    for name, text in zip(TABLES_OUT, texts, strict=True):
         results.write_bytes(out / name, text.encode())
     print(f"written: {out}/table1.{{txt,csv,tex}} and {out}/cohorts")
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise ValueError unless the folder is new, empty, or one that this command has written."""
+    if not is_folder(out):
+        refuse_existing(out, "expected a folder, or none yet")
+        return
+    with readable(out):
+        found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    strange = [name for name in found if name not in (*TABLES_OUT, "cohorts")]
+    if "sweep.json" in strange:
+        raise ValueError(f"--out {out}: holds a sweep; choose a folder of its own")
+    if strange and not is_file(out / TABLES_OUT[0]):
+        raise ValueError(f"--out {out}: holds {strange[0]}; choose a folder of its own")
+    for name in TABLES_OUT:
+        if (out / name).is_symlink():
+            raise ValueError(f"{out / name}: is a link; remove it or choose another --out")
 
 
 def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
     if flags.write is not None and len(chosen) > 1:
         raise ValueError(f"--write {flags.write}: name one cohort with --cohorts")
+    if flags.write is not None and not flags.overwrite:
+        refuse_existing(flags.write, "have it replaced by --overwrite, or choose another file")
     for cohort in chosen:
         cases = cohort.cases(flags.data)
         split = folds.folds_by(flags.fold_rule, cases, flags.folds)
         print(f"{cohort.name}: {len(cases)} cases, fold rule {flags.fold_rule}")
+        for remark in cohort.remarks(flags.data, cases):
+            print(remark)
         print(folds.fold_table(split, cases))
         if flags.write is not None:
             folds.write_splits(flags.write, split)
@@ -101,6 +124,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     dealing.add_argument(
         "--write", type=Path, metavar="FILE", help="write nnU-Net's splits_final.json"
     )
+    dealing.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     return parser
 
 

@@ -37,6 +37,8 @@ class Case:
     """Who it is; the case's id unless several cases can be of one person, which no fold parts."""
     spacing_mm: tuple[float, float, float] | None = None
     """Voxel size that it is resampled to, left-right, back-front and foot-head; None: its own."""
+    no_site: str = ""
+    """Where the site could be said, or why it is not known, for people."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.id)
@@ -87,6 +89,11 @@ class Layout(ABC):
         Raises:
             ValueError: a file is missing, or there is no case; with its path.
         """
+
+    def remarks(self, data: Path, cases: Sequence[Case]) -> list[str]:
+        """What people should know of how these cases were found: a line each, the kinds of masks
+        that were taken where there was a choice, and warnings."""
+        return []
 
     @abstractmethod
     def brain_place(self, data: Path, case: Case) -> Path:

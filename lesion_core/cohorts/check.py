@@ -32,6 +32,8 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     """
     cases = cases_as_read(cohort, data)
     print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
+    for remark in cohort.remarks(data, cases):
+        print(remark)
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
     for line in label_lines(case.labels for case in cases):
@@ -130,7 +132,7 @@ def _complaints(cohort: Cohort, data: Path) -> Iterator[str]:
     """What is wrong with every case that cannot be used, not with the first alone."""
     for case in cases_as_read(cohort, data):
         try:
-            load_case(case, cohort.brain_place(data, case))
+            load_case(case, cohort.brain_place(data, case), cohorts.brain_cure(cohort, data))
         except ValueError as error:
             yield str(error)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
+
+from lesion_core.paths import close_to, existing, existing_folder, is_folder, is_there, readable
 
 
 def natural_key(text: str) -> tuple[list[int | str], str]:
@@ -21,9 +21,11 @@ def natural_key(text: str) -> tuple[list[int | str], str]:
 def check_name(name: str) -> None:
     """Raises ValueError if this cannot be the name of a cohort."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        path = Path(name)
+        hint = f"; did you mean --data {path.parent} and {path.name}?" if path.is_dir() else ""
         raise ValueError(
             f"cohort name {name!r}; expected the name of a folder inside the data folder, made of "
-            "letters, digits, '_', '-' and '.'"
+            f"letters, digits, '_', '-' and '.'{hint if path.name else ''}"
         )
 
 
@@ -33,70 +35,63 @@ def case_folders(root: Path, layout: str) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or nothing in it.
     """
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected {layout}")
-    folders = subfolders(root)
+    folders = subfolders(existing_folder(root, layout))
     if not folders:
         raise ValueError(f"{root}: no case found; expected {layout}")
     return folders
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Folders inside a folder in natural order, without hidden ones and what macOS archives add."""
+def subfolders(folder: Path, prefix: str = "") -> list[Path]:
+    """Folders inside a folder in natural order, without hidden ones and what macOS archives add.
+
+    Only those whose names begin with ``prefix``, if it is given.
+
+    Raises:
+        ValueError: it cannot be read, or one of them is a link to nothing.
+    """
     with readable(folder):
         inner = [
             path
             for path in folder.iterdir()
-            if not path.name.startswith((".", "__MACOSX")) and path.is_dir()
+            if path.name.startswith(prefix) and not path.name.startswith((".", "__MACOSX"))
         ]
-    return sorted(inner, key=lambda path: natural_key(path.name))
+    found = [path for path in inner if not _is_annexed_file(path) and is_folder(path)]
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def _is_annexed_file(path: Path) -> bool:
+    """Whether it is a link of git-annex, which keeps files alone, whether fetched or not."""
+    return path.is_symlink() and "annex" in path.readlink().parts
 
 
 def optional(folder: Path, stem: str) -> Path | None:
-    """The image of this name, if it is there; ValueError if it is there twice."""
-    with readable(folder):
-        found = [
-            folder / (stem + end) for end in (".nii.gz", ".nii") if (folder / (stem + end)).exists()
-        ]
+    """The image of this name, if it is there.
+
+    Raises:
+        ValueError: it is there twice, or its content is not.
+    """
+    places = [folder / (stem + end) for end in (".nii.gz", ".nii")]
+    found = [path for path in places if is_there(path)]
     if len(found) == 2:
         raise ValueError(f"{found[0]}: {found[1].name} is there as well; keep one of the two")
-    return found[0] if found else None
+    return existing(found[0]) if found else None
 
 
 def required(folder: Path, stem: str) -> Path:
-    """The image of this name; ValueError if it is not there."""
+    """The image of this name; ValueError if it is not there, with those that are."""
     path = optional(folder, stem)
     if path is None:
-        for end in (".nii.gz", ".nii"):
-            if (folder / (stem + end)).is_symlink():
-                existing(folder / (stem + end))
-        raise ValueError(f"{folder / (stem + '.nii.gz')}: missing (nor is there {stem}.nii)")
+        with readable(folder):
+            names = [p.name for p in folder.iterdir()] if is_folder(folder) else []
+        there = sorted({name.partition(".nii")[0] for name in names if _is_image(name)})
+        near = close_to(stem, [name for name in there if name not in ("brain", "lesion")])
+        hint = f"; did you mean {near}?" if near else ""
+        listed = f"; there: {', '.join(there)}" if there else ""
+        raise ValueError(
+            f"{folder / (stem + '.nii.gz')}: missing (nor is there {stem}.nii{listed}){hint}"
+        )
     return path
 
 
-def existing(path: Path) -> Path:
-    """The same path; ValueError if nothing is there."""
-    with readable(path):
-        if path.exists():
-            return path
-    if path.is_symlink():
-        raise ValueError(f"{path}: a link to {path.readlink()}, which is not there")
-    raise ValueError(f"{path}: missing")
-
-
-def the_only(paths: list[Path], expected: Path) -> Path:
-    """The one path that was found; ValueError if there are more, or none where one is expected."""
-    if not paths:
-        raise ValueError(f"{expected}: missing")
-    if len(paths) > 1:
-        raise ValueError(f"{paths[0]}: {paths[1].name} is there as well; keep one of the two")
-    return existing(paths[0])
-
-
-@contextlib.contextmanager
-def readable(path: Path, verb: str = "read") -> Iterator[None]:
-    """Errors of the operating system in this block become a ValueError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be {verb} ({error.strerror or error})") from None
+def _is_image(name: str) -> bool:
+    return name.endswith((".nii", ".nii.gz")) and not name.startswith(".")

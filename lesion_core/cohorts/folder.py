@@ -10,6 +10,7 @@ from pathlib import Path
 from lesion_core.cohorts.case import Case, Layout
 from lesion_core.cohorts.files import case_folders, check_name, natural_key, optional, required
 from lesion_core.cohorts.labels import LESION, numbered
+from lesion_core.cohorts.tables import with_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def flat_cases(root: Path, channels: Sequence[str], lesion_label: Sequence[str] 
         )
         for folder in case_folders(root, layout)
     ]
-    return sorted(cases, key=lambda case: natural_key(case.id))
+    return with_table(root, sorted(cases, key=lambda case: natural_key(case.id)))
 
 
 def flat_brain_place(case: Case) -> Path:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from lesion_core.cohorts.bids import Bids
+from lesion_core.cohorts.bids import USUAL, Bids
 from lesion_core.cohorts.case import Case, Dataset
-from lesion_core.cohorts.files import subfolders
+from lesion_core.cohorts.files import check_name, subfolders
 from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.spacing import spacing_asked
 from lesion_core.cohorts.wmh2017 import Wmh2017
+from lesion_core.paths import close_to, existing_folder, is_folder, is_there, read_json, readable
 
 Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
 """Every layout there is; a new one is added here, and to `COHORTS` what has a name of its own."""
@@ -80,37 +80,93 @@ def cohort_named(
 
 
 def _cohort_named(name: str, channels: Sequence[str], data: Path | None) -> Cohort:
-    prefixes = "|".join(layout.prefix for layout in DATASETS)
-    built_in, dataset, folder, brain = COHORTS.get(name), None, name, "mask"
-    if match := re.fullmatch(rf"({prefixes}):([^:]*)(?::(\w+))?", name):
-        prefix, folder, rule = match.groups()
-        if rule not in (None, "nonzero"):
-            raise ValueError(f"cohort {name!r}: {rule!r} after the name; expected nonzero or none")
-        if data is None:
-            raise ValueError(f"cohort {name!r}: expected the data folder that holds {folder}")
-        dataset = next(layout for layout in DATASETS if layout.prefix == prefix)
-        brain = rule or "mask"
-    elif built_in is None and data is not None:
+    name = name.rstrip("/") or name  # as shells complete the names of folders
+    if ":" in name:
+        return _dataset_named(name, channels, data)
+    built_in = COHORTS.get(name)
+    if built_in is None and data is not None and re.fullmatch(r"[\w.-]+", name):
         root = Path(data) / name
         dataset = next((layout for layout in DATASETS if layout.recognises(root)), None)
-    if dataset is not None and data is not None:
-        built_in = dataset.of(data, folder, channels, brain)
+        if dataset is not None:
+            built_in = dataset.of(data, name, channels, "mask")
     if built_in is None and channels:
         return Folder(name=name, channels=tuple(channels))
     if built_in is None:
-        close = difflib.get_close_matches(name, COHORTS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(_unknown(name, data))
+    return _with_channels(name, built_in, channels)
+
+
+def _dataset_named(name: str, channels: Sequence[str], data: Path | None) -> Cohort:
+    """The dataset that ``prefix:FOLDER`` or ``prefix:FOLDER:nonzero`` means."""
+    prefix, folder, *rules = name.split(":")
+    layouts = {layout.prefix: layout for layout in DATASETS}
+    folder = folder.rstrip("/")
+    if prefix not in layouts:
+        near = close_to(prefix, layouts)
+        hint = f"; did you mean {near}:{folder}?" if near else ""
         raise ValueError(
-            f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, "
-            f"{dataset_spellings()}, or any folder of cases together with the names of its "
-            f"channels{hint}"
+            f"cohort {name!r}: {prefix!r} before the colon; expected {dataset_spellings()}{hint}"
         )
-    if channels and tuple(channels) != built_in.channels:
+    if rules not in ([], ["nonzero"]):
         raise ValueError(
-            f"cohort {name!r} has the channels {' '.join(built_in.channels)}, not "
+            f"cohort {name!r}: {':'.join(rules)!r} after the name; expected nonzero or none"
+        )
+    if data is None:
+        raise ValueError(f"cohort {name!r}: expected the data folder that holds {folder}")
+    layout = layouts[prefix]
+    if not folder:
+        alike = [place.name for place in _folders(data) if layout.recognises(place)]
+        there = f"; there: {' '.join(f'{prefix}:{other}' for other in alike)}" if alike else ""
+        raise ValueError(
+            f"cohort {name!r}: expected the name of a folder in {data} behind the colon{there}"
+        )
+    brain = "nonzero" if rules else "mask"
+    return _with_channels(name, layout.of(data, folder, channels, brain), channels)
+
+
+def _with_channels(name: str, cohort: Cohort, channels: Sequence[str]) -> Cohort:
+    if channels and tuple(channels) != cohort.channels:
+        raise ValueError(
+            f"cohort {name!r} has the channels {' '.join(cohort.channels)}, not "
             f"{' '.join(channels)}; leave them out, or give the folder another name"
         )
-    return built_in
+    return cohort
+
+
+def _unknown(name: str, data: Path | None) -> str:
+    """That a name is no cohort's by itself, and what it could be."""
+    if data is not None and re.fullmatch(r"[\w.-]+", name):
+        existing_folder(Path(data), f"the data folder, which holds the folder {name}")
+        root = Path(data) / name
+        if is_folder(root):
+            first = next((place for place in subfolders(root) if _images(place)), None)
+            found = " ".join(
+                image for image in _images(first) if image not in ("brain", "lesion")
+            ) if first else ""  # fmt: skip
+            there = f" ({first} has {found})" if found else ""
+            return (
+                f"cohort {name!r} is a folder: name its images with --channels, such as "
+                f"--channels {found or 't1 flair'}{there}"
+            )
+    elif Path(name).is_dir():
+        check_name(name)
+    near = close_to(name, [*COHORTS, *(place.name for place in _folders(data))])
+    hint = f"; did you mean {near}?" if near else ""
+    return (
+        f"unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, {dataset_spellings()}, "
+        f"or any folder of cases together with the names of its channels{hint}"
+    )
+
+
+def _folders(data: Path | None) -> list[Path]:
+    return subfolders(Path(data)) if data is not None and is_folder(Path(data)) else []
+
+
+def _images(folder: Path) -> list[str]:
+    """The names of the images in a folder, without ending."""
+    with readable(folder):
+        names = sorted(path.name for path in folder.iterdir())
+    return [name.partition(".nii")[0] for name in names if name.endswith((".nii", ".nii.gz"))]
 
 
 def dataset_spellings() -> str:
@@ -119,29 +175,68 @@ def dataset_spellings() -> str:
 
 
 def cohorts_found(data: Path) -> list[str]:
-    """The real built-in cohorts that lie in the data folder."""
-    return [
-        cohort.name
-        for cohort in PUBLIC
-        if (Path(data) / cohort.name).is_dir() and subfolders(Path(data) / cohort.name)
-    ]
+    """The real built-in cohorts that lie in the data folder.
+
+    Raises:
+        ValueError: there are none, or no such folder; with what there is instead.
+    """
+    public = [cohort.name for cohort in PUBLIC]
+    existing_folder(data, f"the data folder, which holds {', '.join(public)} or cohorts of yours")
+    folders = _folders(data)
+    found = [name for name in public if data / name in folders and subfolders(data / name)]
+    if found:
+        return found
+    itself = next((layout.prefix for layout in DATASETS if layout.recognises(data)), "")
+    place = data.absolute()
+    if itself or place.name in public or any("lesion" in _images(folder) for folder in folders):
+        name = f"{itself}:{place.name}" if itself else place.name
+        hint = f"; it looks like a cohort itself: --data {data.parent} --cohorts {name}"
+    else:
+        prefixes = {
+            folder: next((layout.prefix for layout in DATASETS if layout.recognises(folder)), "")
+            for folder in folders
+        }
+        spelled = [f"{p}:{f.name}" if p else f.name for f, p in prefixes.items()]
+        there = f"; there: {', '.join(spelled[:8])}" if spelled else ""
+        hint = f"; name yours with --cohorts, such as {dataset_spellings()}, or a folder with "
+        hint += f"--channels{there}"
+    raise ValueError(f"{data}: no cohort found (looked for {' and '.join(public)}){hint}")
 
 
 def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str, str]:
     """How each case came to its brain: shipped, nonzero, a derived mask's method, or missing."""
     file = Path(data) / cohort.name / PREPARED
-    try:
-        derived = json.loads(file.read_text())["brain"] if file.exists() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+    content = read_json(file) if is_there(file) else {"brain": {}}
+    derived = content.get("brain") if isinstance(content, dict) else None
+    if not isinstance(derived, dict):
+        raise ValueError(f'{file}: cannot be read (no "brain" in it); expected what prepare wrote')
     return {
         case.id: "nonzero"
         if case.nonzero_brain
         else "missing"
         if case.brain is None
         else derived.get(case.id, "shipped")
+        if case.brain == cohort.brain_place(data, case)
+        else "shipped"
         for case in cases
     }
+
+
+def brain_cure(cohort: Cohort, data: Path) -> str:
+    """What a user can do about a case without a brain mask: the whole command, to be copied."""
+    dataset = isinstance(cohort, Dataset)
+    name = f"{cohort.prefix}:{cohort.name}" if dataset else cohort.name
+    words = [name, str(data)]
+    if isinstance(cohort, Folder) or (isinstance(cohort, Bids) and cohort.channels != USUAL):
+        words += ["--channels", *cohort.channels]
+    for item in fields(cohort):
+        value = getattr(cohort, item.name)
+        if item.metadata.get("choice") and value != item.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{item.name.replace('_', '-')}", *values]
+    command = f"make one with `python -m lesion_core.prepare brains {shlex.join(words)}`"
+    stripped = f", or ask for {name}:nonzero if the images are skull-stripped" if dataset else ""
+    return command + stripped
 
 
 def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:

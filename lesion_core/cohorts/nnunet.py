@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lesion_core.cohorts.case import BrainRule, Case, Dataset
-from lesion_core.cohorts.files import check_name, existing, natural_key, optional, readable
+from lesion_core.cohorts.files import check_name, natural_key, optional
 from lesion_core.cohorts.labels import nnunet_labels
+from lesion_core.cohorts.tables import with_table
+from lesion_core.paths import (
+    existing,
+    existing_folder,
+    is_file,
+    is_folder,
+    is_there,
+    read_json,
+    readable,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +43,7 @@ class NnUnet(Dataset):
     @staticmethod
     def recognises(root: Path) -> bool:
         """Whether the files are there by which such a dataset is known."""
-        return (root / "dataset.json").is_file() and (root / "labelsTr").is_dir()
+        return is_file(root / "dataset.json") and is_folder(root / "labelsTr")
 
     @classmethod
     def of(
@@ -77,7 +86,7 @@ class NnUnet(Dataset):
             for path in channels.values():
                 existing(path)
             extra = root / "imagesTr" / f"{case}_{len(channels):04d}{ending}"
-            if extra.exists():
+            if is_there(extra):
                 raise ValueError(f"{extra}: dataset.json names only {len(channels)} channels")
             brain = optional(root / "brainsTr", case) if self.brain == "mask" else None
             cases.append(
@@ -91,7 +100,7 @@ class NnUnet(Dataset):
                     nonzero_brain=self.brain == "nonzero",
                 )
             )
-        return cases
+        return with_table(root, cases)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: in a folder of its own beside the images."""
@@ -99,15 +108,8 @@ class NnUnet(Dataset):
 
 
 def _nnunet_json(root: Path) -> dict[str, Any]:
-    file = root / "dataset.json"
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected imagesTr, labelsTr and dataset.json")
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{file}: missing") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+    file = existing_folder(root, "imagesTr, labelsTr and dataset.json") / "dataset.json"
+    content = read_json(file)
     if not isinstance(content, dict) or "dataset" in content:
         raise ValueError(
             f"{file}: lists its files itself; expected imagesTr and labelsTr beside it"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lesion_core.cohorts.case import Case, Layout
-from lesion_core.cohorts.files import check_name, readable
+from lesion_core.cohorts.files import check_name
 from lesion_core.cohorts.folder import flat_brain_place, flat_cases
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
+from lesion_core.paths import is_there, read_json, readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Simulated(Layout):
     def cases(self, data: Path) -> list[Case]:
         """Every case; the images are made if they are not there yet, either all of them or none."""
         folder = Path(data) / self.name
-        if not folder.exists():
+        if not is_there(folder):
             self._make(folder)
         self._check_parameters(folder)
         if self.kind == "wmh":
@@ -88,15 +89,12 @@ class Simulated(Layout):
 
     def _check_parameters(self, folder: Path) -> None:
         file = folder / self.PARAMETERS
-        try:
-            found = json.loads(file.read_text())
-        except FileNotFoundError:
+        if not is_there(file):
             raise ValueError(
                 f"{file}: missing, so {folder} holds no simulated cohort; move that folder away "
                 "or use another data folder"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: cannot be read ({error})") from None
+            )
+        found = read_json(file)
         asked = self._parameters
         found = found if isinstance(found, dict) else {}
         differing = [key for key in asked if found.get(key) != asked[key]]

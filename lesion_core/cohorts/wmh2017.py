@@ -10,6 +10,8 @@ from typing import ClassVar
 from lesion_core.cohorts.case import Case, Layout
 from lesion_core.cohorts.files import case_folders, natural_key, optional, required, subfolders
 from lesion_core.cohorts.labels import LESION_AND_OTHER, numbered
+from lesion_core.cohorts.tables import with_table
+from lesion_core.paths import is_folder
 
 WMH_DEPTH = 5
 """How deep below the cohort's folder a WMH case may lie (Amsterdam/GE3T/100 is 3)."""
@@ -67,7 +69,7 @@ def wmh_cases(root: Path, lesion_label: Sequence[str] = ()) -> list[Case]:
         )
     if not cases:
         raise ValueError(f"{root}: no case found; expected {layout}")
-    return sorted(cases.values(), key=lambda case: natural_key(case.id))
+    return with_table(root, sorted(cases.values(), key=lambda case: natural_key(case.id)))
 
 
 def wmh_brain_place(case: Case) -> Path:
@@ -77,7 +79,7 @@ def wmh_brain_place(case: Case) -> Path:
 
 def _wmh_folders(folder: Path, depth: int) -> Iterator[Path]:
     for inner in subfolders(folder):
-        if optional(inner, "wmh") or (inner / "pre").is_dir():
+        if optional(inner, "wmh") or is_folder(inner / "pre"):
             yield inner
         elif depth > 1:
             yield from _wmh_folders(inner, depth - 1)

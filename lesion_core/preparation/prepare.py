@@ -11,14 +11,13 @@ All sources are checked before anything is computed, and a cohort appears whole 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +30,27 @@ from lesion_core.cohorts import (
     Reading,
     ReadingInSpace,
     Wmh2017,
+    brain_methods,
     dataset_spellings,
     natural_key,
     wmh_brain_place,
     wmh_cases,
 )
+from lesion_core.cohorts.files import subfolders
 from lesion_core.flags import add_flags, taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
 from lesion_core.itk import as_array, as_itk
 from lesion_core.marks import read_marks
 from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid, write_like
+from lesion_core.paths import (
+    existing,
+    existing_folder,
+    is_file,
+    is_folder,
+    is_there,
+    read_json,
+    refuse_existing,
+)
 from lesion_core.placement import oddities_of
 from lesion_core.preparation import brain
 from lesion_core.preparation.registration import one_thread, read_transform, resample, rigid
@@ -86,6 +96,7 @@ def prepare_lit(
     *,
     exclude: Sequence[str] = (),
     derive_brain: bool = False,
+    overwrite: bool = False,
     say: Say = print,
 ) -> Path:
     """Write ``data/lit``: FLAIR pairs in their common space, N4-corrected and skull-stripped.
@@ -103,6 +114,7 @@ def prepare_lit(
             without new or enlarging lesions, by labels that are not public.
         derive_brain: make a brain mask (`brain.derive`) where the archive's is larger than any
             brain.
+        overwrite: replace an earlier ``data/lit`` of this kind.
         say: hears one line per event.
 
     Raises:
@@ -118,7 +130,7 @@ def prepare_lit(
     chosen = [patient for patient in patients if patient.id not in excluded]
     if not chosen:
         raise ValueError(f"--exclude leaves no patient of {source}")
-    with new_cohort(data, Lit.name) as folder:
+    with new_cohort(data, Lit.name, source, overwrite=overwrite) as folder:
         for patient in chosen:
             _check_patient(patient)
         said = f", without {', '.join(sorted(excluded, key=natural_key))}" if excluded else ""
@@ -146,11 +158,10 @@ def lit_patients(source: Path) -> list[Patient]:
     Raises:
         ValueError: it is none of the two, or a patient lacks a file.
     """
-    if not source.is_dir():
-        raise ValueError(f"{source}: no such folder; expected the unpacked archive")
+    existing_folder(source, "the unpacked archive")
     for root in (source, source / "longitudinal"):
         common, raw = root / "coregistered", root / "raw"
-        if common.is_dir() or raw.is_dir():
+        if is_folder(common) or is_folder(raw):
             names = sorted({*_patient_folders(common), *_patient_folders(raw)}, key=natural_key)
             found = [_patient(name, "", common / name, raw / name) for name in names]
             break
@@ -172,11 +183,12 @@ def lit_patients(source: Path) -> list[Patient]:
 
 def _patient(name: str, prefix: str, common: Path, raw: Path) -> Patient:
     """``prefix`` opens every file name in the laboratory's layout."""
-    places = [place for place in (common, raw) if place.is_dir()]
+    places = [place for place in (common, raw) if is_folder(place)]
 
     def find(stem: str, where: Sequence[Path]) -> Path | None:
         names = [prefix + stem, stem]
-        return next((p / n for p in where for n in names if (p / n).is_file()), None)
+        found = next((p / n for p in where for n in names if is_there(p / n)), None)
+        return existing(found) if found else None
 
     def require(stem: str) -> Path:
         path = find(stem, places)
@@ -204,9 +216,9 @@ def _patient(name: str, prefix: str, common: Path, raw: Path) -> Patient:
 
 
 def _patient_folders(place: Path) -> list[str]:
-    if not place.is_dir():
+    if not is_folder(place):
         return []
-    return [p.name for p in place.iterdir() if re.fullmatch(r"patient\d+", p.name) and p.is_dir()]
+    return [p.name for p in subfolders(place, "patient") if re.fullmatch(r"patient\d+", p.name)]
 
 
 def _patient_id(name: str) -> str:
@@ -332,7 +344,12 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
 
 # ---------------------------------------------------------------------------------- WMH challenge
 def prepare_wmh2017(
-    source: Path, data: Path, *, derive_brain: bool = False, say: Say = print
+    source: Path,
+    data: Path,
+    *,
+    derive_brain: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
 ) -> Path:
     """Write ``data/wmh2017``: T1, FLAIR and mask as they are, and a brain mask for each case.
 
@@ -344,14 +361,15 @@ def prepare_wmh2017(
         source: the folder that holds Utrecht, Singapore and Amsterdam/GE3T, or ``training``.
         data: folder that gets the folder ``wmh2017``.
         derive_brain: replace masks larger than any brain.
+        overwrite: replace an earlier ``data/wmh2017`` of this kind.
         say: hears one line per event.
 
     Raises:
         ValueError: a source is missing or cannot be used.
     """
-    root = source / "training" if (source / "training").is_dir() else source
+    root = source / "training" if is_folder(source / "training") else source
     cases = wmh_cases(root)
-    with new_cohort(data, Wmh2017.name) as folder:
+    with new_cohort(data, Wmh2017.name, source, overwrite=overwrite) as folder:
         for case in cases:
             _check_case(case)
         say(f"{root}: {len(cases)} cases")
@@ -442,16 +460,23 @@ def _check_case(case: Case) -> None:
 
 # ------------------------------------------------------------------------------- cohorts of yours
 def prepare_brains(
-    name: str, data: Path, *, reading: Reading | None = None, say: Say = print
+    name: str,
+    data: Path,
+    *,
+    reading: Reading | None = None,
+    overwrite: bool = False,
+    say: Say = print,
 ) -> Path:
     """Derive a brain mask for every case that has none, where the cohort's layout looks for it.
 
-    The images stay where they are.  Either all masks appear or none.
+    The images stay where they are.  Either all masks appear or none.  Nothing that lies where a
+    mask goes is replaced, unless told so.
 
     Args:
         name: the cohort, as in a sweep: ``nnunet:Dataset001_X``, ``bids:study``, or a folder.
         data: folder that holds the cohort's folder.
         reading: its channels, where it is just a folder, and how else its files are read.
+        overwrite: make masks anew that were derived earlier.
         say: hears one line per event.
 
     Raises:
@@ -461,19 +486,31 @@ def prepare_brains(
     if cohort.spacing:
         raise ValueError("--spacing: brain masks are made for the images as they are; leave it out")
     root = data / cohort.name
-    cases = [case for case in cohort.cases(data) if case.brain is None]
+    found = cohort.cases(data)
+    methods = brain_methods(cohort, data, found)
+    again = ("shipped", "nonzero") if overwrite else methods.values()
+    cases = [
+        replace(case, brain=None)
+        for case in found
+        if case.brain is None or methods[case.id] not in again
+    ]
     if not cases:
-        raise ValueError(f"{root}: every case has a brain mask already")
+        derived = not {*methods.values()} <= {"shipped", "nonzero"}
+        fix = "; --overwrite makes derived ones anew" if derived and not overwrite else ""
+        raise ValueError(f"{root}: every case has a brain mask already{fix}")
     if any(case.nonzero_brain for case in cases):
         raise ValueError(f"{name}: asks for no masks; leave out ':nonzero' to have them made")
     places = {case.id: cohort.brain_place(data, case) for case in cases}
     if len(set(places.values())) < len(cases):
         raise ValueError(f"{root}: the layout puts the masks of several cases in one file")
+    for case in found:
+        if case.brain is None:
+            refuse_existing(places[case.id], "it is no mask of this case; move it away")
     for case in cases:
         _check_case(case)
     say(f"{root}: {len(cases)} cases without a brain mask")
     file = root / PREPARED
-    record = json.loads(file.read_text()) if file.exists() else {}
+    record = read_json(file) if is_there(file) else {}
     with tempfile.TemporaryDirectory(dir=root, prefix=".brains.") as temporary:
         made = []
         for number, case in enumerate(cases):
@@ -490,15 +527,27 @@ def prepare_brains(
 
 # ---------------------------------------------------------------------------------------- helpers
 @contextmanager
-def new_cohort(data: Path, name: str) -> Iterator[Path]:
+def new_cohort(data: Path, name: str, source: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder that becomes ``data/name`` if all goes well, and else was never there.
 
+    ``overwrite``: then it takes the place of one that was made so earlier.
+
     Raises:
-        ValueError: there is such a folder already, or it cannot be written.
+        ValueError: there is something already, or it cannot be written.
     """
     target = data / name
-    if target.exists():
-        raise ValueError(f"{target}: is there already; move it away or choose another data folder")
+    if overwrite and not target.is_symlink() and is_there(target):
+        if not is_file(target / PREPARED):
+            raise ValueError(
+                f"{target}: was not made by this command (no {PREPARED} in it), so --overwrite "
+                "leaves it; move it away or choose another data folder"
+            )
+        if source.resolve().is_relative_to(target.resolve()):
+            raise ValueError(f"{target}: --overwrite would delete the source {source}")
+    else:
+        refuse_existing(
+            target, "move it away, choose another data folder, or have it replaced by --overwrite"
+        )
     try:
         data.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=data, prefix=f".{name}."))
@@ -507,7 +556,11 @@ def new_cohort(data: Path, name: str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes it private
+        earlier = temporary.with_name(f"{temporary.name}.earlier")
+        if overwrite and is_there(target):
+            target.rename(earlier)
         temporary.rename(target)
+        shutil.rmtree(earlier, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -537,15 +590,22 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
                 flags.data,
                 exclude=flags.exclude,
                 derive_brain=flags.derive_brain,
+                overwrite=flags.overwrite,
                 say=_say,
             )
         elif flags.command == "wmh2017":
             done = prepare_wmh2017(
-                flags.source, flags.data, derive_brain=flags.derive_brain, say=_say
+                flags.source,
+                flags.data,
+                derive_brain=flags.derive_brain,
+                overwrite=flags.overwrite,
+                say=_say,
             )
         else:
             reading = taken_from(flags, ReadingInSpace)
-            done = prepare_brains(flags.cohort, flags.data, reading=reading, say=_say)
+            done = prepare_brains(
+                flags.cohort, flags.data, reading=reading, overwrite=flags.overwrite, say=_say
+            )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -575,6 +635,9 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     )
     for command in (lit, wmh, brains):
         command.add_argument("data", type=Path, metavar="DATA", help="holds the cohorts' folders")
+        command.add_argument(
+            "--overwrite", action="store_true", help="replace what this command made earlier"
+        )
     for command in (lit, wmh):
         command.add_argument(
             "--derive-brain",

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from lesion_core.paths import read_text
+
 
 def read_transform(path: Path) -> sitk.AffineTransform:
     """Read an ITK text file with one 3D affine, whatever the class's name in it.
@@ -25,10 +27,7 @@ def read_transform(path: Path) -> sitk.AffineTransform:
     """
     fields = {"Parameters": 12, "FixedParameters": 3}
     found: dict[str, list[float]] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+    lines = read_text(path).splitlines()
     try:
         for line in lines:
             key, _, numbers = line.partition(":")

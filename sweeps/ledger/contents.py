@@ -42,6 +42,8 @@ class CohortEntry(TypedDict):
     """How many cases have their brain mask from where."""
     spacing_mm: NotRequired[list[float]]
     """Voxel size that every case was resampled to, left-right, back-front and foot-head."""
+    masks: NotRequired[list[str]]
+    """Which files were taken for masks, where there was a choice (`Layout.remarks`)."""
 
 
 class SweepRequest(TypedDict):

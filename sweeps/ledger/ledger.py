@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core.paths import is_there
 from sweeps.ledger import lock
 from sweeps.ledger.contents import (
     AttemptProgress,
@@ -83,7 +84,7 @@ class Ledger:
 
         new = self._merged_request(request)
         file = self.path / "sweep.json"
-        if not file.exists() or new != results.read_meta(self.path) | {"updated": new["updated"]}:
+        if not is_there(file) or new != results.read_meta(self.path) | {"updated": new["updated"]}:
             with self._writing():
                 results.write_json(file, new)
         return new
@@ -325,7 +326,7 @@ class Ledger:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         times = {"schema_version": results.SCHEMA_VERSION, "created": now, "updated": now}
         new = cast(SweepContent, times | json.loads(json.dumps(request, allow_nan=False)))
-        if not (self.path / "sweep.json").exists():
+        if not is_there(self.path / "sweep.json"):
             return new
         old = cast(SweepContent, results.read_meta(self.path))
         differences = _differences(old, new)

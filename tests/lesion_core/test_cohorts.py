@@ -224,7 +224,8 @@ def test_channels_that_a_built_in_cohort_lacks_are_refused_rather_than_ignored()
 
 
 def test_only_the_real_cohorts_that_are_there_are_found(tmp_path):
-    assert cohorts_found(tmp_path / "nowhere") == []
+    with pytest.raises(ValueError, match="no such folder"):
+        cohorts_found(tmp_path / "nowhere")
     write_lit_cohort(tmp_path, (1,))
     (tmp_path / "wmh2017").mkdir()
     write_case(tmp_path / "mine" / "case")

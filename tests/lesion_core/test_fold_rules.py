@@ -127,7 +127,7 @@ def test_plain_lists_will_do(tmp_path):
         ("3", "expected a list of folds"),
         ("[1, 2]", "expected a list of folds"),
         ("{", "cannot be read"),
-        (None, "cannot be read"),
+        (None, "missing"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path, content, expected):

@@ -396,7 +396,7 @@ def test_file_without_permission_is_named(folder, tmp_path, monkeypatch):
 def test_folder_in_place_of_a_file_is_named(folder, tmp_path):
     (folder / "t1.nii.gz").unlink()
     (folder / "t1.nii.gz").mkdir()
-    fails(tmp_path, f"{folder / 't1.nii.gz'}: cannot be read (Is a directory)")
+    fails(tmp_path, f"{folder / 't1.nii.gz'}: a folder is there; expected a file")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -614,7 +614,7 @@ def test_fingerprint_changes_with_the_format_version(tmp_path, monkeypatch):
 def test_fingerprint_of_an_unreadable_file_names_it(folder, tmp_path):
     (folder / "t1.nii.gz").unlink()
     (folder / "t1.nii.gz").mkdir()
-    with pytest.raises(ValueError, match=r"t1\.nii\.gz: cannot be read"):
+    with pytest.raises(ValueError, match=r"t1\.nii\.gz: a folder is there"):
         fingerprint(MINE, tmp_path)
 
 

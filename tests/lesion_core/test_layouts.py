@@ -1,6 +1,7 @@
 """nnU-Net and BIDS datasets are read where they lie."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from lesion_core.cohorts import (
     cohort_to_dict,
 )
 from lesion_core.fingerprint import fingerprint
+from lesion_core.folds import folds_by
 from lesion_core.images import load_cohort
 from lesion_core.preparation import brain, prepare
-from tests.support.tiny import SHAPE, ball, noise, one_lesion, save
+from tests.support.tiny import SHAPE, ball, noise, one_lesion, save, write_case
 
 DATASET = {
     "channel_names": {"0": "T1", "1": "FLAIR"},
@@ -336,7 +338,7 @@ def test_other_segmentations_do_not_disturb_a_lesion_mask(tmp_path):
 def test_two_lesion_masks_are_an_error(tmp_path):
     root = write_bids(tmp_path)
     save(root / "derivatives/other/sub-02/anat/sub-02_desc-lesion_mask.nii.gz", one_lesion())
-    with pytest.raises(ValueError, match=r"sub-02_label-lesion_mask.* is there as well"):
+    with pytest.raises(ValueError, match=r"experts/.*other/.*--derivatives experts or other"):
         cohort_named("bids:study", data=tmp_path).cases(tmp_path)
 
 
@@ -363,3 +365,207 @@ def test_session_without_anatomy_is_no_case(tmp_path):
 def test_names_that_mean_nothing_are_errors(tmp_path, name):
     with pytest.raises(ValueError):
         cohort_named(name, data=tmp_path)
+
+
+# ---------------------------------------------------------------- BIDS: which of several masks
+def also(root: Path, pipeline: str, name: str, number: int | None = None) -> None:
+    """The lesion mask of every subject, or of one, under another name."""
+    for place in sorted(root.glob("sub-*")):
+        if number is None or place.name == f"sub-{number:02d}":
+            folder = root / "derivatives" / pipeline / place.name / "anat"
+            save(folder / f"{place.name}_{name}.nii.gz", one_lesion())
+
+
+def lesions(data: Path, **reading: str) -> set[str]:
+    """The names of the lesion masks without their subjects, with their folders."""
+    cases = cohort_named("bids:study", data=data, **reading).cases(data)
+    return {f"{c.lesion.parts[-4]}/{c.lesion.name.partition('_')[2]}" for c in cases}
+
+
+TISSUES = ["label-WM_mask", "label-GM_mask", "label-CSF_mask", "desc-aseg_dseg", "dseg",
+           "desc-brainstem_mask", "label-WM_desc-lesionfilled_mask", "desc-ribbon_mask",
+           "label-cortex_mask", "label-thalamus_roi", "desc-unheardof_mask"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TISSUES)
+def test_a_mask_of_tissue_is_never_one_of_lesions(tmp_path, name):
+    root = write_bids(tmp_path)
+    also(root, "fast", name)
+    assert lesions(tmp_path) == {"experts/label-lesion_mask.nii.gz"}
+    next((root / "derivatives/experts/sub-02/anat").iterdir()).unlink()
+    with pytest.raises(ValueError, match=r"experts/sub-02/anat/sub-02_label-lesion_mask.*missing"):
+        lesions(tmp_path)
+    shutil.rmtree(root / "derivatives/experts")
+    with pytest.raises(ValueError, match=r"no lesion mask .*there: derivatives/"):
+        lesions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["label-lesion_mask", "label-L_mask", "desc-WMH_mask", "label-L_desc-T1lesion_mask",
+     "lesion_roi", "T2w_desc-lesion_mask", "desc-tumour_dseg", "desc-brainlesions_mask",
+     "desc-manual_mask", "mask"],
+)  # fmt: skip
+def test_masks_of_lesions_are_known_by_their_names(tmp_path, name):
+    root = write_bids(tmp_path, lesion=name)
+    also(root, "fast", "label-WM_mask")
+    assert lesions(tmp_path) == {f"experts/{name}.nii.gz"}
+
+
+def test_a_nameless_mask_is_taken_in_the_whole_dataset_or_nowhere(tmp_path):
+    root = write_bids(tmp_path, lesion="mask")
+    cohort = cohort_named("bids:study", data=tmp_path)
+    (said, *_) = cohort.remarks(tmp_path, cohort.cases(tmp_path))
+    assert said.startswith("lesion masks from: derivatives/experts, mask (3); their name does not")
+    also(root, "experts", "label-lesion_mask", 1)
+    with pytest.raises(ValueError, match=r"sub-02_label-lesion_mask\.nii\.gz: missing"):
+        lesions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name", "choice", "expected"),
+    [
+        ("other", "label-lesion_mask", "other", "experts or other"),
+        ("other", "desc-lesion_mask", "other", "experts or other"),
+        ("experts", "desc-r2_label-lesion_mask", "experts/desc-r2", "experts/desc-r2 or experts/"),
+        ("experts", "run-2_label-lesion_mask", "experts/run-", "experts/run-2"),
+        ("experts", "space-T1w_label-lesion_mask", "experts/space-", "experts/space-"),
+    ],
+)
+def test_of_several_masks_the_user_chooses(tmp_path, pipeline, name, choice, expected):
+    root = write_bids(tmp_path)
+    also(root, pipeline, name)
+    with pytest.raises(ValueError, match=f"choose with --derivatives .*{expected}") as caught:
+        lesions(tmp_path)
+    assert f"{pipeline}/sub-01/anat/sub-01_{name}" in str(caught.value)
+    assert "experts/sub-01/anat/sub-01_label-lesion_mask" in str(caught.value)
+    (taken,) = lesions(tmp_path, derivatives=choice)
+    assert taken.startswith(choice.partition("/")[0])
+    assert "r2" in taken if "r2" in choice else "2" not in taken
+    with pytest.raises(ValueError, match=r"there: bet, experts.*did you mean experts"):
+        lesions(tmp_path, derivatives="expert")
+
+
+def test_brain_masks_of_two_folders_are_chosen_behind_a_comma(tmp_path):
+    root = write_bids(tmp_path)
+    also(root, "hdbet", "desc-brain_mask")
+    with pytest.raises(ValueError, match=r"brain masks.*s experts,bet or experts,hdbet"):
+        lesions(tmp_path)
+    (case, *_) = cohort_named("bids:study", data=tmp_path, derivatives="experts,hdbet").cases(
+        tmp_path
+    )
+    assert case.brain is not None
+    assert "hdbet" in case.brain.parts
+
+
+def test_a_space_is_read_from_derivatives(tmp_path):
+    root = write_bids(tmp_path)
+    for name in ("desc-preproc_T1w", "FLAIR", "desc-brain_mask", "label-lesion_mask"):
+        also(root, "prep", f"space-MNI_{name}")
+    assert lesions(tmp_path) == {"experts/label-lesion_mask.nii.gz"}
+    cohort = cohort_named("bids:study", data=tmp_path, space="MNI")
+    for case in cohort.cases(tmp_path):
+        assert all("space-MNI" in path.name for path in case.files)
+    assert "space-MNI_desc-brain" in cohort.brain_place(tmp_path, case).name
+    with pytest.raises(ValueError, match="did you mean MNI"):
+        lesions(tmp_path, space="MNI1")
+    shutil.rmtree(root / "derivatives/experts")
+    with pytest.raises(ValueError, match="--space MNI"):
+        lesions(tmp_path)
+
+
+def test_images_that_differ_in_an_entity_are_chosen_as_channels(tmp_path):
+    root = write_bids(tmp_path)
+    save(root / "sub-01/anat/sub-01_ce-gd_T1w.nii.gz", noise(5))
+    with pytest.raises(ValueError, match=r"sub-01_T1w.*sub-01_ce-gd_T1w.*as ce-_T1w or ce-gd_T1w"):
+        lesions(tmp_path)
+    cohort = cohort_named("bids:study", ["ce-_T1w", "acq-3d_FLAIR"], tmp_path)
+    assert cohort.cases(tmp_path)[0].channels["ce-_T1w"].name == "sub-01_T1w.nii.gz"
+    with pytest.raises(ValueError, match=r"there: .*T1w \(3\).*did you mean FLAIR"):
+        cohort_named("bids:study", ["flair"], tmp_path).cases(tmp_path)
+
+
+# ------------------------------------------------------------------------- who, and at which site
+IDS = "participant_id\tage\tsite\n{0}01\t30\tA\n{0}02\t40\tB\n{0}10\t50\tA\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        IDS.format("sub-").encode("utf-8-sig"),
+        IDS.format("sub-").encode("utf-16"),
+        IDS.format("").encode(),
+        IDS.format("sub-").replace("\n", "\r\n").encode(),
+        IDS.format("sub-").replace("site", '"Site"').replace("A", '"A"').encode(),
+        IDS.format("sub-").replace("age", "n\u00e9").encode("latin-1"),
+        (IDS.format("sub-") + "sub-99\t1\tC\n").encode(),
+    ],
+)
+def test_participants_are_read_however_they_are_written(tmp_path, content):
+    root = write_bids(tmp_path)
+    (root / "participants.tsv").write_bytes(content)
+    cohort = cohort_named("bids:study", data=tmp_path)
+    cases = cohort.cases(tmp_path)
+    assert [case.site for case in cases] == ["A", "B", "A"]
+    warned = [line for line in cohort.remarks(tmp_path, cases) if line.startswith("warning")]
+    assert len(warned) == (b"sub-99" in content)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda text: text.replace("site", "center"), "no column site.*if center is it, name it"),
+        (lambda text: text.replace("\tA", "\tn/a", 1), "sub-01 has no site: .* says n/a of sub-01"),
+        (lambda text: text.replace("sub-02\t40\tB\n", ""), "no row for sub-02"),
+        (lambda text: text.replace("sub-", "S"), "none of its 3 rows, such as 'S01'.*sub-01 or 01"),
+        (lambda text: text.replace("\t", ","), "no column participant_id.*by tabs"),
+        (lambda text: text.replace("\tB", ""), "line 3 has 2 columns"),
+        (lambda text: "", "no column participant_id, only an empty file"),
+        (lambda text: text + "01\t1\tB\n", "two rows for sub-01"),
+        (None, r"participants\.tsv is missing"),
+    ],
+)
+def test_the_site_rule_asks_for_every_site(tmp_path, change, expected):
+    root = write_bids(tmp_path)
+    file = root / "participants.tsv"
+    file.write_text(change(IDS.format("sub-"))) if change else file.unlink()
+    with pytest.raises(ValueError, match=expected):
+        folds_by("site", cohort_named("bids:study", data=tmp_path).cases(tmp_path), 2)
+
+
+@pytest.mark.parametrize("name", ["nnunet:Dataset001_MS", "mine"])
+def test_cases_tsv_gives_other_layouts_subjects_and_sites(tmp_path, name):
+    root, mine = write_nnunet(tmp_path), tmp_path / "mine"
+    for case in ("a_1", "b_2", "b_10"):
+        write_case(mine / case)
+    root = mine if name == "mine" else root
+    cohort = cohort_named(name, ["t1"] if name == "mine" else [], tmp_path)
+    before = fingerprint(cohort, tmp_path)
+    with pytest.raises(ValueError, match=r"no site: .*cases\.tsv can say it"):
+        folds_by("site", cohort.cases(tmp_path), 2)
+    rows = "Case\tsubject\tsite\na_1\tann\tX\nb_2\tbob\tY\nb_10\tann\tX\n"
+    (root / "cases.tsv").write_text(rows, encoding="utf-8-sig")
+    cases = cohort.cases(tmp_path)
+    assert [(case.subject, case.site) for case in cases] == [
+        ("ann", "X"),
+        ("bob", "Y"),
+        ("ann", "X"),
+    ]
+    assert folds_by("strided", cases, 2) == [["a_1", "b_10"], ["b_2"]]
+    assert fingerprint(cohort, tmp_path) == before
+    for wrong, expected in (
+        (rows.replace("b_2", "b_3"), r"'b_3' is no case of the cohort; did you mean b_2\?"),
+        (rows.replace("b_2\tbob\tY\n", ""), "no row for b_2"),
+        ("case\tage\na_1\t3\n", "expected case, and subject or site"),
+    ):
+        (root / "cases.tsv").write_text(wrong)
+        with pytest.raises(ValueError, match=expected):
+            cohort.cases(tmp_path)
+
+
+def test_the_command_for_brain_masks_can_be_copied(tmp_path):
+    write_nnunet(tmp_path, brains=False)
+    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
+    with pytest.raises(ValueError) as caught:
+        load_cohort(cohort, tmp_path)
+    assert f"prepare brains nnunet:Dataset001_MS {tmp_path}`" in str(caught.value)

@@ -76,7 +76,7 @@ def test_other_data_are_refused(trained, tmp_path):
     for case in ("a", "b"):
         tiny.write_case(tmp_path / "mine" / case, channels=("t1", "flair"), seed=9)
     with pytest.raises(ValueError, match="not the files"):
-        list(predict(Predict(results=root / "ledger", data=tmp_path)))
+        list(predict(Predict(results=root / "ledger", data=tmp_path, out=tmp_path / "out")))
 
 
 def test_it_computes_in_another_precision_when_asked_and_in_none_that_is_not_there(trained):
@@ -90,7 +90,21 @@ def test_it_computes_in_another_precision_when_asked_and_in_none_that_is_not_the
     np.testing.assert_array_equal(found[None], found["fp32"])
     assert 0 < abs(found["bf16"] - found["fp32"]).max() < 0.05
     with pytest.raises(ValueError, match="precision tf32 without a GPU"):
-        list(predict(Predict(**options, device="cpu", precision="tf32")))
+        list(predict(Predict(**options, out=root / "in_tf32", device="cpu", precision="tf32")))
+
+
+def test_masks_that_are_there_are_replaced_only_when_asked(trained, tmp_path):
+    root, _, trial = trained
+    options = {"results": root / "ledger", "data": root / "data", "out": tmp_path}
+    place, elsewhere = tmp_path / trial.name / "a.nii.gz", tmp_path / "precious"
+    elsewhere.write_text("precious")
+    place.parent.mkdir()
+    place.symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=r"is there already; .*--overwrite"):
+        list(predict(Predict(**options)))
+    assert list(predict(Predict(**options, overwrite=True))) == [place]
+    assert elsewhere.read_text() == "precious"
+    assert not place.is_symlink()
 
 
 def test_mistakes_are_one_line_and_status_2(trained):
