@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
 
+# A process per core, up to four, each with whole files: what a file's tests share is made once.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Minutes of training or simulation: learning, statistics, kill and resume at length.
 test-slow: .venv/ready

@@ -188,11 +188,16 @@ class SweepPlan:
 
 
 def _track_sweep(results: Path, tracking: Tracking) -> None:
-    """Give the sweep a run of its own at W&B."""
+    """Complete what trials left of their offline runs; give the sweep a run of its own at W&B."""
     if tracking.mode == "disabled":
         return
     from sweeps.tracking import upload
 
+    missed = len(list(results.glob("wandb/unsent-*"))) if tracking.mode == "offline" else 0
+    if missed:
+        print(f"writing {missed} offline W&B runs that trials did not wait for ...", flush=True)
+        if problem := upload.write_missed(results, tracking):
+            print(f"not all W&B runs were written ({problem}); `sync` sends them from the ledger")
     print("writing the sweep's W&B run ...", flush=True)
     if problem := upload.track_sweep(results, tracking):
         print(f"W&B did not get the sweep's own run ({problem}); `sync` tries again")

@@ -1,10 +1,32 @@
-"""No test reads or fills the user's own cache."""
+"""What every test can rely on: a cache of this run's own, one thread per process, a fair order."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # arrays are tiny; read when torch is first loaded
 
 import pytest
 
 from lesion_core import cache
+
+LONGEST = (
+    "tests/sweeps/test_launch.py",
+    "tests/sweeps/test_alpha_gamma.py",
+    "tests/sweeps/test_paper_grid.py",
+    "tests/sweeps/test_upload.py",
+    "tests/sweeps/test_tracking_online.py",
+    "tests/test_docs.py",
+    "tests/analysis/test_report.py",
+    "tests/test_golden.py",
+    "tests/lesion_core/test_simulate.py",
+)
+"""Begun first by `make test`, whose processes take file after file: none is left alone at the end
+with a long one."""
+
+
+def pytest_collection_modifyitems(items):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = {file: number for number, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 @pytest.fixture(autouse=True, scope="session")

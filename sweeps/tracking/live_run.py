@@ -8,7 +8,9 @@ pause lasts.
 
 Online, a restarted trial goes on in its run: what the server lacks of earlier epochs is sent again
 from the ledger's rows.  Offline, it writes all of its epochs into a new folder, which replaces the
-earlier one in the results folder, so there is one complete folder per trial.
+earlier one in the results folder, so there is one complete folder per trial.  What is not complete
+when the trial's patience ends does not go there: the note does, and the driver writes that run from
+the ledger when the sweep ends (`upload.write_missed`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
 
 SECONDS_TO_CONNECT = 30
+SECONDS_TO_START = 300
+"""How long the process that writes may take to start, and to open a run offline: no server is
+waited for, but a busy machine may need a minute."""
 MOST_STEPS_WAITING = 256
 """Steps that W&B is behind; a trial that gets further ahead goes on without it."""
 SHARE_OF_TRIAL, LEAST_SECONDS, MOST_SECONDS = 0.05, 20.0, 60.0
@@ -98,7 +103,7 @@ class TrackedRun:
                 self._give_up(f"not finished after {self._patience:.0f} s")
             elif self._trouble is None and self._tracking.mode == "offline":
                 try:
-                    files = offline_files(self._folder or Path())
+                    files = offline_files(self._folder or Path(), self._identity.id)
                 except OSError as error:
                     self._give_up(str(error))
             self._abandoned.set()
@@ -198,13 +203,20 @@ def write(tracking: Tracking, content: RunContent, folder: Path) -> None:
     close_service()
 
 
-def offline_files(folder: Path) -> dict[str, bytes]:
-    """An offline run's files, by their path in a results folder."""
-    return {
+def offline_files(folder: Path, run_id: str) -> dict[str, bytes]:
+    """A closed offline run's files, by their path in a results folder.
+
+    Raises:
+        FileNotFoundError: the file with its steps is not among them, or is empty.
+    """
+    files = {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in folder.glob("wandb/offline-run-*/**/*")
         if file.is_file() and file.suffix != ".log"
     }
+    if not any(content for name, content in files.items() if name.endswith(f"run-{run_id}.wandb")):
+        raise FileNotFoundError(f"wandb left no run-{run_id}.wandb")
+    return files
 
 
 def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
@@ -218,8 +230,12 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     # What artifacts leave behind goes with the folder, not into somebody's home.
     os.environ["WANDB_DATA_DIR"] = str(folder / "data")
     os.environ["WANDB_CACHE_DIR"] = str(folder / "cache")
+    # The process that writes is our own: one that another process started, `close_service` could
+    # not wait for.
+    os.environ.pop("WANDB_SERVICE", None)
     import wandb
 
+    mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
     mine: dict[str, Any] = {}
     if tracking.url is not None:
         mine["base_url"] = tracking.url
@@ -237,12 +253,13 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
         x_disable_machine_info=True,
         x_save_requirements=False,
         reinit="create_new",  # never wait for the run of an earlier trial
-        init_timeout=SECONDS_TO_CONNECT,
+        init_timeout=SECONDS_TO_CONNECT if mode == "online" else SECONDS_TO_START,
         **_FEW_TRIES,
         **mine,
     )
-    wandb.setup(settings=wandb.Settings(silent=True))  # quiet from the first moment
-    mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
+    wandb.setup(  # quiet from the first moment
+        settings=wandb.Settings(silent=True, x_service_wait=SECONDS_TO_START)
+    )
     return wandb.init(
         project=tracking.project,
         entity=tracking.entity,
@@ -303,7 +320,14 @@ def default_url() -> str:
 
 
 def close_service() -> None:
-    """Wait until everything is written out: the end of the process that writes it."""
+    """Wait until everything is written out: the end of the process that writes it.
+
+    Raises:
+        RuntimeError: that process was killed or failed, so something may be missing.
+    """
     import wandb
 
-    wandb.teardown()
+    try:
+        wandb.teardown()
+    except SystemExit as ended:  # would end a thread in silence, or a sweep
+        raise RuntimeError(f"the process that writes ended with status {ended.code}") from None

@@ -151,6 +151,27 @@ def backfill(results: Path, logging: Logging) -> int:
     return _write_offline(results, tracking)
 
 
+def write_missed(results: Path, tracking: Tracking) -> str | None:
+    """At the end of an offline sweep, the runs that trials could not complete, from the ledger.
+
+    A trial's patience with W&B is bounded, and on a busy machine may end before its run is closed.
+    Returns what went wrong.  The first run that cannot be written is the last one tried: the notes
+    stay.
+    """
+    damage = None
+    for note in sorted(results.glob("wandb/unsent-*")):
+        run_id = note.name.removeprefix("unsent-")
+        for folder in results.glob(f"trials/*-{run_id}"):
+            try:
+                whole = content_of(results, folder.name, tracking)
+            except ValueError as error:
+                damage = str(error)
+                continue
+            if whole is not None and (problem := _write_offline_run(results, tracking, whole)):
+                return problem
+    return damage
+
+
 def track_sweep(results: Path, tracking: Tracking) -> str | None:
     """At the end of a sweep, its own run: sent, or written offline; returns what went wrong.
 
@@ -161,8 +182,7 @@ def track_sweep(results: Path, tracking: Tracking) -> str | None:
         if whole is None:
             return None
         if tracking.mode == "offline":
-            _write_offline_run(results, tracking, whole)
-            return None
+            return _write_offline_run(results, tracking, whole)
         server = Server.of(tracking)
         if not server.find_run(whole.identity.id).has(whole):
             problem = _write(tracking, whole)
@@ -172,7 +192,7 @@ def track_sweep(results: Path, tracking: Tracking) -> str | None:
     except LedgerError:
         raise
     except Exception as error:  # wandb raises all sorts of things
-        return " ".join(str(error).split()) or type(error).__name__
+        return _reason(error)
 
 
 # --------------------------------------------------------------------------------------- sending
@@ -246,19 +266,24 @@ def _write(tracking: Tracking, whole: RunContent) -> str | None:
         try:
             live_run.write(tracking, whole, Path(folder))
         except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
-            return " ".join(str(error).split()) or type(error).__name__
+            return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --------------------------------------------------------------------------------- offline folders
 def _offline_folder(results: Path, whole: RunContent) -> Path | None:
-    """The newest offline folder of a run."""
-    found = sorted(results.glob(f"wandb/offline-run-*-{whole.identity.id}"))
-    return found[-1] if found else None
+    """The newest offline folder of a run; one without its steps does not count."""
+    run_id = whole.identity.id
+    files = results.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
+    return max((file.parent for file in files if file.stat().st_size), default=None)
 
 
 def _write_offline(results: Path, tracking: Tracking) -> int:
-    made = there = damaged = unfinished = 0
+    made = there = damaged = unfinished = failed = 0
     for name, read in _all_of(results, tracking):
         try:
             whole = read()
@@ -270,21 +295,29 @@ def _write_offline(results: Path, tracking: Tracking) -> int:
             unfinished += name != ""
         elif _offline_folder(results, whole) is not None:
             there += 1
+        elif problem := _write_offline_run(results, tracking, whole):
+            failed += 1
+            print(f"FAILED   {whole.identity.name}: {problem}", flush=True)
         else:
-            _write_offline_run(results, tracking, whole)
             made += 1
             print(f"written  {whole.identity.name} ({len(whole.steps)} steps)", flush=True)
     left = f"; {unfinished} are not finished and were left out" if unfinished else ""
-    print(f"{results}: {made} written, {there} there already, {damaged} damaged{left}")
+    failures = f", {failed} could not be written" if failed else ""
+    print(f"{results}: {made} written, {there} there already, {damaged} damaged{failures}{left}")
     print(tracking.hint(results))
-    return 1 if damaged else 0
+    return 1 if damaged or failed else 0
 
 
-def _write_offline_run(results: Path, tracking: Tracking, whole: RunContent) -> None:
+def _write_offline_run(results: Path, tracking: Tracking, whole: RunContent) -> str | None:
+    """An offline run from the ledger, in place of what is there of it; returns what went wrong."""
     with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
-        live_run.write(tracking, whole, Path(folder))
-        files = live_run.offline_files(Path(folder))
+        try:
+            live_run.write(tracking, whole, Path(folder))
+            files = live_run.offline_files(Path(folder), whole.identity.id)
+        except Exception as error:  # wandb raises all sorts of things
+            return _reason(error)
     Ledger(results).write_files(files, f"wandb/*-{whole.identity.id}")
+    return None
 
 
 def _forget(results: Path, whole: RunContent) -> None:

@@ -83,7 +83,7 @@ def test_other_doors_keep_their_names(door, program):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.stdout.startswith(f"usage: {program} [-h]")
 
@@ -127,7 +127,7 @@ def test_a_signal_stops_a_command(number, status, tmp_path):
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
-        assert process.wait(30) == status
+        assert process.wait(300) == status
         assert process.stderr.read() == "stopped; the same command goes on from here\n"
 
 

@@ -22,6 +22,7 @@ from sweeps.ledger.contents import described
 from sweeps.ledger.ledger import Ledger, LedgerError
 from sweeps.ledger.lock import Lock
 from sweeps.options import Machines
+from sweeps.tracking import upload
 from sweeps.tracking.policy import Tracking
 from sweeps.trials import attempt
 from sweeps.trials.supply import FixedSupply
@@ -375,17 +376,20 @@ def test_a_killed_trials_run_goes_on_online_and_the_key_is_in_no_file(cluster, t
 
 def test_offline_runs_come_home_with_every_epoch(cluster, tmp_path, capfd):
     a_trial = trial(KILLED_ONCE, settings=replace(SETTINGS, epochs=2))
+    tracking = Tracking(mode="offline", group="sweep")
     cluster.run(
         FixedSupply([a_trial]), {"toy": toy_cohort()}, tmp_path, token=None,
-        tracking=Tracking(mode="offline", group="sweep"), run="stand_in:run",
+        tracking=tracking, run="stand_in:run",
     )  # fmt: skip
     terminal = capfd.readouterr()
     assert terminal.out.startswith("done    toy-xent") and terminal.out.count("\n") == 1
     assert terminal.err == ""
+    late = list(tmp_path.glob("wandb/unsent-*"))  # a trial's wait for W&B is bounded, and said
+    assert bool(late) == ("W&B: " in file(Ledger(tmp_path), a_trial, "log.txt").read_text())
+    assert upload.write_missed(tmp_path, tracking) is None  # as a sweep does at its end
     (home,) = (tmp_path / "wandb").iterdir()
-    assert home.name.endswith(a_trial.hash)
+    assert home.name.startswith("offline-run-") and home.name.endswith(a_trial.hash)
     assert (home / f"run-{a_trial.hash}.wandb").stat().st_size > 0
-    assert "W&B" not in file(Ledger(tmp_path), a_trial, "log.txt").read_text()
     assert offline_runs.steps(home / f"run-{a_trial.hash}.wandb") == [0, 1, 2]
     assert offline_runs.exit_code(home / f"run-{a_trial.hash}.wandb") == 0
 

@@ -298,6 +298,45 @@ def test_a_run_of_a_failed_trial_says_so(tmp_path):
     assert offline_runs.exit_code(tmp_path / "a.wandb") == 1
 
 
+@pytest.mark.parametrize(
+    ("left", "ended", "reason"),
+    [
+        (None, 0, "wandb left no run-12345678.wandb"),
+        (b"", 0, "wandb left no run-12345678.wandb"),
+        (b"steps", -9, "the process that writes ended with status -9"),
+    ],
+)
+def test_an_offline_run_that_may_lack_steps_is_a_note_not_a_folder(
+    monkeypatch, left, ended, reason
+):
+    """Whatever the trial waited for: the sweep writes it again from the ledger."""
+    import wandb
+
+    class Fine:
+        starting_step = 0
+        summary: dict = {}  # noqa: RUF012
+
+        def __init__(self, folder):
+            self.place = folder / "wandb/offline-run-1-12345678/run-12345678.wandb"
+
+        def finish(self, exit_code):
+            self.place.parent.mkdir(parents=True)
+            (self.place.parent / "table.json").write_text("{}")
+            if left is not None:
+                self.place.write_bytes(left)
+
+    monkeypatch.setattr(live_run, "open_run", lambda tracking, identity, folder: Fine(folder))
+    monkeypatch.setattr(wandb, "teardown", lambda: sys.exit(ended) if ended else None)
+    assert reason in why(finished(TrackedRun(OFFLINE, TRIAL)))
+
+
+def test_a_run_is_written_by_a_process_that_can_be_waited_for(tmp_path, monkeypatch):
+    """Not by one that another process has started, and left in the environment."""
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/nobody-listens")
+    files = finished(TrackedRun(OFFLINE, TRIAL))
+    assert [name for name in files if name.endswith("/run-12345678.wandb")]
+
+
 def test_a_full_disk_costs_the_run_not_the_trial(monkeypatch):
     def full(**arguments):
         raise OSError(28, "No space left on device")

@@ -254,6 +254,7 @@ def test_w_and_b_down_costs_a_trial_a_bounded_wait_and_the_ledger_nothing(
     tmp_path, monkeypatch, endpoint
 ):
     monkeypatch.setattr(live_run, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(live_run, "MOST_SECONDS", 1.0)  # however long this machine takes to train
     waits = []
     join = threading.Thread.join
 
@@ -268,7 +269,7 @@ def test_w_and_b_down_costs_a_trial_a_bounded_wait_and_the_ledger_nothing(
         later = replace(TRIAL, seed=2)
         attempted(tmp_path, tracked(url), later)
     assert status(ledger) == status(ledger, later) == "done"
-    assert waits == [pytest.approx(1.0, abs=2.0)]  # the second trial did not even try
+    assert waits == [1.0]  # the second trial did not even try
     assert len(unsent(tmp_path)) == 1
     log = (tmp_path / "trials" / TRIAL.name / "log.txt").read_text()
     assert log.count("W&B: ") == 1 and "the trial goes on without it" in log
@@ -287,7 +288,7 @@ def test_a_server_that_fails_midway_is_given_up_after_a_few_tries(tmp_path, monk
         run.log({"x": 2.0}, step=1)
         closing = threading.Thread(target=run.finish, daemon=True)
         closing.start()
-        closing.join(120)
+        closing.join(300)
         assert not closing.is_alive()
         live_run.close_service()
     assert server.runs[other["hash"]].exit_code is None
@@ -305,7 +306,7 @@ def test_a_process_that_tracked_ends_soon_although_w_and_b_hangs(tmp_path):
     )
     with black_hole() as url:
         done = subprocess.run(
-            [sys.executable, "-c", code, url], cwd=ROOT, timeout=90, check=True,
+            [sys.executable, "-c", code, url], cwd=ROOT, timeout=300, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
     assert "unsent" in done.stdout and "Traceback" not in done.stderr

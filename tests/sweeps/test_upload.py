@@ -12,6 +12,7 @@ from lesion_core import results
 from sweeps import command
 from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.provenance import ROOT
+from sweeps.sweep import _track_sweep
 from sweeps.tracking import live_run, policy, redacted, sweep_run, upload
 from sweeps.tracking.__main__ import main as wandb_command
 from sweeps.tracking.policy import FILE, Logging, Tracking
@@ -129,6 +130,46 @@ def test_without_a_server_offline_runs_are_rebuilt_once(sweep, capsys):
     assert upload.backfill(sweep, Logging(wandb="offline")) == 0
     assert sorted(sweep.glob("wandb/offline-run-*")) == folders
     assert "0 written, 4 there already" in capsys.readouterr().out
+
+
+def missed(sweep, key):
+    note = sweep / f"wandb/unsent-{key}/why.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("not finished after 20 s\n")
+    return note.parent
+
+
+def test_what_trials_did_not_wait_for_is_written_when_an_offline_sweep_ends(sweep, capsys):
+    done, _ = trials(sweep, "done")
+    (failed,) = trials(sweep, "failed")
+    notes = [missed(sweep, key) for key in (done, failed)]
+    _track_sweep(sweep, Tracking(mode="offline", group="grid"))
+    assert not [note for note in notes if note.exists()]
+    assert "writing 2 offline W&B runs" in capsys.readouterr().out
+    for key, steps, code in ((done, [0, 1, 2], 0), (failed, [0, 1], 1)):
+        (file,) = sweep.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
+        assert offline_runs.steps(file) == steps and offline_runs.exit_code(file) == code
+
+
+def test_what_cannot_be_written_at_the_end_either_is_said_and_stays_noted(
+    sweep, monkeypatch, capsys
+):
+    notes = [missed(sweep, key) for key in trials(sweep, "done")]
+    tried = []
+    monkeypatch.setattr(live_run, "write", lambda *arguments: 1 / tried.append(arguments))
+    _track_sweep(sweep, Tracking(mode="offline", group="grid"))
+    assert all(note.exists() for note in notes) and len(tried) == 2  # a trial's, the sweep's own
+    assert "not all W&B runs were written (" in capsys.readouterr().out
+    assert upload.backfill(sweep, Logging(wandb="offline")) == 1
+    assert "4 could not be written" in capsys.readouterr().out
+
+
+def test_an_offline_folder_without_its_steps_is_written_again(sweep):
+    key = trials(sweep, "done")[0]
+    (sweep / f"wandb/offline-run-20260101_000000-{key}/files").mkdir(parents=True)
+    assert upload.backfill(sweep, Logging(wandb="offline")) == 0
+    (file,) = sweep.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
+    assert offline_runs.steps(file) == [0, 1, 2]
 
 
 # -------------------------------------------------------------------------------------------- sync
