@@ -22,6 +22,7 @@ from scipy import ndimage
 from lesion_core import cache
 from lesion_core.cohorts import Case, Cohort, brain_methods
 from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
+from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
 from lesion_core.nifti import (
     LEFT_RIGHT,
@@ -43,7 +44,7 @@ MOST_NONZERO = 0.9
 
 MAX_LESIONS = np.iinfo(np.uint16).max
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
@@ -70,6 +71,11 @@ class Image:
     """bool ``[X, Y, Z]``: WMH label 2; None if the cohort has no such label."""
     other_outside_box: int = 0
     """Voxels of label 2 outside the box."""
+    ignore: np.ndarray | None = None
+    """bool ``[X, Y, Z]``: left out of training and of every score, and neither lesion nor other;
+    None if the case has no such region."""
+    ignore_outside_box: int = 0
+    """Ignored voxels outside the box."""
     brain: np.ndarray
     """bool ``[X, Y, Z]``."""
     shape: tuple[int, int, int]
@@ -91,6 +97,22 @@ class Image:
     def lesion(self) -> np.ndarray:
         """bool ``[X, Y, Z]``: label 1 inside the brain box."""
         return self.labels > 0
+
+    @property
+    def background(self) -> np.ndarray:
+        """bool ``[X, Y, Z]``: neither lesion nor ignored."""
+        return ~self.lesion if self.ignore is None else ~(self.lesion | self.ignore)
+
+    @property
+    def ignored_voxels(self) -> int:
+        """Ignored voxels in the whole image."""
+        inside = 0 if self.ignore is None else np.count_nonzero(self.ignore)
+        return int(inside) + self.ignore_outside_box
+
+    @property
+    def ignored_brain_voxels(self) -> int:
+        """Ignored voxels in the brain mask."""
+        return 0 if self.ignore is None else int(np.count_nonzero(self.ignore & self.brain))
 
     @property
     def lesion_voxels(self) -> int:
@@ -193,8 +215,12 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
         voxels[channel] = finite_values(file)[box]
         _normalise(path, voxels[channel], in_brain)
 
-    marked = mask_labels(read_on_grid(case.lesion, first), highest=2 if case.has_other else 1)
-    labels, num_lesions = components(marked == 1)
+    marks = read_marks(case, first)
+    if marks.ignore is not None and not (brain & ~marks.ignore).any():
+        raise ValueError(
+            f"{case.ignore or case.lesion}: the whole brain is to be ignored; leave the case out"
+        )
+    labels, num_lesions = components(marks.lesion)
     if num_lesions > MAX_LESIONS:
         raise ValueError(
             f"{case.lesion}: {num_lesions} separate lesions; expected {MAX_LESIONS} at most, so "
@@ -204,12 +230,11 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
     outside[box] = False
     coordinates = np.argwhere(outside)
     lesion_outside_box = np.column_stack([coordinates, labels[outside]]).astype(np.int32)
-    other, other_outside_box, num_with_other = None, 0, num_lesions
-    if case.has_other:
-        other = np.ascontiguousarray(marked[box] == 2)
-        other_outside_box = int(np.count_nonzero(marked == 2) - np.count_nonzero(other))
-        if other_outside_box or other.any():
-            num_with_other = components(marked > 0)[1]
+    other, other_outside_box = _cut(marks.other, box)
+    num_with_other = num_lesions
+    if other is not None and (other_outside_box or other.any()):
+        num_with_other = components(marks.lesion_or_other)[1]
+    ignore, ignore_outside_box = _cut(marks.ignore, box)
     return Image(
         case=case.id,
         site=case.site,
@@ -220,13 +245,15 @@ def load_case(case: Case, brain_place: Path | None = None) -> Image:
         lesion_outside_box=lesion_outside_box,
         other=other,
         other_outside_box=other_outside_box,
+        ignore=ignore,
+        ignore_outside_box=ignore_outside_box,
         brain=in_brain,
         shape=first.shape,
         origin=three([side.start for side in box]),
         spacing_mm=three(first.spacing_mm.tolist()),
         affine=first.affine,
         left_right_axis=axis_and_sign(first.affine, LEFT_RIGHT)[0],
-        warnings=tuple(_warnings(case, first, labels > 0, brain)),
+        warnings=tuple(_warnings(case, first, marks, brain)),
         num_with_other=num_with_other,
     )
 
@@ -268,22 +295,26 @@ def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path) -> 
 
 def _cache_key(case: Case, digests: Mapping[Path, str]) -> str:
     """Changes with whatever decides what `load_case` returns."""
-    rule = [FORMAT_VERSION, CACHE_VERSION, case.has_other, *case.rules]
+    labels = case.labels
+    meanings = [labels.lesion, labels.other, labels.ignore, labels.background]
+    rule = [FORMAT_VERSION, CACHE_VERSION, meanings, *case.rules]
     names = [f"{path.parent.name}/{path.name}" for path in case.files]  # they are in the warnings
     parts = [rule, [digests[path] for path in case.files], list(case.channels), names]
-    parts.append(case.brain is not None)
+    parts += [case.brain is not None, case.ignore is not None]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _to_store(image: Image) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {"voxels": image.voxels, "labels": image.labels, "brain": image.brain}
-    if image.other is not None:
-        arrays["other"] = image.other
+    for name in ("other", "ignore"):
+        if (mask := getattr(image, name)) is not None:
+            arrays[name] = mask
     values = {
         "num_lesions": image.num_lesions,
         "num_with_other": image.num_with_other,
         "lesion_outside_box": image.lesion_outside_box.tolist(),
         "other_outside_box": image.other_outside_box,
+        "ignore_outside_box": image.ignore_outside_box,
         "shape": image.shape,
         "origin": image.origin,
         "spacing_mm": image.spacing_mm,
@@ -316,13 +347,21 @@ def _check_masks(cases: Sequence[Case]) -> None:
     """Every case has masks of its own: a layout that gives one to two cases is mistaken."""
     owners: dict[Path, str] = {}
     for case in cases:
-        for mask in {case.lesion, case.brain or case.lesion}:
+        for mask in {case.lesion, case.brain or case.lesion, case.ignore or case.lesion}:
             if mask in owners:
                 raise ValueError(
                     f"{mask}: is a mask of {owners[mask]} and of {case.id}; expected a file of its "
                     "own for every case"
                 )
             owners[mask] = case.id
+
+
+def _cut(mask: np.ndarray | None, box: Box) -> tuple[np.ndarray | None, int]:
+    """A mask's part in the box, and how many of its voxels are outside; None and 0 of none."""
+    if mask is None:
+        return None, 0
+    inside = np.ascontiguousarray(mask[box])
+    return inside, int(np.count_nonzero(mask) - np.count_nonzero(inside))
 
 
 def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
@@ -337,13 +376,19 @@ def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> None:
     channel /= np.float32(inside.std(dtype=np.float64))
 
 
-def _warnings(case: Case, first: File, lesion: np.ndarray, brain: np.ndarray) -> list[str]:
-    lesion_name, first_name, brain_name = (
+def _warnings(case: Case, first: File, marks: Marks, brain: np.ndarray) -> list[str]:
+    lesion_name, first_name, brain_name, ignore_name = (
         f"{path.parent.name}/{path.name}"
-        for path in (case.lesion, first.path, case.brain or first.path)
+        for path in (case.lesion, first.path, case.brain or first.path, case.ignore or case.lesion)
     )
     found = []
+    lesion = marks.lesion
     total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
+    if marks.lesion_ignored:
+        found.append(
+            f"{ignore_name}: {marks.lesion_ignored} of {total + marks.lesion_ignored} lesion "
+            "voxels are to be ignored and count for nothing"
+        )
     if outside:
         found.append(
             f"{lesion_name}: {outside} of {total} lesion voxels lie outside the brain mask"

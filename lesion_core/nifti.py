@@ -144,19 +144,33 @@ def finite_values(file: File) -> np.ndarray:
 
 def mask_labels(file: File, highest: int) -> np.ndarray:
     """uint8 labels 0 to ``highest``, exactly as stored."""
-    values = finite_values(file)
-    labels = np.rint(values)
-    whole = np.abs(values - labels).max() <= MASK_TOLERANCE
-    if not whole or labels.min() < 0 or labels.max() > highest:
-        found = np.unique(values)
-        listed = ", ".join(f"{value:g}" for value in found[:5])
-        more = f" and {len(found) - 5} other values" if len(found) > 5 else ""
-        expected = "0 and 1" if highest == 1 else "0, 1 (lesion) and 2 (other pathology)"
+    expected = "0 and 1" if highest == 1 else f"0 to {highest}"
+    labels = whole_numbers(file, expected)
+    if labels.max() > highest:
         raise ValueError(
-            f"{file.path}: the mask holds {listed}{more}; expected {expected} only; "
-            "binarise it first"
+            f"{file.path}: the mask holds {stored_values(np.unique(labels))}; expected {expected} "
+            "only; binarise it first"
         )
     return labels.astype(np.uint8)
+
+
+def whole_numbers(file: File, expected: str) -> np.ndarray:
+    """The labels of a mask, whole numbers from 0, exactly as stored; what is ``expected`` is said
+    where they are none."""
+    values = finite_values(file)
+    labels = np.rint(values)
+    if np.abs(values - labels).max() > MASK_TOLERANCE or labels.min() < 0:
+        raise ValueError(
+            f"{file.path}: the mask holds {stored_values(np.unique(values))}; expected {expected} "
+            "only; binarise it first"
+        )
+    return labels.astype(np.uint8 if labels.max() <= np.iinfo(np.uint8).max else np.int64)
+
+
+def stored_values(found: np.ndarray) -> str:
+    """Different values of a mask, the first five of them by name."""
+    listed = ", ".join(f"{value:g}" for value in found[:5])
+    return listed + (f" and {len(found) - 5} other values" if len(found) > 5 else "")
 
 
 def axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:

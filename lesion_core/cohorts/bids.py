@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from lesion_core.cohorts.case import BrainRule, Case, Dataset, choice
 from lesion_core.cohorts.files import check_name, readable, subfolders, the_only
+from lesion_core.cohorts.labels import LESION, Labels, dseg_labels, numbered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +19,9 @@ class Bids(Dataset):
 
     The lesion mask is the one file ``derivatives/*/sub-*/[ses-*/]anat/*_{mask,dseg}`` whose
     ``desc`` or ``label`` entity speaks of lesions (lesion, WMH), or else the only one that does
-    not speak of the brain; a ``dseg`` may hold label 2, other pathology.  The brain mask is one
-    with ``desc-brain`` or ``label-brain``.  The site comes from a column of that name in
+    not speak of the brain; the labels of a ``dseg`` are those of its lookup table ``*dseg.tsv``, or
+    1 and 2, other pathology.  The brain mask is one with ``desc-brain`` or ``label-brain``, that
+    of ignored voxels one with ``ignore``.  The site comes from a column of that name in
     participants.tsv.  Sessions of one subject stay in one fold.
     """
 
@@ -73,7 +75,7 @@ class Bids(Dataset):
         for subject, session, place in _bids_places(root):
             case = f"{subject}_{session}" if session else subject
             channels = {c: _bids_images(place / "anat", c) for c in self.channels}
-            lesions, brains = _bids_masks(root, subject, session)
+            lesions, brains, ignored = _bids_masks(root, subject, session)
             if not any(channels.values()) and not lesions:
                 continue  # a session of something else, functional for instance
             cases.append(
@@ -91,7 +93,8 @@ class Bids(Dataset):
                         / f"{case}_label-lesion_mask.nii.gz",
                     ),
                     brain=the_only(brains, Path()) if brains and self.brain == "mask" else None,
-                    has_other=bool(lesions) and lesions[0].name.split(".")[0].endswith("_dseg"),
+                    labels=self._labels(root, lesions),
+                    ignore=the_only(ignored, Path()) if ignored else None,
                     nonzero_brain=self.brain == "nonzero",
                     subject=subject,
                 )
@@ -101,6 +104,12 @@ class Bids(Dataset):
                 f"{root}: no case found; expected sub-*/[ses-*/]anat/*_{self.channels[0]}.nii.gz"
             )
         return cases
+
+    def _labels(self, root: Path, lesions: list[Path]) -> Labels:
+        """What the numbers in the lesion mask mean: a ``dseg`` can hold several labels."""
+        if lesions and lesions[0].name.split(".")[0].endswith("_dseg"):
+            return dseg_labels(lesions[0], root, self.lesion_label)
+        return numbered(LESION, self.lesion_label, root)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: in a derivative of its own."""
@@ -131,9 +140,9 @@ def _bids_images(anat: Path, suffix: str) -> list[Path]:
         )
 
 
-def _bids_masks(root: Path, subject: str, session: str) -> tuple[list[Path], list[Path]]:
-    """What may be the lesion mask, and the brain mask."""
-    lesions, others, brains = [], [], []
+def _bids_masks(root: Path, subject: str, session: str) -> tuple[list[Path], ...]:
+    """What may be the lesion mask, the brain mask, and the mask of what is ignored."""
+    lesions, others, brains, ignored = [], [], [], []
     pattern = f"{subject}/{session}/anat" if session else f"{subject}/anat"
     for anat in sorted((root / "derivatives").glob(f"*/{pattern}")):
         with readable(anat):
@@ -145,11 +154,13 @@ def _bids_masks(root: Path, subject: str, session: str) -> tuple[list[Path], lis
             meaning = f"{entities.get('desc', '')} {entities.get('label', '')}".lower()
             if "brain" in meaning:
                 brains.append(path)
+            elif "ignore" in meaning:
+                ignored.append(path)
             elif "lesion" in meaning or "wmh" in meaning:
                 lesions.append(path)
             else:
                 others.append(path)
-    return lesions or others, brains
+    return lesions or others, brains, ignored
 
 
 def _bids_sites(root: Path) -> dict[str, str]:

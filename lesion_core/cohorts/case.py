@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from lesion_core.cohorts.labels import LESION, Labels
+
 BrainRule = Literal["mask", "nonzero"]
 """Where the brain is: in a mask file, or, for skull-stripped images, where any channel is not 0."""
 
@@ -25,8 +27,10 @@ class Case:
     lesion: Path
     brain: Path | None
     """None: no mask was shipped."""
-    has_other: bool = False
-    """Whether the lesion mask may hold label 2, other pathology."""
+    labels: Labels = LESION
+    """What the numbers in the lesion mask mean."""
+    ignore: Path | None = None
+    """A mask of voxels that are left out of training and of every score, if there is one."""
     nonzero_brain: bool = False
     """The images are skull-stripped: the brain is where any channel is not 0, holes filled."""
     subject: str = ""
@@ -35,7 +39,8 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """Every file that is there."""
-        return [*self.channels.values(), self.lesion, *([self.brain] if self.brain else [])]
+        masks = [mask for mask in (self.lesion, self.brain, self.ignore) if mask is not None]
+        return [*self.channels.values(), *masks]
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -43,7 +48,8 @@ class Case:
 
         Part of the cohort's fingerprint: the same bytes, read otherwise, are other data.
         """
-        return ("brain: nonzero",) if self.nonzero_brain else ()
+        brain = "brain: nonzero" if self.nonzero_brain else None
+        return tuple(rule for rule in (brain, self.labels.rule) if rule is not None)
 
 
 def choice(default: Any) -> Any:

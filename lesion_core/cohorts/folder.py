@@ -9,11 +9,12 @@ from pathlib import Path
 
 from lesion_core.cohorts.case import Case, Layout
 from lesion_core.cohorts.files import case_folders, check_name, natural_key, optional, required
+from lesion_core.cohorts.labels import LESION, numbered
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Layout):
-    """Anyone's data: ``<name>/<case>/{channel...,brain,lesion}.nii.gz``."""
+    """Anyone's data: ``<name>/<case>/{channel...,brain,lesion}.nii.gz``, and ``ignore`` if any."""
 
     name: str
     """Folder below the data folder, and label in every result."""
@@ -25,10 +26,10 @@ class Folder(Layout):
         if not self.channels:
             raise ValueError(f"cohort {self.name!r}: name at least one channel, such as t1 flair")
         for channel in self.channels:
-            if channel in ("brain", "lesion") or not re.fullmatch(r"[\w.+-]+", channel):
+            if channel in ("brain", "lesion", "ignore") or not re.fullmatch(r"[\w.+-]+", channel):
                 raise ValueError(
                     f"cohort {self.name!r}: channel {channel!r} cannot be used; expected a file "
-                    "name without folder and ending, other than brain and lesion, such as flair"
+                    "name without folder and ending, other than brain, lesion and ignore, such as flair"
                 )
         if len(set(self.channels)) < len(self.channels):
             raise ValueError(
@@ -37,15 +38,16 @@ class Folder(Layout):
 
     def cases(self, data: Path) -> list[Case]:
         """Every folder as a case."""
-        return flat_cases(Path(data) / self.name, self.channels)
+        return flat_cases(Path(data) / self.name, self.channels, self.lesion_label)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: beside the images of the case."""
         return flat_brain_place(case)
 
 
-def flat_cases(root: Path, channels: Sequence[str]) -> list[Case]:
+def flat_cases(root: Path, channels: Sequence[str], lesion_label: Sequence[str] = ()) -> list[Case]:
     """Every folder below the root is a case that holds its files directly."""
+    labels = numbered(LESION, lesion_label, root)
     names = ", ".join([*channels, "brain", "lesion"])
     layout = f"one folder per case, each with {names}.nii.gz"
     cases = [
@@ -55,6 +57,8 @@ def flat_cases(root: Path, channels: Sequence[str]) -> list[Case]:
             channels={channel: required(folder, channel) for channel in channels},
             lesion=required(folder, "lesion"),
             brain=optional(folder, "brain"),
+            labels=labels,
+            ignore=optional(folder, "ignore"),
         )
         for folder in case_folders(root, layout)
     ]

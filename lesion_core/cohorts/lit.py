@@ -23,7 +23,7 @@ class Lit(Layout):
 
     def cases(self, data: Path) -> list[Case]:
         """Every folder as a case."""
-        return flat_cases(Path(data) / self.name, self.channels)
+        return flat_cases(Path(data) / self.name, self.channels, self.lesion_label)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: beside the images of the case."""

@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 
 from lesion_core.cohorts.case import BrainRule, Case, Dataset
 from lesion_core.cohorts.files import check_name, existing, natural_key, optional, readable
+from lesion_core.cohorts.labels import nnunet_labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class NnUnet(Dataset):
     """A raw nnU-Net dataset: ``imagesTr/{case}_{0000}``, ``labelsTr/{case}``, ``dataset.json``.
 
-    Label 1 is the lesion; a label 2 counts as other pathology.  Brain masks, which nnU-Net knows
-    nothing of, are looked for in ``brainsTr/{case}.nii.gz``.
+    dataset.json names the labels (`labels.named` says which is the lesion).  Brain masks, which
+    nnU-Net knows nothing of, are looked for in ``brainsTr/{case}.nii.gz``.
     """
 
     prefix: ClassVar[str] = "nnunet"
@@ -55,7 +56,9 @@ class NnUnet(Dataset):
                 f"{root / 'dataset.json'}: channels {' '.join(found)}, expected "
                 f"{' '.join(self.channels)}; the dataset has changed"
             )
-        ending, has_other = _nnunet_format(root)
+        content, file = _nnunet_json(root), root / "dataset.json"
+        ending = _ending(content, file)
+        labels = nnunet_labels(content.get("labels"), self.lesion_label, file)
         with readable(root / "labelsTr"):
             ids = sorted(_ids(root / "labelsTr", ending), key=natural_key)
         with readable(root / "imagesTr"):
@@ -84,7 +87,7 @@ class NnUnet(Dataset):
                     channels=channels,
                     lesion=existing(root / "labelsTr" / f"{case}{ending}"),
                     brain=brain,
-                    has_other=has_other,
+                    labels=labels,
                     nonzero_brain=self.brain == "nonzero",
                 )
             )
@@ -130,26 +133,11 @@ def _nnunet_channels(root: Path) -> tuple[str, ...]:
     )
 
 
-def _nnunet_format(root: Path) -> tuple[str, bool]:
-    """The ending of its files, and whether there is a label 2."""
-    content, file = _nnunet_json(root), root / "dataset.json"
+def _ending(content: dict[str, Any], file: Path) -> str:
     ending = content.get("file_ending", ".nii.gz")
     if ending not in (".nii.gz", ".nii"):
         raise ValueError(f"{file}: file_ending {ending!r}; expected .nii.gz or .nii")
-    labels: Any = content.get("labels")
-    try:
-        values = {
-            int(number if str(number).isdigit() else name)
-            for name, number in labels.items()  # nnU-Net 1 has them the other way round
-        }
-    except (AttributeError, TypeError, ValueError):
-        values = set()
-    if values not in ({0, 1}, {0, 1, 2}):
-        raise ValueError(
-            f"{file}: labels {labels}; expected 0 (background), 1 (lesion) and at most 2 (other "
-            "pathology, which is masked out)"
-        )
-    return ending, 2 in values
+    return ending
 
 
 def _ids(folder: Path, ending: str) -> list[str]:

@@ -55,7 +55,9 @@ class Simulated(Layout):
         if not folder.exists():
             self._make(folder)
         self._check_parameters(folder)
-        return wmh_cases(folder) if self.kind == "wmh" else flat_cases(folder, self.channels)
+        if self.kind == "wmh":
+            return wmh_cases(folder, self.lesion_label)
+        return flat_cases(folder, self.channels, self.lesion_label)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: beside the images of the case."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from lesion_core.cohorts.case import Case, Layout
 from lesion_core.cohorts.files import case_folders, natural_key, optional, required, subfolders
+from lesion_core.cohorts.labels import LESION_AND_OTHER, numbered
 
 WMH_DEPTH = 5
 """How deep below the cohort's folder a WMH case may lie (Amsterdam/GE3T/100 is 3)."""
@@ -19,7 +20,8 @@ class Wmh2017(Layout):
     """WMH Segmentation Challenge 2017, official layout: T1 and FLAIR from three scanners.
 
     ``{site}/{id}/pre/{T1,FLAIR}.nii.gz`` and ``{id}/wmh.nii.gz`` (1 lesion, 2 other pathology);
-    brain mask ``pre/brain.nii.gz`` or ``{id}/brain.nii.gz``.  The site is the path above the case
+    brain mask ``pre/brain.nii.gz`` or ``{id}/brain.nii.gz``; ``{id}/ignore.nii.gz`` marks what
+    counts for nothing, which the challenge has none of.  The site is the path above the case
     folder (``Utrecht``, ``Amsterdam/GE3T``).  Data and terms of use: doi 10.34894/AECRSD.
     """
 
@@ -28,15 +30,16 @@ class Wmh2017(Layout):
 
     def cases(self, data: Path) -> list[Case]:
         """Every folder that holds ``pre`` or a lesion mask, at whatever depth."""
-        return wmh_cases(Path(data) / self.name)
+        return wmh_cases(Path(data) / self.name, self.lesion_label)
 
     def brain_place(self, data: Path, case: Case) -> Path:
         """The mask's place: beside the images of the case."""
         return wmh_brain_place(case)
 
 
-def wmh_cases(root: Path) -> list[Case]:
+def wmh_cases(root: Path, lesion_label: Sequence[str] = ()) -> list[Case]:
     """The cases below a folder in the challenge's layout, whatever sites it holds."""
+    labels = numbered(LESION_AND_OTHER, lesion_label, root)
     layout = "SITE/ID/pre/{T1,FLAIR,brain}.nii.gz and SITE/ID/wmh.nii.gz"
     case_folders(root, layout)
     cases: dict[str, Case] = {}
@@ -59,7 +62,8 @@ def wmh_cases(root: Path) -> list[Case]:
             },
             lesion=required(folder, "wmh"),
             brain=brains[0] if brains else None,
-            has_other=True,
+            labels=labels,
+            ignore=optional(folder, "ignore"),
         )
     if not cases:
         raise ValueError(f"{root}: no case found; expected {layout}")

@@ -38,6 +38,7 @@ from lesion_core.cohorts import (
 )
 from lesion_core.flags import add_flags, taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
+from lesion_core.marks import read_marks
 from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid
 from lesion_core.preparation import brain
 from lesion_core.preparation.registration import one_thread, read_transform, resample, rigid
@@ -356,7 +357,9 @@ def prepare_wmh2017(
             (target / "pre").mkdir(parents=True)
             for path in case.channels.values():
                 shutil.copyfile(path, target / "pre" / path.name)
-            shutil.copyfile(case.lesion, target / case.lesion.name)
+            for path in (case.lesion, case.ignore):
+                if path is not None:
+                    shutil.copyfile(path, target / path.name)
             mask = target / "pre" / "brain.nii.gz"
             place = case.brain or wmh_brain_place(case)
             methods[case.id] = _brain_of(case, mask, place, derive_brain, say)
@@ -424,7 +427,7 @@ def _check_case(case: Case) -> None:
     grid = read(paths[0])
     for path in paths:
         finite_values(read_on_grid(path, grid))
-    mask_labels(read_on_grid(case.lesion, grid), highest=2 if case.has_other else 1)
+    read_marks(case, grid)
     if case.brain is not None and not mask_labels(read_on_grid(case.brain, grid), highest=1).any():
         raise ValueError(f"{case.brain}: the brain mask is empty; expected 1 inside the brain")
 

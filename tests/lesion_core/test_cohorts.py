@@ -59,7 +59,7 @@ def test_wmh_cases_carry_site_channels_and_both_masks(tmp_path):
     assert list(last.channels) == ["t1", "flair"]
     assert last.lesion == folder / "wmh.nii.gz"
     assert last.brain == folder / "pre" / "brain.nii.gz"
-    assert last.has_other
+    assert last.labels.other == (2,)
     assert set(last.files) == {*last.channels.values(), last.lesion, last.brain}
 
 
@@ -119,7 +119,7 @@ def test_lit_cases_are_ordered_naturally_with_channels_in_their_stated_order(tmp
     for case in cases:
         assert list(case.channels) == ["baseline_flair", "followup_flair"]
         assert case.channels["followup_flair"].name == "followup_flair.nii.gz"
-        assert (case.site, case.has_other) == ("", False)
+        assert (case.site, case.labels.other) == ("", ())
 
 
 @pytest.mark.parametrize("file", ["baseline_flair", "followup_flair", "lesion"])
@@ -281,7 +281,9 @@ def test_simulated_cohort_is_made_once_and_read_in_the_real_layout(tmp_path, sim
     cases = cohort.cases(data)
     assert [case.id for case in cases] == ["0", "1", "2", "3"]
     assert [case.site for case in cases] == ["site0", "site1", "site2", "site0"]
-    assert all(tuple(case.channels) == cohort.channels and case.has_other for case in cases)
+    assert all(
+        tuple(case.channels) == cohort.channels and case.labels.other == (2,) for case in cases
+    )
     assert cohort.cases(data) == cases
     assert simulator.calls == [("wmh", 4, 3, 1.0)]
     assert [path.name for path in data.iterdir()] == ["simulated"]

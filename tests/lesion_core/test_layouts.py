@@ -112,7 +112,7 @@ def test_nnunet_gives_the_same_arrays_as_a_folder(tmp_path):
 
 
 def test_nnunet_label_2_is_other_pathology(tmp_path):
-    root = write_nnunet(tmp_path, labels={"background": 0, "WMH": 1, "ignore": 2})
+    root = write_nnunet(tmp_path, labels={"background": 0, "WMH": 1, "other": 2})
     marked = one_lesion().astype(np.uint8)
     marked[5, 5, 3] = 2
     save(root / "labelsTr" / "a_1.nii.gz", marked)
@@ -137,8 +137,8 @@ def test_equal_channel_names_are_numbered(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}, "expected 0 (background)"),
-        ({"labels": {"background": 0, "region": [1, 2]}}, "expected 0 (background)"),
+        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}, "none is named as the lesion"),
+        ({"labels": {"background": 0, "region": [0, 2]}}, "expected 0 (background)"),
         ({"labels": None}, "expected 0 (background)"),
         ({"file_ending": ".png"}, "file_ending"),
         ({"channel_names": None}, "channel_names"),
