@@ -22,6 +22,20 @@ def describe(cohort: LoadedCohort) -> tuple[list[dict[str, Any]], list[dict[str,
     return cases, slices
 
 
+def ignored_lines(cohort: LoadedCohort) -> list[str]:
+    """The line that says how much of a cohort is ignored; none if nothing is."""
+    images = [image for image in cohort.images if image.ignored_voxels]
+    if not images:
+        return []
+    ml = sum(image.ignored_voxels * image.voxel_mm3 for image in images) / 1000
+    brain = sum(int(np.count_nonzero(image.brain)) for image in cohort.images)
+    share = sum(image.ignored_brain_voxels for image in images) / brain
+    return [
+        f"ignored: {ml:.1f} ml in {len(images)} of {len(cohort.images)} cases, {share:.1%} of all "
+        "brain voxels; left out of training and of every score"
+    ]
+
+
 def _case_row(cohort: str, image: Image) -> dict[str, Any]:
     outside_brain = np.count_nonzero(image.lesion & ~image.brain) + len(image.lesion_outside_box)
     other = 0 if image.other is None else np.count_nonzero(image.other)
@@ -41,14 +55,19 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "brain_method": image.brain_method,
         "n_lesions_with_other": image.num_with_other,
         "patch_voxels": PATCH_SIZE**3,
-        "patch_lesion_voxels": _lesion_in_patches(image.lesion),
+        "patch_lesion_voxels": _in_patches(image.lesion, image.lesion),
+        "ignore_voxels": image.ignored_voxels,
+        "ignore_brain_voxels": image.ignored_brain_voxels,
+        "patch_ignore_voxels": None
+        if image.ignore is None
+        else _in_patches(image.ignore, image.lesion),
     }
 
 
-def _lesion_in_patches(lesion: np.ndarray) -> list[int]:
-    """Lesion voxels of every training patch of the paper: the windows that hold any."""
-    counts = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2).counts(lesion)
-    return counts[counts > 0].tolist()
+def _in_patches(mask: np.ndarray, lesion: np.ndarray) -> list[int]:
+    """A mask's voxels in every training patch of the paper: the windows that hold lesion."""
+    grid = WindowGrid.of(lesion.shape, PATCH_SIZE, PATCH_SIZE // 2)
+    return grid.counts(mask)[grid.counts(lesion) > 0].tolist()
 
 
 def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
@@ -69,7 +88,8 @@ def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
         "channels": list(image.channels),
         "images": [picture(channel, image).tobytes() for channel in image.voxels],
         "reference": np.packbits(reference).tobytes(),
-        "other": None
-        if image.other is None
-        else np.packbits(slice_view(image.other, image)).tobytes(),
+        **{
+            name: None if mask is None else np.packbits(slice_view(mask, image)).tobytes()
+            for name, mask in (("other", image.other), ("ignore", image.ignore))
+        },
     }

@@ -2,6 +2,9 @@
 
 Images are predicted window by window, overlapping windows averaged as probabilities, and cut at
 0.5 (paper, section 2.4).  One row per image, and one per training image over its patches.
+
+Ignored voxels are in no count: nothing is predicted there, no lesion is there, and they are no
+background either.  Where they end, so do the lesions of both masks.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core.images import Image
+from lesion_core.losses.ignoring import loss_of
 from lesion_core.metrics import (
     components,
     lesion_counts,
@@ -156,11 +160,13 @@ def _scored(
             # Mirrored patches are turned back, so that padding lies where the others have it.
             axis = image.left_right_axis + 1
             inside = (slice(None), *grid.inside_window)
-            own, reference = (
+            ignored = volumes.ignored(plan.patches)
+            parts = [logits, target, *([] if ignored is None else [ignored[:, 0]])]
+            own = [
                 torch.cat([part[plan.rows], part[plan.num_windows :].flip(axis)])[inside]
-                for part in (logits, target)
-            )
-            found += _patch_counts(own, reference, loss)
+                for part in parts
+            ]
+            found += _patch_counts(loss, *own)
         yield plan, image, _to_host(found)
 
 
@@ -254,11 +260,11 @@ def image_counts(image: Image, probability: np.ndarray) -> ImageCounts:
     """Voxel and lesion counts of one image, from the probabilities inside its brain box.
 
     Outside the box nothing is predicted: lesion voxels there are false negatives, the rest true
-    negatives.
+    negatives.  Ignored voxels, inside and outside, are none of the four.
     """
-    lesion, prediction = image.lesion, probability >= THRESHOLD
+    lesion, background, prediction = image.lesion, image.background, _prediction(image, probability)
     outside = len(image.lesion_outside_box)
-    wrong = prediction & ~lesion
+    wrong = prediction & background
     tp = int(np.count_nonzero(prediction & lesion))
     fp = int(np.count_nonzero(wrong))
     fn = int(np.count_nonzero(lesion)) - tp + outside
@@ -273,9 +279,9 @@ def image_counts(image: Image, probability: np.ndarray) -> ImageCounts:
         "tp": tp,
         "fp": fp,
         "fn": fn,
-        "tn": int(np.prod(image.shape)) - tp - fp - fn,
+        "tn": int(np.prod(image.shape)) - image.ignored_voxels - tp - fp - fn,
         "fp_masked": fp_masked,
-        "fp_sure": int(np.count_nonzero(~lesion & (probability >= SURE))),
+        "fp_sure": int(np.count_nonzero(background & (probability >= SURE))),
         "fn_sure": int(np.count_nonzero(lesion & (probability <= 1 - SURE))) + outside,
         "n_ref": counts.n_ref,
         "n_pred": counts.n_pred,
@@ -286,25 +292,35 @@ def image_counts(image: Image, probability: np.ndarray) -> ImageCounts:
     }
 
 
-def _patch_counts(logits: Tensor, target: Tensor, loss: LossFunction) -> list[Tensor]:
+def _prediction(image: Image, probability: np.ndarray) -> np.ndarray:
+    """What is predicted to be lesion in the brain box, but where it is ignored."""
+    prediction = probability >= THRESHOLD
+    return prediction if image.ignore is None else prediction & ~image.ignore
+
+
+def _patch_counts(
+    loss: LossFunction, logits: Tensor, target: Tensor, ignored: Tensor | None = None
+) -> list[Tensor]:
     """Of patches ``[n, p, p, p]``: counts (tp, fp, fn, tn) of each ``[4, n]``, confidently wrong
     voxels of all (false positive, false negative) ``[2]``, and the loss."""
     probability = torch.sigmoid(logits)
     prediction = probability >= THRESHOLD
+    background = ~target if ignored is None else ~(target | ignored)
     counts = [
         part.sum((1, 2, 3))
         for part in (
             prediction & target,
-            prediction & ~target,
+            prediction & background,
             ~prediction & target,
-            ~prediction & ~target,
+            ~prediction & background,
         )
     ]
     sure = [
-        (~target & (probability >= SURE)).sum(),
+        (background & (probability >= SURE)).sum(),
         (target & (probability <= 1 - SURE)).sum(),
     ]
-    value = loss(logits[:, None], target[:, None].float())
+    batch = logits[:, None], target[:, None].float()
+    value = loss_of(loss, *batch, None if ignored is None else ignored[:, None])
     return [torch.stack(counts), torch.stack(sure), value]
 
 
@@ -340,7 +356,7 @@ def _patch_row(found: Sequence[np.ndarray]) -> dict[str, float | int | None]:
 
 def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[str, float]:
     """The last epoch's extras of a held-out image: fills ``out``, returns its surface distances."""
-    prediction = probability >= THRESHOLD
+    prediction = _prediction(image, probability)
     box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
     labels = np.zeros(image.shape, dtype=image.labels.dtype)
     labels[box] = image.labels
@@ -356,12 +372,12 @@ def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[st
         rows = lesion_rows(ours, theirs, image.voxel_mm3)
         out.lesions.extend({"case": image.case, "side": side} | row for row in rows)
     bins = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    lesion = image.lesion
+    lesion, background = image.lesion, image.background
     out.histograms.append(
         {
             "case": image.case,
             "lesion": np.bincount(bins[lesion], minlength=NUM_BINS).tolist(),
-            "background": np.bincount(bins[~lesion], minlength=NUM_BINS).tolist(),
+            "background": np.bincount(bins[background], minlength=NUM_BINS).tolist(),
         }
     )
     shown = slice_view(prediction, image)

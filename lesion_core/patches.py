@@ -61,8 +61,12 @@ class Volumes:
         patch_size: int,
         stride: int,
         device: str = "cpu",
+        ignored: Sequence[np.ndarray | None] = (),
     ) -> None:
-        """Channels ``[C, X, Y, Z]``, lesion masks ``[X, Y, Z]`` and mirror axis, one per image."""
+        """Channels ``[C, X, Y, Z]``, lesion masks ``[X, Y, Z]`` and mirror axis, one per image.
+
+        ``ignored`` are masks too, or None; empty if no image has one.
+        """
         self.device = torch.device(device)
         self.patch_size = patch_size
         self.grids = [WindowGrid.of(image.shape[1:], patch_size, stride) for image in voxels]
@@ -70,13 +74,13 @@ class Volumes:
         ends = np.cumsum(sizes.prod(axis=1))
         strides = np.stack([sizes[:, 1] * sizes[:, 2], sizes[:, 2], 0 * sizes[:, 0] + 1], axis=1)
         values = np.zeros((ends[-1], len(voxels[0])), dtype=np.float32)  # channels last
-        lesion = np.zeros(ends[-1], dtype=bool)
-        for image, mask, grid, end in zip(voxels, lesions, self.grids, ends, strict=True):
+        for image, grid, end in zip(voxels, self.grids, ends, strict=True):
             part = slice(end - int(np.prod(grid.padded)), end)
             values[part].reshape(*grid.padded, -1)[grid.inside] = np.moveaxis(image, 0, -1)
-            lesion[part].reshape(grid.padded)[grid.inside] = mask
         self._values = torch.from_numpy(values).to(self.device)
-        self._lesion = torch.from_numpy(lesion).to(self.device)
+        self._lesion = self._flat(lesions, ends)
+        any_ignored = any(mask is not None and mask.any() for mask in ignored)
+        self._ignored = self._flat(ignored, ends) if any_ignored else None
         self._offset = torch.from_numpy(ends - sizes.prod(axis=1)).to(self.device)
         self._strides = torch.from_numpy(strides).to(self.device)
         self._left_right = torch.tensor(list(left_right_axes)).to(self.device)
@@ -95,6 +99,7 @@ class Volumes:
             patch_size=patch_size,
             stride=stride,
             device=device,
+            ignored=[image.ignore for image in images],
         )
 
     def windows(self, index: int) -> Patches:
@@ -130,6 +135,25 @@ class Volumes:
         values = self._values.index_select(0, index).view(*shape, -1)
         lesion = self._lesion.index_select(0, index).view(shape)
         return values.permute(0, 4, 1, 2, 3), lesion[:, None]
+
+    def ignored(self, patches: Patches) -> Tensor | None:
+        """Where the voxels of a batch are ignored: bool ``[B, 1, p, p, p]``.
+
+        None if no image has such voxels.
+        """
+        if self._ignored is None:
+            return None
+        shape = [len(patches), 1, *3 * [self.patch_size]]
+        return self._ignored.index_select(0, self._index(patches)).view(shape)
+
+    def _flat(self, masks: Sequence[np.ndarray | None], ends: np.ndarray) -> Tensor:
+        """Masks of all images in one buffer, as the images are."""
+        flat = np.zeros(ends[-1], dtype=bool)
+        for mask, grid, end in zip(masks, self.grids, ends, strict=True):
+            if mask is not None:
+                part = slice(end - int(np.prod(grid.padded)), end)
+                flat[part].reshape(grid.padded)[grid.inside] = mask
+        return torch.from_numpy(flat).to(self.device)
 
     def _grid_windows(self, index: int) -> Patches:
         start = torch.from_numpy(self.grids[index].windows()).to(self.device)

@@ -175,6 +175,11 @@ COHORT_CASES = pa.schema(
         # and lesion voxels in each of them.  Their mirror images do not count.
         pa.field("patch_voxels", pa.int32()),
         pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
+        # Left out of training and of every score, and in no other count of this table but those of
+        # the brain and of the patches; null before these columns were: there was none.
+        pa.field("ignore_voxels", pa.int64()),
+        pa.field("ignore_brain_voxels", pa.int64()),  # of them in the brain mask
+        pa.field("patch_ignore_voxels", pa.list_(pa.int32())),  # in each patch; null: none
     ]
 )
 """One row per case of a cohort, as found on loading."""
@@ -196,6 +201,7 @@ COHORT_SLICES = pa.schema(
         pa.field("images", pa.list_(pa.binary())),  # uint8 [height, width], one per channel
         pa.field("reference", pa.binary()),  # np.packbits of bool [height, width]
         pa.field("other", pa.binary()),  # same, WMH label 2
+        pa.field("ignore", pa.binary()),  # same, ignored voxels; null: none in the case
     ]
 )
 """One picture per case, for overlays and example figures."""

@@ -3,7 +3,8 @@
 Per cent of the brain and of the training patches as mean +- standard deviation, and pooled over
 all voxels; mean size and number of the 26-connected lesions.  Label 1 counts; what the numbers
 would be if label 2, other pathology, counted as well stands beside them (the paper's code counted
-both labels everywhere but in the patches).  pandas and numpy only.
+both labels everywhere but in the patches).  Ignored voxels are neither part nor whole.  pandas and
+numpy only.
 """
 
 from __future__ import annotations
@@ -84,20 +85,36 @@ def rows(cases: pd.DataFrame) -> list[Row]:
     return found
 
 
+def judged_brain_voxels(cases: pd.DataFrame) -> np.ndarray:
+    """Voxels of each brain that are not ignored."""
+    ignored = [0 if n is None or np.isnan(n) else n for n in _older(cases, "ignore_brain_voxels")]
+    return np.asarray(cases["brain_voxels"], np.int64) - np.asarray(ignored, np.int64)
+
+
+def _older(cases: pd.DataFrame, name: str) -> list:
+    """A column that tables of earlier releases lack: then None, for nothing could be ignored."""
+    return list(cases[name]) if name in cases else [None] * len(cases)
+
+
 def _row(cases: pd.DataFrame, labels: str, lesion: np.ndarray, number: np.ndarray) -> Row:
     count = int(number.sum())
     mm3 = np.array([np.prod(spacing) for spacing in cases["spacing_mm"]])
     patches, num_patches = None, None
     if labels == "1" and all(part is not None for part in cases["patch_lesion_voxels"]):
         parts = [np.asarray(part, dtype=np.int64) for part in cases["patch_lesion_voxels"]]
-        wholes = [np.full(len(p), v) for p, v in zip(parts, cases["patch_voxels"], strict=True)]
+        wholes = [
+            np.full(len(part), voxels) - (0 if ignored is None else np.asarray(ignored, np.int64))
+            for part, voxels, ignored in zip(
+                parts, cases["patch_voxels"], _older(cases, "patch_ignore_voxels"), strict=True
+            )
+        ]
         patches = Share.of(np.concatenate(parts), np.concatenate(wholes))
         num_patches = sum(map(len, parts))
     return Row(
         cohort=str(cases["cohort"].iloc[0]),
         labels=labels,
         cases=len(cases),
-        brain=Share.of(lesion, np.asarray(cases["brain_voxels"], np.int64)),
+        brain=Share.of(lesion, judged_brain_voxels(cases)),
         patches=patches,
         num_patches=num_patches,
         mean_size_voxels=float(lesion.sum() / count) if count else float("nan"),

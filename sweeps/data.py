@@ -93,6 +93,8 @@ class Data:
         Raises:
             ValueError: a case cannot be used, or a file has changed.
         """
+        from lesion_core.cohort_rows import ignored_lines
+        from lesion_core.cohorts.labels import label_lines
         from lesion_core.images import load_cohort
 
         begun = time.monotonic()
@@ -107,6 +109,8 @@ class Data:
             f"{self.name}: {len(loaded.images)} cases, {size:.1f} GB, "
             f"read in {time.monotonic() - begun:.0f} s"
         )
+        for line in (*label_lines(case.labels for case in self.members), *ignored_lines(loaded)):
+            print(f"  {line}")
         odd = [warning for image in loaded.images for warning in image.warnings]
         for warning in odd[:3]:
             print(f"  warning: {warning}")

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from lesion_core import cache, cohorts, results, table1
-from lesion_core.cohort_rows import describe
+from lesion_core.cohort_rows import describe, ignored_lines
 from lesion_core.cohorts import Case, Cohort
+from lesion_core.cohorts.labels import label_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
 
 
@@ -33,9 +34,13 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
+    for line in label_lines(case.labels for case in cases):
+        print(line)
     print(_memory(cases), flush=True)
     loaded = _load(cohort, data)
     print(f"\n{case_table(loaded)}\n")
+    for line in ignored_lines(loaded):
+        print(line)
     for image in loaded.images:
         for warning in image.warnings:
             print(f"warning: {image.case}: {warning}")
@@ -54,10 +59,11 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
 def case_table(cohort: LoadedCohort) -> str:
     """One line per case: shape, voxel size, brain and lesion volume, number of lesions.
 
-    The mean size of a lesion is in voxels.
+    The mean size of a lesion is in voxels.  The per cent is of the brain that is not ignored.
     """
     other = any(image.other is not None for image in cohort.images)
-    seconds = ["other ml"] if other else []
+    ignore = any(image.ignore is not None for image in cohort.images)
+    seconds = [*(["other ml"] if other else []), *(["ignored ml"] if ignore else [])]
     header = [
         "case",
         "site",
@@ -70,7 +76,8 @@ def case_table(cohort: LoadedCohort) -> str:
     ]
     lines = [[*header, "lesions", "mean size", "warnings"]]
     for image in cohort.images:
-        brain, lesion, second = volumes_ml(image)
+        brain, lesion, second, ignored = volumes_ml(image)
+        judged = brain - image.ignored_brain_voxels * image.voxel_mm3 / 1000
         lines.append(
             [
                 image.case,
@@ -80,7 +87,8 @@ def case_table(cohort: LoadedCohort) -> str:
                 f"{brain:.0f}",
                 f"{lesion:.2f}",
                 *([f"{second:.2f}"] if other else []),
-                f"{100 * lesion / brain:.2f}",
+                *([f"{ignored:.2f}"] if ignore else []),
+                f"{100 * lesion / judged:.2f}",
                 str(image.num_lesions),
                 f"{image.lesion_voxels / image.num_lesions:.0f}" if image.num_lesions else "-",
                 str(len(image.warnings) or "-"),
@@ -94,12 +102,13 @@ def case_table(cohort: LoadedCohort) -> str:
     )  # fmt: skip
 
 
-def volumes_ml(image: Image) -> tuple[float, float, float]:
-    """Volumes of the brain, the lesions, and other pathology, ml."""
+def volumes_ml(image: Image) -> tuple[float, float, float, float]:
+    """Volumes of the brain, the lesions, other pathology, and what is ignored, ml."""
     other = 0 if image.other is None else np.count_nonzero(image.other)
-    voxels = (np.count_nonzero(image.brain), image.lesion_voxels, other + image.other_outside_box)
-    brain, lesion, second = (float(number * image.voxel_mm3 / 1000) for number in voxels)
-    return brain, lesion, second
+    brain = np.count_nonzero(image.brain)
+    voxels = brain, image.lesion_voxels, other + image.other_outside_box, image.ignored_voxels
+    brain_ml, lesion, second, ignored = (float(n * image.voxel_mm3 / 1000) for n in voxels)
+    return brain_ml, lesion, second, ignored
 
 
 def _load(cohort: Cohort, data: Path) -> LoadedCohort:

@@ -14,7 +14,7 @@ from lesion_core.cohorts.labels import LESION, numbered
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Layout):
-    """Anyone's data: ``<name>/<case>/{channel...,brain,lesion}.nii.gz``, and ``ignore`` if any."""
+    """Anyone's data: ``<name>/<case>/{channel...,brain,lesion}.nii.gz``, maybe ``ignore``."""
 
     name: str
     """Folder below the data folder, and label in every result."""
@@ -29,7 +29,8 @@ class Folder(Layout):
             if channel in ("brain", "lesion", "ignore") or not re.fullmatch(r"[\w.+-]+", channel):
                 raise ValueError(
                     f"cohort {self.name!r}: channel {channel!r} cannot be used; expected a file "
-                    "name without folder and ending, other than brain, lesion and ignore, such as flair"
+                    "name without folder and ending, other than brain, lesion and ignore, such as "
+                    "flair"
                 )
         if len(set(self.channels)) < len(self.channels):
             raise ValueError(

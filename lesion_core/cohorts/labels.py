@@ -134,7 +134,7 @@ def numbered(usual: Labels, chosen: Sequence[str], place: Path) -> Labels:
     return Labels(lesion=lesion, other=other, background=None)
 
 
-# ---------------------------------------------------------------------- masks whose labels are named
+# --------------------------------------------------------------------- masks whose labels are named
 def named(declared: Declared, chosen: Sequence[str], file: Path) -> Labels:
     """The labels of masks whose names a file declares.
 
@@ -250,7 +250,7 @@ def _sorted(numbers: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
-# -------------------------------------------------------------------------- files that declare names
+# ------------------------------------------------------------------------- files that declare names
 def nnunet_labels(content: Any, chosen: Sequence[str], file: Path) -> Labels:
     """The ``labels`` of a dataset.json: numbers or regions by name, or, in nnU-Net 1, the reverse.
 

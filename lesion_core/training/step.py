@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core.losses import Imported
+from lesion_core.losses.ignoring import loss_of
 from lesion_core.patches import Patches, Volumes
 from lesion_core.training.precision import autocast, convolutions
 
@@ -102,11 +103,12 @@ class Step:
 
     def _once(self, patches: Patches, search: bool = True) -> Tensor:
         inputs, target = self._volumes.gather(patches)
+        ignored = self._volumes.ignored(patches)
         self._optimiser.zero_grad(set_to_none=True)
         with convolutions(self._precision, search=search):
             with autocast(self.device, self._precision):
                 logits = self.network(inputs)
-            value = self._loss(logits.float(), target.float())
+            value = loss_of(self._loss, logits.float(), target.float(), ignored)
             value.backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

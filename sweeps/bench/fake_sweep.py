@@ -186,6 +186,9 @@ class FakeSweep:
                     "n_lesions_with_other": len(case["sizes"]),
                     "patch_voxels": 32**3,
                     "patch_lesion_voxels": [case["lesion"]],
+                    "ignore_voxels": 0,
+                    "ignore_brain_voxels": 0,
+                    "patch_ignore_voxels": None,
                 }
                 for case in cases
             ],
@@ -207,6 +210,7 @@ class FakeSweep:
                     "images": [image.tobytes() for image in case["picture"]["images"]],
                     "reference": np.packbits(case["picture"]["reference"]).tobytes(),
                     "other": np.packbits(np.zeros_like(case["picture"]["reference"])).tobytes(),
+                    "ignore": None,
                 }
                 for case in cases
                 if case["picture"]
