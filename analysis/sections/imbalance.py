@@ -27,6 +27,12 @@ PAPER = {
 and its lesions include WMH label 2."""
 
 
+def ignored_voxels(cases: pd.DataFrame) -> int:
+    """Voxels that are left out of training and of every score; ledgers of earlier releases, whose
+    table has no such number, left none out."""
+    return int(pd.to_numeric(cases["ignore_voxels"]).fillna(0).sum())
+
+
 def section(given: ReportInput) -> Section | None:
     """One row per cohort, and the paper's own row below where it has one."""
     if not (given.cohorts and given.is_ledger):
@@ -51,6 +57,7 @@ def section(given: ReportInput) -> Section | None:
                     "lesions": row.lesions,
                     "outside": None if other else int(cases["lesion_outside_brain_voxels"].sum()),
                     "other": None if other else int(cases["other_voxels"].sum()),
+                    "ignored": None if other else ignored_voxels(cases),
                 }
             )
         described += len(cases)
@@ -68,18 +75,20 @@ def section(given: ReportInput) -> Section | None:
                     "lesions": paper["number"],
                     "outside": None,
                     "other": None,
+                    "ignored": None,
                 }
             )
     items: list[Table | Figure | Note] = []
     if rows:
         frame = pd.DataFrame(rows)
-        for name in ("cases", "lesions", "outside", "other"):
+        for name in ("cases", "lesions", "outside", "other", "ignored"):
             frame[name] = pd.to_numeric(frame[name]).astype(float)
+        ignoring = bool(frame["ignored"].sum())
         items.append(
             Table(
                 key="table1",
                 title="Lesion share, size and number (the paper's Table 1)",
-                frame=frame,
+                frame=frame if ignoring else frame.drop(columns="ignored"),
                 columns=[
                     Column(key="cohort", header="Cohort"),
                     Column(key="source", header="Source"),
@@ -93,12 +102,14 @@ def section(given: ReportInput) -> Section | None:
                     Column(key="lesions", header="Lesions"),
                     Column(key="outside", header="outside brain, voxels"),
                     Column(key="other", header="other label, voxels"),
+                    *([Column(key="ignored", header="ignored, voxels")] if ignoring else []),
                 ],
                 caption="Per cent: mean ± standard deviation [all voxels together], over cases and "
                 "over the training patches, which hold lesion and overlap by half; mirror images "
                 "do not count. Lesions are 26-connected components of label 1, and of labels 1 "
                 "and 2 where it says so. "
-                f"{described} of {described} cases with a cohort table.",
+                + ("Ignored voxels are in no other number. " if ignoring else "")
+                + f"{described} of {described} cases with a cohort table.",
             )
         )
     picture = examples.figure(given.sweep.path, [cohort.name for cohort in given.cohorts])

@@ -15,6 +15,7 @@ from analysis.statistics import lottery, ranks
 from analysis.statistics.ladder import RUNG_NAMES
 from analysis.statistics.pairs import compare
 from lesion_core.results import SCHEMA_VERSION, Sweep
+from lesion_core.table1 import judged_brain_voxels
 
 TRAPS = (
     "**A band is a range.** It widens with every seed and fold added; whether two bands overlap "
@@ -81,6 +82,7 @@ def section(given: ReportInput) -> Section | None:
                             given.rope,
                             precision(given.sweep, cohort),
                         )
+                        + ignored_text(given.sweep, cohort)
                     )
                 )
                 for cohort in given.cohorts
@@ -100,6 +102,20 @@ def precision(sweep: Sweep, cohort: CohortScores) -> str:
     runs = sweep.runs
     done = runs[((runs["status"] == "done") & (runs["cohort"] == cohort.name)).to_numpy()]
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
+
+
+def ignored_text(sweep: Sweep, cohort: CohortScores) -> str:
+    """What is left out of training and of every score, if anything is."""
+    cases = sweep.cohort_table(cohort.name, "cases.parquet").drop_duplicates("case")
+    ignored = pd.to_numeric(cases["ignore_voxels"]).fillna(0)  # null in ledgers that knew of none
+    if not ignored.any():
+        return ""
+    share = 1 - judged_brain_voxels(cases).sum() / cases["brain_voxels"].sum()
+    return (
+        f" {int((ignored > 0).sum())} of {len(cases)} cases have voxels that are to be ignored "
+        f"({share:.1%} of all brain voxels): they are left out of training, of Table 1 and of "
+        "every score, and where they end, so do the lesions of both masks."
+    )
 
 
 def methods_text(cohort: CohortScores, reference: int, rope: float, precision: str) -> str:

@@ -24,7 +24,7 @@ from analysis.page.items import (
     prose,
     written,
 )
-from analysis.reading.pictures import mask
+from analysis.reading.pictures import STRIPE, mask, stripes
 from analysis.reading.scores import CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.typical_cases import typical_cases
@@ -45,6 +45,8 @@ class Example:
     channels: list[str]
     images: list[np.ndarray]
     reference: np.ndarray
+    stripes: np.ndarray
+    """What marks ignored voxels."""
     mm: tuple[float, float]
     """Height and width of a pixel."""
     predictions: dict[int, np.ndarray]
@@ -132,6 +134,7 @@ def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> lis
                     for image in row["images"]
                 ],
                 reference=references[name],
+                stripes=stripes(row),
                 mm=(float(row["row_mm"]), float(row["column_mm"])),
                 predictions=masks,
                 dice=scores,
@@ -142,11 +145,16 @@ def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> lis
 
 # ---------------------------------------------------------------------------------------- drawing
 def overlay(
-    image: np.ndarray, reference: np.ndarray, prediction: np.ndarray, colours: Mapping[str, str]
+    image: np.ndarray,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    colours: Mapping[str, str],
+    stripes: np.ndarray,
 ) -> np.ndarray:
     """RGB [height, width, 3]: the image in grey with true positives, false positives and false
-    negatives painted over it."""
+    negatives painted over it, and grey stripes where voxels are ignored."""
     picture = np.repeat(image[..., None], 3, -1)
+    picture[stripes] = STRIPE
     for key, voxels in (
         ("tp", reference & prediction),
         ("fp", ~reference & prediction),
@@ -193,7 +201,7 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
                 )
                 continue
             prediction = example.predictions[loss]
-            painted = overlay(base, example.reference, prediction, colours)
+            painted = overlay(base, example.reference, prediction, colours, example.stripes)
             counts = _counts(example.reference, prediction)
             pictures.append(
                 Picture(
@@ -217,6 +225,8 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
         if len(cohort.shown) > len(losses)
         else f"{len(losses)} losses"
     )
+    striped = any(example.stripes.any() for example in found)
+    ignored = " Grey stripes: ignored voxels, which are in no score." if striped else ""
     title = f"True and false voxels, {cohort.title}" + (f" (the paper's {paper})" if paper else "")
     return Pictures(
         rows=rows,
@@ -228,7 +238,7 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
             f"of the whole image. {len(found)} of {cohort.num_cases} cases, {shown}; "
-            f"{cohort.presence}.",
+            f"{cohort.presence}.{ignored}",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),
     )
@@ -259,7 +269,7 @@ def draw(
         titles = [*example.channels, *(names[loss] for loss in losses)]
         pictures = [np.repeat(image[..., None], 3, -1) for image in example.images]
         pictures += [
-            overlay(base, example.reference, example.predictions[loss], colours)
+            overlay(base, example.reference, example.predictions[loss], colours, example.stripes)
             if loss in example.predictions
             else None
             for loss in losses

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 COLOURS = {"found": (0, 158, 115), "missed": (230, 159, 0), "false": (204, 121, 167)}
 """True positives, false negatives, false positives: Okabe and Ito's colours, which can be told
 apart by everybody."""
+STRIPE = 160
+"""Grey of the stripes over ignored voxels."""
 SHORTEST_SIDE_PIXELS = 256
 """Small slices are enlarged by a whole number, so that a lesion of one voxel can be seen."""
 
@@ -32,7 +34,7 @@ def overlays(
 ) -> list[Overlay]:
     """Draw a trial's `results.SLICES` rows on its cohort's `results.COHORT_SLICES` rows.
 
-    The last channel is drawn: FLAIR of the paper's cohorts.
+    The last channel is drawn: FLAIR of the paper's cohorts.  Grey stripes: ignored voxels.
 
     Raises:
         KeyError: the cohort has no slice of a predicted case.
@@ -66,6 +68,8 @@ def _drawn(prediction: bytes, background: Mapping[str, Any]) -> np.ndarray:
     plain = np.repeat(grey[..., None], 3, axis=2)
     coloured = plain.copy()
     predicted, reference = mask(prediction), mask(background["reference"])
+    if background.get("ignore") is not None:  # slices of earlier releases have none
+        coloured[mask(background["ignore"]) & (np.indices(shape).sum(axis=0) % 4 == 0)] = STRIPE
     for name, where in (
         ("found", predicted & reference),
         ("missed", ~predicted & reference),

@@ -47,6 +47,23 @@ def test_lesion_at_the_border_is_outlined_all_around():
     assert len(examples.outline(np.ones((2, 2), dtype=bool))) == 8
 
 
+def test_ignored_voxels_are_striped_and_the_caption_says_so(tmp_path):
+    channels = ("baseline_flair", "followup_flair")
+    folder = write_case(tmp_path / "lit" / "p0", channels, lesion=place(3))
+    ignore = np.zeros((7, 8, 6), dtype=bool)
+    ignore[4:] = True
+    save(folder / "ignore.nii.gz", ignore)
+    assert cohorts_command(["check", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    example = examples.choose(tmp_path / "out", "lit")
+    figure = examples.figure(tmp_path / "out", ["lit"])
+    assert example is not None
+    assert figure is not None
+    assert example.stripes.any()
+    assert not (example.stripes & example.lesion).any()
+    assert "Grey stripes" in figure.caption
+    figure.draw()
+
+
 def test_figure_is_drawn_with_every_channel(checked):
     figure = examples.figure(checked, ["lit", "absent"])
     assert figure is not None

@@ -648,7 +648,11 @@ def test_rows_fit_the_schema_and_can_be_read_back(tmp_path):
         "n_lesions_with_other": 1,
         "patch_voxels": 32**3,
         "patch_lesion_voxels": [8],
+        "ignore_voxels": 0,
+        "ignore_brain_voxels": 0,
+        "patch_ignore_voxels": None,
     }
+    assert slices[0]["ignore"] is None
     assert slices[0]["other"] == np.packbits(np.zeros((6, 5), dtype=bool)).tobytes()
     assert slices[0]["channels"] == ["t1", "flair"]
 

@@ -12,7 +12,7 @@ from lesion_core.cohorts import Folder, Lit, Wmh2017, check
 from lesion_core.cohorts.__main__ import main as cohorts_command
 from lesion_core.images import load_cohort
 from lesion_core.patches import Volumes
-from tests.support.tiny import noise, save, write_lit_cohort, write_wmh_cohort
+from tests.support.tiny import SHAPE, noise, save, write_case, write_lit_cohort, write_wmh_cohort
 
 MINE = Folder(name="mine", channels=("flair",))
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -106,10 +106,26 @@ def test_text_latex_and_frame_agree(tmp_path):
 def test_tables_of_older_results_lack_patches_but_nothing_else(tmp_path):
     write_lit_cohort(tmp_path)
     frame = pd.DataFrame(describe(load_cohort(Lit(), tmp_path))[0])
-    frame[["patch_lesion_voxels", "patch_voxels", "n_lesions_with_other"]] = None
+    later = [name for name in frame if name.startswith(("patch", "ignore"))]
+    frame[[*later, "n_lesions_with_other"]] = None
     (row,) = table1.rows(frame)
     assert row.patches is None
     assert row.lesions == 3
+
+
+def test_ignored_voxels_are_neither_part_nor_whole(tmp_path):
+    folder = write_case(tmp_path / "lit" / "a", Lit.channels)  # brain 5 x 6 x 4, lesion 2 x 2 x 2
+    ignore = np.zeros(SHAPE, dtype=bool)
+    ignore[3:, :, :] = True  # half of the lesion, three of five planes of the brain
+    save(folder / "ignore.nii.gz", ignore)
+    frame = pd.DataFrame(describe(load_cohort(Lit(), tmp_path))[0])
+    assert frame["ignore_voxels"].tolist() == [4 * 8 * 6]
+    (row,) = table1.rows(frame)
+    assert row.brain.pooled == pytest.approx(100 * 4 / (2 * 6 * 4))
+    assert row.patches is not None
+    inside_box = 3 * 6 * 4
+    assert row.patches.pooled == pytest.approx(100 * 4 / (32**3 - inside_box))
+    assert (row.lesions, row.mean_size_voxels) == (1, 4)
 
 
 # ------------------------------------------------------------------------------------ the command

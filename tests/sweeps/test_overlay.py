@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sweeps.tracking.overlay import COLOURS, overlays
+from sweeps.tracking.overlay import COLOURS, STRIPE, overlays
 
 
 def packed(mask):
@@ -14,6 +14,15 @@ def shown(case="a", height=1, width=4, reference=(1, 1, 0, 0), **changes):
     row = {"case": case, "height": height, "width": width, "row_mm": 1.0, "column_mm": 1.0}
     row |= {"images": [b"not this", grey], "reference": packed(reference)}
     return row | changes
+
+
+def test_ignored_voxels_are_striped_on_the_coloured_side():
+    ignored = packed([0, 0, 1, 1, 1, 1])
+    row = shown(width=6, reference=(1, 0, 0, 0, 0, 0), ignore=ignored)
+    (picture,) = overlays([{"case": "a", "prediction": packed([0] * 6)}], [row])
+    pixels = picture.pixels[0, :: picture.pixels.shape[0]]
+    assert not pixels[:6].any()
+    assert [tuple(pixel) for pixel in pixels[8:]] == [(0, 0, 0)] * 2 + [(STRIPE,) * 3, (0, 0, 0)]
 
 
 def test_found_missed_and_false_voxels_have_their_colours():
