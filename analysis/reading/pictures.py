@@ -1,4 +1,4 @@
-"""Slices as the ledger stores them: packed masks, and how ignored voxels are shown."""
+"""Slices as the ledger stores them: packed masks, and how what is ignored is shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def mask(packed: bytes, row: pd.Series) -> np.ndarray:
     return bits.reshape(height, width).astype(bool)
 
 
-def stripes(row: pd.Series) -> np.ndarray:
-    """Every fourth diagonal of what is ignored, bool [height, width]; nothing where nothing is."""
+def ignored(row: pd.Series) -> np.ndarray:
+    """What of a slice is ignored, bool [height, width]."""
     packed = row.get("ignore")
-    if packed is None:  # nor had earlier releases any
+    if packed is None:  # ledgers of earlier releases do not say, for nothing could be
         return np.zeros((int(row["height"]), int(row["width"])), dtype=bool)
-    ignored = mask(packed, row)
-    return ignored & (np.indices(ignored.shape).sum(axis=0) % 4 == 0)
+    return mask(packed, row)
 
 
-STRIPE = 160
-"""Grey of ignored voxels' stripes."""
+def striped(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A grey image, darker and with diagonal stripes where it is ignored."""
+    diagonals = np.indices(where.shape).sum(axis=0) % 4 == 0
+    return np.where(where, np.where(diagonals, np.uint8(160), image // 2), image)

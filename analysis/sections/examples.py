@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import Figure
-from analysis.reading.pictures import STRIPE, mask, stripes
+from analysis.reading.pictures import ignored, mask, striped
 
 OUTLINE = "#ff5a36"
 
@@ -32,8 +32,7 @@ class Example:
     images: list[np.ndarray]
     """uint8 [height, width] each."""
     lesion: np.ndarray
-    stripes: np.ndarray
-    """What marks ignored voxels."""
+    ignored: np.ndarray
     mm: tuple[float, float]
     """Height and width of a pixel."""
 
@@ -43,8 +42,8 @@ def figure(folder: Path, cohorts: Sequence[str]) -> Figure | None:
     found = [example for name in cohorts if (example := choose(folder, name)) is not None]
     if not found:
         return None
-    striped = any(example.stripes.any() for example in found)
-    ignored = " Grey stripes: ignored voxels, which count for nothing." if striped else ""
+    stripes = any(example.ignored.any() for example in found)
+    also = " Grey stripes: ignored voxels, which count for nothing." if stripes else ""
     names = ", ".join(f"{example.case} of {example.cohort}" for example in found)
     return Figure(
         key="examples",
@@ -63,7 +62,7 @@ def figure(folder: Path, cohorts: Sequence[str]) -> Figure | None:
         ),
         caption="The case whose largest lesion area on a slice is the median of its cohort's, on "
         "that slice; anterior is up, the subject's left on the right. Grey levels: 1st to 99th "
-        f"percentile inside the brain. {len(found)} of {len(cohorts)} cohorts.{ignored}",
+        f"percentile inside the brain. {len(found)} of {len(cohorts)} cohorts.{also}",
         alt=f"Slices of {names}; the last picture of each row has its lesions outlined.",
     )
 
@@ -87,7 +86,7 @@ def choose(folder: Path, cohort: str) -> Example | None:
         channels=list(row["channels"]),
         images=[np.frombuffer(image, np.uint8).reshape(shape) for image in row["images"]],
         lesion=mask(row["reference"], row),
-        stripes=stripes(row),
+        ignored=ignored(row),
         mm=(float(row["row_mm"]), float(row["column_mm"])),
     )
 
@@ -113,7 +112,7 @@ def draw(found: Sequence[Example]) -> Drawing:
     )
     for row, example in enumerate(found):
         titles = [*example.channels, f"{example.channels[-1]}, lesions"]
-        outlined = np.where(example.stripes, np.uint8(STRIPE), example.images[-1])
+        outlined = striped(example.images[-1], example.ignored)
         for column, axis in enumerate(axes[row]):
             axis.grid(False)
             axis.set_axis_off()

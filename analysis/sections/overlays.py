@@ -24,7 +24,7 @@ from analysis.page.items import (
     prose,
     written,
 )
-from analysis.reading.pictures import STRIPE, mask, stripes
+from analysis.reading.pictures import ignored, mask, striped
 from analysis.reading.scores import CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.typical_cases import typical_cases
@@ -45,8 +45,7 @@ class Example:
     channels: list[str]
     images: list[np.ndarray]
     reference: np.ndarray
-    stripes: np.ndarray
-    """What marks ignored voxels."""
+    ignored: np.ndarray
     mm: tuple[float, float]
     """Height and width of a pixel."""
     predictions: dict[int, np.ndarray]
@@ -134,7 +133,7 @@ def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> lis
                     for image in row["images"]
                 ],
                 reference=references[name],
-                stripes=stripes(row),
+                ignored=ignored(row),
                 mm=(float(row["row_mm"]), float(row["column_mm"])),
                 predictions=masks,
                 dice=scores,
@@ -145,16 +144,11 @@ def examples(sweep: Sweep, cohort: CohortScores, predicted: pd.DataFrame) -> lis
 
 # ---------------------------------------------------------------------------------------- drawing
 def overlay(
-    image: np.ndarray,
-    reference: np.ndarray,
-    prediction: np.ndarray,
-    colours: Mapping[str, str],
-    stripes: np.ndarray,
+    image: np.ndarray, reference: np.ndarray, prediction: np.ndarray, colours: Mapping[str, str]
 ) -> np.ndarray:
     """RGB [height, width, 3]: the image in grey with true positives, false positives and false
-    negatives painted over it, and grey stripes where voxels are ignored."""
+    negatives painted over it."""
     picture = np.repeat(image[..., None], 3, -1)
-    picture[stripes] = STRIPE
     for key, voxels in (
         ("tp", reference & prediction),
         ("fp", ~reference & prediction),
@@ -185,7 +179,7 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
             Picture(label=channel, png=png(image), alt=f"{example.case}, {channel}", **size)
             for channel, image in zip(example.channels, example.images, strict=True)
         ]
-        base = example.images[-1]  # the channel that shows the lesions: FLAIR, or the follow-up
+        base = _base(example)
         for loss in losses:
             name = cohort.losses[loss]
             if loss not in example.predictions:
@@ -201,7 +195,7 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
                 )
                 continue
             prediction = example.predictions[loss]
-            painted = overlay(base, example.reference, prediction, colours, example.stripes)
+            painted = overlay(base, example.reference, prediction, colours)
             counts = _counts(example.reference, prediction)
             pictures.append(
                 Picture(
@@ -225,8 +219,8 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
         if len(cohort.shown) > len(losses)
         else f"{len(losses)} losses"
     )
-    striped = any(example.stripes.any() for example in found)
-    ignored = " Grey stripes: ignored voxels, which are in no score." if striped else ""
+    stripes = any(example.ignored.any() for example in found)
+    also = " Grey stripes: ignored voxels, which are in no score." if stripes else ""
     title = f"True and false voxels, {cohort.title}" + (f" (the paper's {paper})" if paper else "")
     return Pictures(
         rows=rows,
@@ -238,7 +232,7 @@ def _pictures(cohort: CohortScores, found: list[Example], colours: Mapping[str, 
             caption="The slice with the largest lesion area, at the last epoch, threshold "
             "0.5. DSC is "
             f"of the whole image. {len(found)} of {cohort.num_cases} cases, {shown}; "
-            f"{cohort.presence}.{ignored}",
+            f"{cohort.presence}.{also}",
             alt=f"Overlays of {', '.join(example.case for example in found)}.",
         ),
     )
@@ -265,11 +259,11 @@ def draw(
     )
     for row, example in enumerate(found):
         shape = example.mm[0] / example.mm[1]
-        base = example.images[-1]
+        base = _base(example)
         titles = [*example.channels, *(names[loss] for loss in losses)]
         pictures = [np.repeat(image[..., None], 3, -1) for image in example.images]
         pictures += [
-            overlay(base, example.reference, example.predictions[loss], colours, example.stripes)
+            overlay(base, example.reference, example.predictions[loss], colours)
             if loss in example.predictions
             else None
             for loss in losses
@@ -299,6 +293,11 @@ def draw(
                 axis.imshow(picture, interpolation="nearest", aspect=shape)
         axes[row, 0].set_ylabel(f"{example.rule}\n{example.case}", fontsize=6)
     return figure
+
+
+def _base(example: Example) -> np.ndarray:
+    """The channel that shows the lesions, FLAIR or the follow-up, striped where it is ignored."""
+    return striped(example.images[-1], example.ignored)
 
 
 def _frame(cohort: CohortScores, found: list[Example]) -> pd.DataFrame:

@@ -69,7 +69,9 @@ def _drawn(prediction: bytes, background: Mapping[str, Any]) -> np.ndarray:
     coloured = plain.copy()
     predicted, reference = mask(prediction), mask(background["reference"])
     if background.get("ignore") is not None:  # slices of earlier releases have none
-        coloured[mask(background["ignore"]) & (np.indices(shape).sum(axis=0) % 4 == 0)] = STRIPE
+        where, diagonals = mask(background["ignore"]), np.indices(shape).sum(axis=0) % 4 == 0
+        coloured[where] //= 2
+        coloured[where & diagonals] = STRIPE
     for name, where in (
         ("found", predicted & reference),
         ("missed", ~predicted & reference),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.examples import main as figure1_command
+from analysis.reading.pictures import striped
 from analysis.sections import examples
 from lesion_core.cohorts.__main__ import main as cohorts_command
 from tests.support.tiny import save, write_case, write_lit_cohort
@@ -58,8 +59,10 @@ def test_ignored_voxels_are_striped_and_the_caption_says_so(tmp_path):
     figure = examples.figure(tmp_path / "out", ["lit"])
     assert example is not None
     assert figure is not None
-    assert example.stripes.any()
-    assert not (example.stripes & example.lesion).any()
+    assert example.ignored.any()
+    assert not (example.ignored & example.lesion).any()
+    shown = striped(example.images[-1], example.ignored)
+    np.testing.assert_array_equal(shown != example.images[-1], example.ignored)
     assert "Grey stripes" in figure.caption
     figure.draw()
 
