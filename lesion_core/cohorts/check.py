@@ -146,9 +146,9 @@ def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
         voxels, channels = _voxels(next(iter(case.channels.values()))), len(case.channels)
         # The file, one channel, the box's channels, masks, int32 labels and a boolean or two.
         reading = max(reading, voxels * (8 + 4 + 4 * channels + 12))
-        masks = 1 + bool(case.labels.other) + bool(case.labels.ignore or case.ignore)
-        cohort += voxels * (4 * channels + 2 + masks)
-        trial += voxels * (4 * channels + 1)
+        ignore = bool(case.labels.ignore or case.ignore)
+        cohort += voxels * (4 * channels + 2 + 1 + bool(case.labels.other) + ignore)
+        trial += voxels * (4 * channels + 1 + ignore)
     return reading, cohort, trial
 
 

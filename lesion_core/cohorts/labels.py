@@ -181,7 +181,7 @@ def names_lesion(name: str) -> bool:
 
 
 _LESION = re.compile(
-    r"(ms|wmh|wml|gbm)s?"
+    r"(ms|wmh|wml|gbm|met)s?"
     r"|(?!non|peri)\w*(lesion|tumou?r|infarct|infarction|stroke|plaque|dysplasia|glioma"
     r"|glioblastoma|meningioma|ha?ematoma|ha?emorrhage|microbleed|leukoaraiosis)s?"
     r"|\w*(hyperintensit(y|ies)|metastas[ie]s)"

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import report
+from analysis.page.items import Table
 from analysis.reading import checks
 from analysis.reading.scores import cohort_scores
+from analysis.sections import imbalance, methods
+from analysis.statistics.pairs import ROPE
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
 
@@ -172,3 +175,32 @@ def test_random_holes_and_nulls_never_crash(tmp_path: Path, seed: int) -> None:
     cohort = cohort_scores(results.read_sweep(tmp_path))[0]
     page = report.build(tmp_path, formats=()).read_text()
     assert f"{int(cohort.done.sum())} of 18" in page
+
+
+def test_ignored_voxels_are_told_and_older_cohort_tables_are_read_as_before(tmp_path):
+    TINY.write(tmp_path)
+    (file,) = tmp_path.glob("cohorts/*/cases.parquet")
+    table = pq.read_table(file)
+
+    def told() -> tuple[list[str], str]:
+        given = report.report_input(results.read_sweep(tmp_path), None, ROPE, False)
+        shown = imbalance.section(given)
+        assert shown is not None
+        (table1,) = (item for item in shown.items if isinstance(item, Table))
+        text = methods.ignored_text(given.sweep, given.cohorts[0])
+        return [*table1.frame["brain"], *table1.frame.columns, table1.caption], text
+
+    as_written, _ = told()
+    pq.write_table(table.drop([name for name in table.column_names if "ignore" in name]), file)
+    assert told() == (as_written, "")
+    assert "ignored" not in as_written
+    rows = table.to_pylist()
+    for row in rows[:2]:
+        brain = row["brain_voxels"]
+        row |= {"ignore_voxels": brain, "ignore_brain_voxels": brain // 2}
+    results.write_table(file, rows, results.COHORT_CASES)
+    now, text = told()
+    assert "ignored" in now
+    assert now[0] != as_written[0]
+    assert "Ignored voxels are in no other number" in now[-1]
+    assert "2 of 4 cases have voxels that are to be ignored" in text
