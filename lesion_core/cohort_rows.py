@@ -42,6 +42,9 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "n_lesions_with_other": image.num_with_other,
         "patch_voxels": PATCH_SIZE**3,
         "patch_lesion_voxels": _lesion_in_patches(image.lesion),
+        "activity": "positive" if image.activity else None,
+        "lesion_voxels_all_change": image.activity.all_voxels if image.activity else None,
+        "n_lesions_all_change": image.activity.all_lesions if image.activity else None,
     }
 
 

@@ -175,6 +175,11 @@ COHORT_CASES = pa.schema(
         # and lesion voxels in each of them.  Their mirror images do not count.
         pa.field("patch_voxels", pa.int32()),
         pa.field("patch_lesion_voxels", pa.list_(pa.int32())),
+        # Null unless the mask was sorted out of one of all change (longitudinal cohorts): what
+        # was kept, and the counts of the mask of all change.
+        pa.field("activity", pa.string()),  # positive
+        pa.field("lesion_voxels_all_change", pa.int64()),
+        pa.field("n_lesions_all_change", pa.int32()),
     ]
 )
 """One row per case of a cohort, as found on loading."""

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweeps import provenance
-from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.contents import ActivityEntry, CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
@@ -119,9 +119,6 @@ def request(
     trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
 ) -> SweepRequest:
     """What sweep.json shall say of these trials (`Ledger.write_request`)."""
-    from lesion_core.cohorts import brain_methods, cohort_to_dict
-    from lesion_core.folds import rule_label
-
     validation: dict[str, dict[str, list[str]]] = {}
     for trial in trials:
         if trial.validation_cases is not None:
@@ -136,21 +133,27 @@ def request(
         "num_folds": num_folds,
         "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
         "validation": validation,
-        "cohorts": {
-            cohort.name: {
-                "fingerprint": cohort.fingerprint,
-                "channels": list(cohort.cohort.channels),
-                "num_cases": len(cohort.cases),
-                "definition": cohort_to_dict(cohort.cohort),
-                "fold_rule": rule_label(cohort.fold_rule),
-                "brain": dict(
-                    Counter(brain_methods(cohort.cohort, cohort.folder, cohort.members).values())
-                ),
-            }
-            for cohort in data
-        },
+        "cohorts": {cohort.name: _entry(cohort) for cohort in data},
         "trials": [trial.row() for trial in trials],
     }
     if not validation:
         del asked["validation"]
     return asked
+
+
+def _entry(cohort: Data) -> CohortEntry:
+    from lesion_core.cohorts import activity_in, brain_methods, cohort_to_dict
+    from lesion_core.folds import rule_label
+
+    methods = brain_methods(cohort.cohort, cohort.folder, cohort.members)
+    entry: CohortEntry = {
+        "fingerprint": cohort.fingerprint,
+        "channels": list(cohort.cohort.channels),
+        "num_cases": len(cohort.cases),
+        "definition": cohort_to_dict(cohort.cohort),
+        "fold_rule": rule_label(cohort.fold_rule),
+        "brain": dict(Counter(methods.values())),
+    }
+    if activity := activity_in(cohort.folder / cohort.name):
+        entry["activity"] = cast(ActivityEntry, activity.summary(cohort.cases))
+    return entry

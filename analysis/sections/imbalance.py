@@ -27,6 +27,15 @@ PAPER = {
 and its lesions include WMH label 2."""
 
 
+SOURCES = {
+    "1": "this sweep",
+    "1+2": "this sweep, label 2 counted too",
+    table1.POSITIVE: "this sweep, positive activity",
+    table1.ALL_CHANGE: "the same cases, all change",
+}
+"""What a row of `table1.rows` is called, by its labels."""
+
+
 def section(given: ReportInput) -> Section | None:
     """One row per cohort, and the paper's own row below where it has one."""
     if not (given.cohorts and given.is_ledger):
@@ -38,11 +47,11 @@ def section(given: ReportInput) -> Section | None:
             missing.append(cohort.title)
             continue
         for row in table1.rows(cases):
-            other = row.labels != "1"
+            other = row.labels in ("1+2", table1.ALL_CHANGE)
             rows.append(
                 {
                     "cohort": cohort.title,
-                    "source": "this sweep, label 2 counted too" if other else "this sweep",
+                    "source": SOURCES[row.labels],
                     "cases": row.cases,
                     "brain": str(row.brain),
                     "patch": "–" if row.patches is None else str(row.patches),

@@ -17,7 +17,6 @@ from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.named import (
     COHORTS,
     LAYOUTS,
-    PREPARED,
     PUBLIC,
     Cohort,
     brain_methods,
@@ -28,6 +27,7 @@ from lesion_core.cohorts.named import (
     dataset_spellings,
 )
 from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.prepared import PREPARED, Activity, CaseActivity, activity_in, prepared
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 
@@ -36,9 +36,11 @@ __all__ = [
     "LAYOUTS",
     "PREPARED",
     "PUBLIC",
+    "Activity",
     "Bids",
     "BrainRule",
     "Case",
+    "CaseActivity",
     "Cohort",
     "Dataset",
     "Folder",
@@ -47,6 +49,7 @@ __all__ = [
     "NnUnet",
     "Simulated",
     "Wmh2017",
+    "activity_in",
     "brain_methods",
     "cohort_from_dict",
     "cohort_named",
@@ -54,6 +57,7 @@ __all__ = [
     "cohorts_found",
     "dataset_spellings",
     "natural_key",
+    "prepared",
     "wmh_brain_place",
     "wmh_cases",
 ]

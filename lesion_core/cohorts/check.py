@@ -33,6 +33,13 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
     print(f"{data / cohort.name}: {len(cases)} cases, channels {' '.join(cohort.channels)}")
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
+    if activity := cohorts.activity_in(data / cohort.name):
+        counts = activity.summary([case.id for case in cases])
+        print(
+            f"lesion masks: positive activity ({activity.method}), {counts['lesions']} of "
+            f"{counts['all_lesions']} lesions, {counts['voxels']} of {counts['all_voxels']} voxels"
+            + (f"; without {', '.join(activity.excluded)}" if activity.excluded else "")
+        )
     print(_memory(cases), flush=True)
     loaded = _load(cohort, data)
     print(f"\n{case_table(loaded)}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from lesion_core.cohorts.files import subfolders
 from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.prepared import PREPARED, prepared
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.wmh2017 import Wmh2017
 
@@ -35,9 +35,6 @@ COHORTS: dict[str, Cohort] = {
     for cohort in (*PUBLIC, Simulated(), Simulated(name="simulated_lit", kind="lit", num_cases=17))
 }
 """The cohorts with a name of their own; any other name is a `Folder`."""
-
-PREPARED = "prepared.json"
-"""Beside the cases: what `lesion_core.prepare` did to each."""
 
 
 def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = None) -> Cohort:
@@ -99,11 +96,10 @@ def cohorts_found(data: Path) -> list[str]:
 
 def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str, str]:
     """How each case came to its brain: shipped, nonzero, a derived mask's method, or missing."""
-    file = Path(data) / cohort.name / PREPARED
-    try:
-        derived = json.loads(file.read_text())["brain"] if file.exists() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+    root = Path(data) / cohort.name
+    derived = prepared(root).get("brain", {})
+    if not isinstance(derived, dict):
+        raise ValueError(f"{root / PREPARED}: cannot be read (brain is no object)")
     return {
         case.id: "nonzero"
         if case.nonzero_brain

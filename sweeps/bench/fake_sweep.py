@@ -186,6 +186,9 @@ class FakeSweep:
                     "n_lesions_with_other": len(case["sizes"]),
                     "patch_voxels": 32**3,
                     "patch_lesion_voxels": [case["lesion"]],
+                    "activity": None,
+                    "lesion_voxels_all_change": None,
+                    "n_lesions_all_change": None,
                 }
                 for case in cases
             ],
