@@ -648,6 +648,9 @@ def test_rows_fit_the_schema_and_can_be_read_back(tmp_path):
         "n_lesions_with_other": 1,
         "patch_voxels": 32**3,
         "patch_lesion_voxels": [8],
+        "activity": None,
+        "lesion_voxels_all_change": None,
+        "n_lesions_all_change": None,
     }
     assert slices[0]["other"] == np.packbits(np.zeros((6, 5), dtype=bool)).tobytes()
     assert slices[0]["channels"] == ["t1", "flair"]
