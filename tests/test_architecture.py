@@ -30,11 +30,13 @@ SWEEPS = (
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
 
 MAY_KNOW = {
-    "statistics": {"reading"},
+    "statistics": {"flags", "reading"},
     "reading": set(),
-    "page": set(),
-    "sections": {"statistics", "page", "reading"},
-    "report": {"sections", "statistics", "page", "reading"},
+    "page": {"flags"},
+    "sections": {"flags", "statistics", "page", "reading"},
+    "flags": set(),
+    "report": {"flags", "sections", "statistics", "page", "reading"},
+    "command": {"flags", "report"},
     "examples": {"sections", "page", "reading"},
 }
 """Rooms of `analysis`: whom else of it each may import."""

@@ -8,11 +8,10 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from analysis.flags import ROPE
 from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, holm, ladder
 
-ROPE = 0.01
-"""Differences below this count as none: about the median improvement that MICCAI papers claim."""
 MEANINGFUL = 0.75
 """Bouthillier et al. 2021: a win rate that could be this high is worth caring about."""
 WORDS = ("separated", "suggestive", "practically equal", "not separated", "cannot tell")

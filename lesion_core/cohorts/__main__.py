@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lesion_core import folds, results, table1
 from lesion_core.cohorts import PUBLIC, Cohort, cohort_named, cohorts_found, dataset_spellings
-from lesion_core.cohorts.check import check
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
@@ -42,6 +40,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 def _check(chosen: Sequence[Cohort], data: Path, out: Path | None) -> None:
+    from lesion_core import results, table1  # not before flags are read: --help needs none
+    from lesion_core.cohorts.check import check
+
     table = [row for cohort in chosen for row in check(cohort, data, out)]
     if out is None:
         return
@@ -55,6 +56,8 @@ def _check(chosen: Sequence[Cohort], data: Path, out: Path | None) -> None:
 
 
 def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
+    from lesion_core import folds
+
     if flags.write is not None and len(chosen) > 1:
         raise ValueError(f"--write {flags.write}: name one cohort with --cohorts")
     for cohort in chosen:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,21 +22,10 @@ from lesion_core.cohorts import natural_key
 from lesion_core.cohorts.files import optional, required, subfolders
 from lesion_core.metrics import components
 from lesion_core.nifti import finite_values, mask_labels, read, read_on_grid
+from lesion_core.preparation.flags import ORIGINAL, UNCERTAIN_SD, Uncertain
 
 METHOD = "positive-zscore-1"
 """Recorded wherever such masks are used; ends in a number that grows when masks change."""
-
-Activity = Literal["all", "positive"]
-Uncertain = Literal["sign", "keep", "drop"]
-
-ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
-UNCERTAIN_RULES: tuple[Uncertain, ...] = get_args(Uncertain)
-
-UNCERTAIN_SD = 0.25
-"""A component whose mean difference is closer to 0 than this, in z-scores, is uncertain."""
-
-ORIGINAL = "lesion_all"
-"""Name of the mask of all change, beside the one in use; no layout takes it for an image."""
 
 EXCLUDED = ".excluded"
 """Folder inside the cohort for patients without any positive activity; no layout looks into it."""

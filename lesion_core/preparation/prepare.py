@@ -10,7 +10,6 @@ All sources are checked before anything is computed, and a cohort appears whole 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -30,7 +29,6 @@ from lesion_core.cohorts import (
     Lit,
     Wmh2017,
     cohort_named,
-    dataset_spellings,
     natural_key,
     prepared,
     wmh_brain_place,
@@ -40,15 +38,10 @@ from lesion_core.images import LARGEST_BRAIN_ML
 from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid
 from lesion_core.preparation import brain
 from lesion_core.preparation.activity import (
-    ACTIVITIES,
-    ORIGINAL,
-    UNCERTAIN_RULES,
-    UNCERTAIN_SD,
-    Activity,
-    Uncertain,
     keep_all,
     keep_positive,
 )
+from lesion_core.preparation.flags import Activity, Uncertain, parser
 from lesion_core.preparation.registration import one_thread, read_transform, resample, rigid
 from lesion_core.progress import counted
 from lesion_core.results import write_json
@@ -655,7 +648,7 @@ def _array_on(grid: sitk.Image, voxels: np.ndarray) -> sitk.Image:
 # ------------------------------------------------------------------------------------ command line
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; exit status 0, or 2 and one line for what cannot be used."""
-    flags = _parser(program).parse_args(arguments)
+    flags = parser(program).parse_args(arguments)
     try:
         if flags.command == "lit":
             done = prepare_lit(
@@ -681,63 +674,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
         return 2
     _say(f"written: {done}")
     return 0
-
-
-def _parser(program: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    lit = commands.add_parser("lit", help="the Ljubljana longitudinal MS archive -> DATA/lit")
-    lit.add_argument(
-        "source",
-        type=Path,
-        metavar="SRC",
-        help="the unpacked archive; or DATA itself, to sort out a prepared DATA/lit again",
-    )
-    wmh = commands.add_parser(
-        "wmh2017", help="the WMH challenge's training folders -> DATA/wmh2017"
-    )
-    wmh.add_argument("source", type=Path, metavar="SRC", help="holds Utrecht, ..., or training")
-    brains = commands.add_parser("brains", help="brain masks for a cohort of your own")
-    brains.add_argument(
-        "cohort", metavar="COHORT", help=f"{dataset_spellings()}, or a folder (--channels)"
-    )
-    for command in (lit, wmh, brains):
-        command.add_argument("data", type=Path, metavar="DATA", help="holds the cohorts' folders")
-    for command in (lit, wmh):
-        command.add_argument(
-            "--derive-brain",
-            action="store_true",
-            help="replace brain masks that are larger than any brain",
-        )
-    lit.add_argument(
-        "--exclude",
-        nargs="+",
-        default=(),
-        metavar="PATIENT",
-        help="leave out; the paper does so with three that have no new or enlarging lesion, which "
-        "--activity positive finds by itself",
-    )
-    lit.add_argument(
-        "--activity",
-        choices=ACTIVITIES,
-        help="which changes the masks mark: all (default), as the archive has them; positive: new "
-        "and enlarging lesions, which compare with the paper, patients without any left out. The "
-        f"original mask stays beside it ({ORIGINAL}.nii.gz), and the other choice goes back to it",
-    )
-    lit.add_argument(
-        "--uncertain",
-        choices=UNCERTAIN_RULES,
-        help=f"what becomes of lesions within {UNCERTAIN_SD} SD of no change: they follow their "
-        "sign like all others (default), are kept, or are dropped; all are listed",
-    )
-    brains.add_argument(
-        "--channels", nargs="+", default=(), help="of a cohort that is just a folder: t1 flair"
-    )
-    return parser
 
 
 def _say(line: str) -> None:
