@@ -23,6 +23,7 @@ from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
 from sweeps.provenance import INSTALLED, ROOT
+from sweeps.tracking.credentials import ignored_variables
 
 FORWARDED = (
     "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -134,7 +135,8 @@ def join_cluster(ray: Any, address: str, staged: Path) -> None:
 def _forwarded() -> dict[str, str]:
     """The driver's variables for the workers, less those that hold a secret."""
     chosen = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
-    chosen.pop("WANDB_API_KEY", None)
+    for name in ("WANDB_API_KEY", "WANDB_SERVICE", *ignored_variables()):
+        chosen.pop(name, None)
     secret = [name for name, value in chosen.items() if re.search(r"://[^/]*:[^/]*@", value)]
     for name in secret:
         print(

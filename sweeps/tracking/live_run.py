@@ -21,11 +21,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sweeps.ledger.contents import TrialDescription
+from sweeps.tracking.credentials import ignored_variables
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
 
@@ -212,8 +214,57 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
 
     Quiet and light: no console capture, no threads that watch the machine, nothing about the
     machine, its user, its packages or the code; and bounded, so that a server that fails is given
-    up after a few tries.
+    up after a few tries.  What the environment or a settings file says of a run does not
+    count.
+
+    Raises:
+        RuntimeError: it is another run than the one that was asked for.
+        Exception: whatever wandb raises.
     """
+    with _alone():
+        run = _opened(tracking, identity, folder)
+    asked = {
+        "id": (identity.id, run.id),
+        "project": (tracking.project, run.project),
+        "entity": (tracking.entity, run.entity if tracking.entity else None),
+        "group": (tracking.group, run.group),
+        "sweep": (None, run.sweep_id or None),
+    }
+    wrong = [
+        f"{name} {got!r} instead of {wanted!r}"
+        for name, (wanted, got) in asked.items()
+        if wanted != got
+    ]
+    if wrong:
+        run.finish(exit_code=1)
+        close_service()
+        raise RuntimeError(f"W&B opened another run than the one asked for: {', '.join(wrong)}")
+    return run
+
+
+_ignored: set[str] = set()
+"""What was said to be ignored, once per process."""
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep from wandb what the environment says of runs, and say so once."""
+    hidden = {name: os.environ.pop(name) for name in ignored_variables()}
+    _say_ignored(hidden.keys())
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            os.environ.setdefault(name, value)
+
+
+def _say_ignored(names: Iterable[str]) -> None:
+    if new := sorted(set(names) - _ignored):
+        _ignored.update(new)
+        print(f"W&B: {', '.join(new)} ignored: a sweep names its runs itself", file=sys.stderr)
+
+
+def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own telemetry
     # What artifacts leave behind goes with the folder, not into somebody's home.
     os.environ["WANDB_DATA_DIR"] = str(folder / "data")
@@ -241,7 +292,13 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
         **_FEW_TRIES,
         **mine,
     )
-    wandb.setup(settings=wandb.Settings(silent=True))  # quiet from the first moment
+    # Quiet from the first moment.
+    loaded = wandb.setup(settings=wandb.Settings(silent=True, sagemaker_disable=True)).settings
+    plain = wandb.Settings()
+    found = [name for name in _OF_A_RUN if getattr(loaded, name) != getattr(plain, name)]
+    _say_ignored({f"{name} of a wandb settings file" for name in found})
+    for name in found:
+        setattr(loaded, name, getattr(plain, name))
     mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
     return wandb.init(
         project=tracking.project,
@@ -258,6 +315,13 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
         settings=settings,
     )
 
+
+_OF_A_RUN = (
+    "run_id", "run_name", "run_notes", "run_tags", "run_group", "run_job_type", "project", "entity",
+    "sweep_id", "sweep_param_path", "launch", "launch_config_path", "resume", "resume_from",
+    "fork_from", "mode",
+)  # fmt: skip
+"""wandb's settings that say which run it is."""
 
 _FEW_TRIES = {
     f"x_{channel}_{name}": value
