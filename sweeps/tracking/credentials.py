@@ -6,6 +6,7 @@ from __future__ import annotations
 import configparser
 import netrc
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +37,16 @@ def ignored_variables() -> list[str]:
         for name in os.environ
         if name.startswith(("WANDB_", "_WANDB_")) and name not in {*HEEDED, *ours}
     )
+
+
+_said: set[str] = set()
+
+
+def ignored_line(names: Iterable[str]) -> str | None:
+    """The line that says what is ignored; None if this process has said it all."""
+    new = sorted(set(names) - _said)
+    _said.update(new)
+    return f"W&B: {', '.join(new)} ignored: a sweep names its runs itself" if new else None
 
 
 def configured_key(url: str | None = None) -> str | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sweeps.ledger.contents import TrialDescription
-from sweeps.tracking.credentials import ignored_variables
+from sweeps.tracking.credentials import ignored_line, ignored_variables
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
 
@@ -242,10 +242,6 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     return run
 
 
-_ignored: set[str] = set()
-"""What was said to be ignored, once per process."""
-
-
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep from wandb what the environment says of runs, and say so once."""
@@ -259,9 +255,8 @@ def _alone() -> Iterator[None]:
 
 
 def _say_ignored(names: Iterable[str]) -> None:
-    if new := sorted(set(names) - _ignored):
-        _ignored.update(new)
-        print(f"W&B: {', '.join(new)} ignored: a sweep names its runs itself", file=sys.stderr)
+    if line := ignored_line(names):
+        print(line, file=sys.stderr)
 
 
 def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
@@ -295,7 +290,12 @@ def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     # Quiet from the first moment.
     loaded = wandb.setup(settings=wandb.Settings(silent=True, sagemaker_disable=True)).settings
     plain = wandb.Settings()
-    found = [name for name in _OF_A_RUN if getattr(loaded, name) != getattr(plain, name)]
+    found = [
+        name
+        for name in _OF_A_RUN
+        if getattr(loaded, name) != getattr(plain, name)
+        and f"WANDB_{name.upper()}" not in os.environ
+    ]
     _say_ignored({f"{name} of a wandb settings file" for name in found})
     for name in found:
         setattr(loaded, name, getattr(plain, name))
@@ -319,7 +319,7 @@ def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
 _OF_A_RUN = (
     "run_id", "run_name", "run_notes", "run_tags", "run_group", "run_job_type", "project", "entity",
     "sweep_id", "sweep_param_path", "launch", "launch_config_path", "resume", "resume_from",
-    "fork_from", "mode",
+    "fork_from",
 )  # fmt: skip
 """wandb's settings that say which run it is."""
 

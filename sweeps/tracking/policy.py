@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from sweeps.provenance import command_to_show
-from sweeps.tracking.credentials import configured_key, ignored_variables, server_url
+from sweeps.tracking.credentials import (
+    configured_key,
+    ignored_line,
+    ignored_variables,
+    server_url,
+)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
@@ -175,7 +180,7 @@ class Tracking:
         return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
 
     def notice(self) -> str | None:
-        """A line before anything is sent, and one of what is ignored; None: nothing to say."""
+        """A line before anything is sent, and, once, one of what is ignored; None: neither."""
         lines = []
         if self.mode == "online":
             names = "their names" if self.salt is None else "pseudonyms"
@@ -183,8 +188,8 @@ class Tracking:
             lines.append(
                 f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
             )
-        if self.mode != "disabled" and (ignored := ignored_variables()):
-            lines.append(f"W&B: {', '.join(ignored)} ignored: a sweep names its runs itself")
+        if self.mode != "disabled" and (ignored := ignored_line(ignored_variables())):
+            lines.append(ignored)
         return "\n".join(lines) or None
 
     def hint(self, results: Path) -> str | None:

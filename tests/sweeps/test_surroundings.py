@@ -54,7 +54,7 @@ def sent(tmp_path_factory):
         for name, value in (HOSTILE | own).items():
             patch.setenv(name, value)
         patch.chdir(folder)
-        patch.setattr(live_run, "_ignored", set())
+        patch.setattr(credentials, "_said", set())
         patch.setattr(sweep_run, "_report", lambda *arguments: "<p>the report</p>")
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             assert [upload.backfill(ledger, Logging()) for _ in range(2)] == [0, 0]
