@@ -53,6 +53,7 @@ from analysis.sections import search_outcome as search_section
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.search_outcome import search_outcome, set_aside
 from lesion_core.results import Sweep, read_search, write_bytes
+from lesion_core.terminal import print_anything
 
 SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
     coverage.section,
@@ -200,6 +201,7 @@ def check_keys(sections: Sequence[Section]) -> None:
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """The command line; returns the exit status."""
+    print_anything()
     options = flags.parser(program).parse_args(arguments)
     try:
         page = build(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesion_core.flags import read_flags
 from lesion_core.settings import Precision, TrainSettings
+from lesion_core.terminal import print_anything
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
     import numpy as np
@@ -149,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0, or 2 and one line for what cannot be used."""
     import tyro
 
+    print_anything()
     try:
         options = read_flags(Predict, arguments, config=(tyro.conf.PositionalRequiredArgs,))
         from lesion_core.training.memory import keep_freed_memory

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion_core.cohorts import PUBLIC, Cohort, cohort_named, cohorts_found, dataset_spellings
+from lesion_core.terminal import print_anything
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; exit status 0, or 2 and a line for each thing that cannot be used."""
+    print_anything()
     flags = _parser(program).parse_args(arguments)
     try:
         chosen = [

@@ -3,13 +3,18 @@
 import contextlib
 import io
 import os
+import subprocess
+import sys
 
 import pytest
 
+from lesion_core.training.precision import check_precision
 from sweeps.bench.fake_sweep import FakeSweep
+from sweeps.provenance import ROOT
 from sweeps.tracking import credentials, live_run, sweep_run, upload
 from sweeps.tracking.policy import Logging, Tracking
 from sweeps.tracking.run_content import RunIdentity
+from tests.support.tiny import write_lit_cohort
 from tests.support.wandb_server import Server
 
 KEY = "k" * 40
@@ -116,3 +121,47 @@ def test_our_own_writing_process_is_not_ignored(monkeypatch):
     assert "WANDB_SERVICE" not in credentials.ignored_variables()
     monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/tmp/socket")
     assert "WANDB_SERVICE" in credentials.ignored_variables()
+
+
+# ------------------------------------------------------------------------------- numbers, output
+@pytest.mark.parametrize(
+    ("name", "value", "precision", "device"),
+    [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16", "fp32", "cpu"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "any", "bf16", "cpu"),
+        ("DNNL_DEFAULT_FPMATH_MODE", "TF32", "fp32", "cpu"),
+        ("NVIDIA_TF32_OVERRIDE", "1", "fp32", "cuda"),
+        ("NVIDIA_TF32_OVERRIDE", "0", "tf32", "cuda"),
+        ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1", "fp32", "cuda:1"),
+    ],
+)
+def test_a_variable_that_changes_the_precision_is_refused(
+    monkeypatch, name, value, precision, device
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{name}={value} lets a library compute otherwise"):
+        check_precision(precision, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "device"),
+    [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "strict", "cpu"),
+        ("NVIDIA_TF32_OVERRIDE", "1", "cpu"),
+        ("NVIDIA_TF32_OVERRIDE", "0", "cuda"),
+        ("OMP_NUM_THREADS", "7", "cpu"),
+    ],
+)
+def test_a_variable_that_changes_nothing_is_not(monkeypatch, name, value, device):
+    monkeypatch.setenv(name, value)
+    check_precision("fp32", device)
+
+
+def test_a_terminal_without_plus_minus_still_gets_table_1(tmp_path):
+    write_lit_cohort(tmp_path)
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "LESION_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "lesion_core.cohorts", "check", str(tmp_path)],
+        env=os.environ | plain, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "6.67 ? 0.00 [6.67]" in done.stdout
