@@ -6,7 +6,6 @@ file, no network) with every figure (SVG, PDF, PNG, CSV) and table (CSV, Markdow
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +13,17 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from analysis import flags
+
+if __name__ == "__main__":  # --help and wrong flags end here: what follows takes seconds to load
+    flags.parser("analysis/report.py").parse_args()
+
 import jinja2
 from markupsafe import Markup
 
+from analysis.flags import FORMATS, PROFILES, ROPE
 from analysis.page import style
-from analysis.page.items import FORMATS, Figure, Pictures, Section, Table, many, prose, render
+from analysis.page.items import Figure, Pictures, Section, Table, many, prose, render
 from analysis.reading import checks
 from analysis.reading.imports import read_results
 from analysis.reading.scores import CohortScores, cohort_scores
@@ -46,9 +51,9 @@ from analysis.sections import (
 )
 from analysis.sections import search_outcome as search_section
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.pairs import ROPE
 from analysis.statistics.search_outcome import search_outcome, set_aside
 from lesion_core.results import Sweep, read_search, write_bytes
+from lesion_core.terminal import print_anything
 
 SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
     coverage.section,
@@ -163,13 +168,6 @@ def reference_loss(cohorts: Sequence[CohortScores], reference: str | None) -> st
     return reference
 
 
-PROFILES = {
-    "methods": (),
-    "challenge": ("coverage", "ranks", "lesions", "policies"),
-}
-"""Which sections come first: for a paper about losses, or for somebody who ranks entries."""
-
-
 def in_order(sections: list[Section], profile: str) -> list[Section]:
     """The sections with those that a profile names in front; nothing is left out."""
     if profile not in PROFILES:
@@ -203,39 +201,8 @@ def check_keys(sections: Sequence[Section]) -> None:
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=program, description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "results",
-        type=Path,
-        help="results folder (holds sweep.json), a tidy CSV, or a folder of the authors' CSVs",
-    )
-    parser.add_argument("--out", type=Path, help="where to write (default: RESULTS/report)")
-    parser.add_argument(
-        "--reference", metavar="LOSS", help="loss that the others are compared with (default: xent)"
-    )
-    parser.add_argument(
-        "--rope",
-        type=float,
-        default=ROPE,
-        help="differences in DSC up to this size count as none (default: 0.01)",
-    )
-    parser.add_argument(
-        "--profile",
-        choices=list(PROFILES),
-        default="methods",
-        help="order of the sections (challenge: ranking and lesions first)",
-    )
-    parser.add_argument(
-        "--paper-colours", action="store_true", help="overlays in the paper's green, red and blue"
-    )
-    parser.add_argument(
-        "--formats",
-        nargs="*",
-        choices=FORMATS,
-        default=FORMATS,
-        help="files of each figure (default: all)",
-    )
-    options = parser.parse_args(arguments)
+    print_anything()
+    options = flags.parser(program).parse_args(arguments)
     try:
         page = build(
             options.results,

@@ -67,6 +67,9 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
             None if image.source_spacing_mm is None else list(image.source_spacing_mm)
         ),
         "voxel_mm3": image.voxel_mm3,
+        "activity": "positive" if image.activity else None,
+        "lesion_voxels_all_change": image.activity.all_voxels if image.activity else None,
+        "n_lesions_all_change": image.activity.all_lesions if image.activity else None,
     }
 
 

@@ -21,7 +21,17 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from lesion_core import cache
-from lesion_core.cohorts import Case, Cohort, brain_cure, brain_methods, cases_as_read
+from lesion_core.cohorts import (
+    PREPARED,
+    Activity,
+    Case,
+    CaseActivity,
+    Cohort,
+    activity_in,
+    brain_cure,
+    brain_methods,
+    cases_as_read,
+)
 from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
 from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
@@ -53,7 +63,7 @@ CHANGED = 0.05
 
 MAX_LESIONS = np.iinfo(np.uint16).max
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Raise it when an `Image` has other fields: it is part of the cache's keys alone."""
 
 Box = tuple[slice, slice, slice]
@@ -111,6 +121,8 @@ class Image:
     """How the brain mask was made (`cohorts.brain_methods`)."""
     subject: str = ""
     """`Case.subject`: the case's id unless several cases can be of one person."""
+    activity: CaseActivity | None = None
+    """What the lesion mask was sorted out of; None: it is as it came."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.case)
@@ -181,6 +193,7 @@ def load_cohort(
     methods = brain_methods(cohort, data, cases)
     digests = digests_of(cases)
     channels, root = tuple(cohort.channels), Path(data) / cohort.name
+    activity = activity_in(root)
     images = []
     cure = brain_cure(cohort, data)
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
@@ -189,7 +202,8 @@ def load_cohort(
             lambda case: _load_cached(case, digests, cohort.brain_place(data, case), cure), cases
         )
         for number, image in enumerate(loading, start=1):
-            images.append(replace(image, brain_method=methods[image.case]))
+            image = replace(image, brain_method=methods[image.case])
+            images.append(_of_activity(image, activity))
             if on_case is not None:
                 on_case(number, len(cases), image.case)
     finally:
@@ -391,6 +405,19 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
 
 
 # ------------------------------------------------------------------------------------- helpers
+def _of_activity(image: Image, activity: Activity | None) -> Image:
+    """The image with what is recorded of its mask, and a warning if it is not that mask."""
+    counts = activity.cases.get(image.case) if activity else None
+    warnings = image.warnings
+    if activity and (counts is None or counts.voxels != image.lesion_voxels):
+        expected = "no mask" if counts is None else f"one of {counts.voxels} voxels"
+        warnings += (
+            f"{image.case}: the lesion mask holds {image.lesion_voxels} voxels, but {PREPARED} "
+            f"records {expected} as positive activity; sort out the cohort again",
+        )
+    return replace(image, activity=counts, warnings=warnings)
+
+
 def _check_masks(cases: Sequence[Case]) -> None:
     """Every case has masks of its own: a layout that gives one to two cases is mistaken."""
     owners: dict[Path, str] = {}

@@ -12,24 +12,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from lesion_core.cohorts import cases_as_read, cohort_from_dict
-from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.flags import read_flags
-from lesion_core.folds import test_folds
-from lesion_core.images import Image, LoadedCohort, load_cohort
-from lesion_core.nifti import read_header, write_like
 from lesion_core.paths import is_folder, read_json, readable, refuse_existing
-from lesion_core.resampling import Grid
-from lesion_core.results import read_meta, trial_status
 from lesion_core.settings import Precision, TrainSettings
-from lesion_core.training.memory import keep_freed_memory
-from lesion_core.training.precision import check_precision
-from lesion_core.unet import UNet3d, to_device
+from lesion_core.terminal import print_anything
+
+if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
+    import numpy as np
+
+    from lesion_core.images import Image, LoadedCohort
+    from lesion_core.unet import UNet3d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +40,8 @@ class Predict:
     """Names of trials; default: every complete one that is judged on its test cases."""
     probabilities: bool = False
     """Write the lesion probability (float32) instead of the mask."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where to run the network."""
+    device: str | None = None
+    """Where to run the network: cpu, cuda, cuda:1; default: cuda if there is a GPU."""
     precision: Precision | None = None
     """Precision of the network's arithmetic; default: what it was trained in."""
     overwrite: bool = False
@@ -56,6 +50,10 @@ class Predict:
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
     """The network in a trial's ``model.pt``."""
+    import torch
+
+    from lesion_core.unet import UNet3d, to_device
+
     state = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
     network = UNet3d(state["in_channels"], state["filters"])
     network.load_state_dict(state["weights"])
@@ -67,6 +65,10 @@ def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.
 
     The grid is that of the resampled image, if it is one; `resampling.Grid.back` undoes that.
     """
+    import numpy as np
+
+    from lesion_core.evaluate import predict_volume
+
     box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
     whole = np.zeros(image.shape, dtype=np.float32)
     whole[box] = predict_volume(
@@ -87,6 +89,19 @@ def predict(options: Predict) -> Iterator[Path]:
         ValueError: no such sweep or trial, an incomplete trial, data that have changed, a
             precision that the device does not have, or a mask that is there already.
     """
+    import numpy as np
+    import torch
+
+    from lesion_core.cohorts import cases_as_read, cohort_from_dict
+    from lesion_core.evaluate import THRESHOLD
+    from lesion_core.folds import test_folds
+    from lesion_core.images import load_cohort
+    from lesion_core.nifti import read_header, write_like
+    from lesion_core.resampling import Grid
+    from lesion_core.results import read_meta
+    from lesion_core.training.precision import check_precision
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
     out = options.out or options.results / "predictions"
@@ -108,9 +123,9 @@ def predict(options: Predict) -> Iterator[Path]:
         settings = TrainSettings.from_dict(config["settings"])
         if options.precision is not None:
             settings = replace(settings, precision=options.precision)
-        check_precision(settings.precision, options.device)
-        network = load_network((folder / "model.pt").read_bytes(), options.device)
         members = {case.id: case for case in cases_as_read(definition, options.data)}
+        check_precision(settings.precision, device)
+        network = load_network((folder / "model.pt").read_bytes(), device)
         cases = [image.case for image in loaded[cohort].images]
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
         # A search's trial was judged on validation cases, and leaves the test cases alone.
@@ -142,6 +157,8 @@ def _refuse_existing(out: Path, names: Sequence[str]) -> None:
 
 
 def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
+    from lesion_core.results import trial_status
+
     asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
     for name in wanted:
         status = trial_status(results / "trials" / name)["status"]
@@ -157,9 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0, or 2 and one line for what cannot be used."""
     import tyro
 
-    keep_freed_memory()
+    print_anything()
     try:
         options = read_flags(Predict, arguments, config=(tyro.conf.PositionalRequiredArgs,))
+        from lesion_core.training.memory import keep_freed_memory
+
+        keep_freed_memory()
         for path in predict(options):
             print(path)
     except (ValueError, OSError) as error:

@@ -187,6 +187,11 @@ COHORT_CASES = pa.schema(
         pa.field("source_shape", pa.list_(pa.int32())),
         pa.field("source_spacing_mm", pa.list_(pa.float64())),
         pa.field("voxel_mm3", pa.float64()),  # the product of the spacing, unless it is sheared
+        # Null unless the mask was sorted out of one of all change (longitudinal cohorts): what
+        # was kept, and the counts of the mask of all change.
+        pa.field("activity", pa.string()),  # positive
+        pa.field("lesion_voxels_all_change", pa.int64()),
+        pa.field("n_lesions_all_change", pa.int32()),
     ]
 )
 """One row per case of a cohort, as found on loading."""

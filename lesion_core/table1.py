@@ -3,8 +3,9 @@
 Per cent of the brain and of the training patches as mean +- standard deviation, and pooled over
 all voxels; mean size and number of the 26-connected lesions.  Label 1 counts; what the numbers
 would be if label 2, other pathology, counted as well stands beside them (the paper's code counted
-both labels everywhere but in the patches).  Ignored voxels are neither part nor whole.  pandas and
-numpy only.
+both labels everywhere but in the patches).  Where the masks are the positive part of masks of all
+change, the same cases with all change stand below them.  Ignored voxels are neither part nor whole.
+pandas and numpy only.
 """
 
 from __future__ import annotations
@@ -50,17 +51,22 @@ class Share:
         return f"{self.mean:.2f} ± {sd} [{self.pooled:.2f}]"
 
 
+POSITIVE = "positive activity"
+ALL_CHANGE = "all change"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A line of Table 1."""
 
     cohort: str
     labels: str
-    """Which labels count as lesion: 1, or 1+2."""
+    """Which labels count as lesion: 1, or 1+2; or which changes: POSITIVE, or ALL_CHANGE."""
     cases: int
     brain: Share
     patches: Share | None
-    """None: the table of cases has no patches, or label 2 is counted (training never sees it)."""
+    """None: the table of cases has no patches, or training never sees these lesions: label 2, or
+    change that is not positive."""
     num_patches: int | None
     mean_size_voxels: float
     """NaN without a lesion."""
@@ -71,7 +77,8 @@ class Row:
 def rows(cases: pd.DataFrame) -> list[Row]:
     """Rows of one cohort, from its `results.COHORT_CASES`.
 
-    One of label 1, and one of labels 1 and 2 together if there is a label 2.
+    One of label 1, and one of labels 1 and 2 together if there is a label 2.  Of a cohort of
+    positive activity one of that, and one of all change if its counts are there.
     """
     lesion, other = (
         np.asarray(cases[name], np.int64) for name in ("lesion_voxels", "other_voxels")
@@ -79,6 +86,13 @@ def rows(cases: pd.DataFrame) -> list[Row]:
     number, with_other = (
         np.asarray(cases[name], np.float64) for name in ("n_lesions", "n_lesions_with_other")
     )
+    if "activity" in cases and (cases["activity"] == "positive").all():
+        found = [_row(cases, POSITIVE, lesion, number)]
+        change = cases[["lesion_voxels_all_change", "n_lesions_all_change"]]
+        if not change.isna().any(axis=None):
+            voxels, lesions = (np.asarray(change[name], np.int64) for name in change)
+            found.append(_row(cases, ALL_CHANGE, voxels, lesions.astype(np.float64)))
+        return found
     found = [_row(cases, "1", lesion, number)]
     if other.any() and not np.isnan(with_other).any():
         found.append(_row(cases, "1+2", lesion + other, with_other))
@@ -104,7 +118,7 @@ def _row(cases: pd.DataFrame, labels: str, lesion: np.ndarray, number: np.ndarra
         mm3 = cases["voxel_mm3"].astype(np.float64).fillna(pd.Series(boxes_mm3, cases.index))
     mm3 = np.asarray(mm3, np.float64)
     patches, num_patches = None, None
-    if labels == "1" and all(part is not None for part in cases["patch_lesion_voxels"]):
+    if labels in ("1", POSITIVE) and all(part is not None for part in cases["patch_lesion_voxels"]):
         parts = [np.asarray(part, dtype=np.int64) for part in cases["patch_lesion_voxels"]]
         wholes = [
             np.full(len(part), voxels) - (0 if ignored is None else np.asarray(ignored, np.int64))

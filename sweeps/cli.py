@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "train": Command("sweeps.train_one:main", "one trial here and now, without Ray"),
     "status": Command("sweeps.status:main", "how far a sweep is, also while it runs"),
-    "report": Command("analysis.report:main", "a results folder as one page"),
+    "report": Command("analysis.command:main", "a results folder as one page"),
     "data": Command("lesion_core.cohorts.__main__:main", "what is in a data folder: check, folds"),
     "prepare": Command(
         "lesion_core.prepare:main", "from a download to a cohort: lit, wmh2017, brains"

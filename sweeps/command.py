@@ -15,6 +15,7 @@ from typing import TypeVar
 import tyro
 
 from lesion_core import flags
+from lesion_core.terminal import print_anything
 from sweeps.ledger.ledger import LedgerError
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ def run(command: Callable[[Sequence[str]], int]) -> int:
     """Run a command with the flags that this process was started with; returns its exit status."""
     _left_alone.update(n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN)
     catch_signals()
+    print_anything()
     try:
         return command(sys.argv[1:])
     except (ValueError, LedgerError, KeyboardInterrupt) as error:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweeps import provenance
-from sweeps.ledger.contents import CohortEntry, SweepRequest
+from sweeps.ledger.contents import ActivityEntry, CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
@@ -162,7 +162,7 @@ def request(
 
 def _entry(data: Data) -> CohortEntry:
     """What sweep.json shall say of a cohort."""
-    from lesion_core.cohorts import brain_methods, cohort_to_dict
+    from lesion_core.cohorts import activity_in, brain_methods, cohort_to_dict
     from lesion_core.folds import rule_label
 
     entry: CohortEntry = {
@@ -173,5 +173,8 @@ def _entry(data: Data) -> CohortEntry:
         "fold_rule": rule_label(data.fold_rule),
         "brain": dict(Counter(brain_methods(data.cohort, data.folder, data.members).values())),
     }
-    masks = [remark for remark in data.remarks if not remark.startswith("warning: ")]
-    return {**entry, "masks": masks} if masks else entry
+    if masks := [remark for remark in data.remarks if not remark.startswith("warning: ")]:
+        entry["masks"] = masks
+    if activity := activity_in(data.folder / data.name):
+        entry["activity"] = cast(ActivityEntry, activity.summary(data.cases))
+    return entry

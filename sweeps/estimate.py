@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.progress import duration
 from sweeps.data import Data
 from sweeps.options import Machines
-from sweeps.trials.progress import duration
 
 if TYPE_CHECKING:
     from lesion_core.images import LoadedCohort

@@ -30,11 +30,13 @@ SWEEPS = (
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
 
 MAY_KNOW = {
-    "statistics": {"reading"},
+    "statistics": {"flags", "reading"},
     "reading": set(),
-    "page": set(),
-    "sections": {"statistics", "page", "reading"},
-    "report": {"sections", "statistics", "page", "reading"},
+    "page": {"flags"},
+    "sections": {"flags", "statistics", "page", "reading"},
+    "flags": set(),
+    "report": {"flags", "sections", "statistics", "page", "reading"},
+    "command": {"flags", "report"},
     "examples": {"sections", "page", "reading"},
 }
 """Rooms of `analysis`: whom else of it each may import."""
@@ -127,7 +129,8 @@ def test_analysis_is_built_in_layers() -> None:
 
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
-    torch_free = {f"lesion_core.{name}" for name in ("results", "table1", "settings", "paths")}
+    known = ("results", "table1", "settings", "paths", "terminal")
+    torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
         package = module.split(".")[0]
         for other in wanted:

@@ -22,6 +22,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
+from analysis.flags import FORMATS
 from analysis.page import style
 from lesion_core.results import write_bytes
 
@@ -191,7 +192,6 @@ def decimals_for(errors: list[float]) -> int:
 
 
 # ------------------------------------------------------------------------------------- rendering
-FORMATS = ("svg", "pdf", "png")
 MANY_COLUMNS = 9
 """Tables with more than these are set in a smaller type."""
 

@@ -33,6 +33,15 @@ def ignored_voxels(cases: pd.DataFrame) -> int:
     return int(pd.to_numeric(cases["ignore_voxels"]).fillna(0).sum())
 
 
+SOURCES = {
+    "1": "this sweep",
+    "1+2": "this sweep, label 2 counted too",
+    table1.POSITIVE: "this sweep, positive activity",
+    table1.ALL_CHANGE: "the same cases, all change",
+}
+"""What a row of `table1.rows` is called, by its labels."""
+
+
 def section(given: ReportInput) -> Section | None:
     """One row per cohort, and the paper's own row below where it has one."""
     if not (given.cohorts and given.is_ledger):
@@ -45,11 +54,11 @@ def section(given: ReportInput) -> Section | None:
             missing.append(cohort.title)
             continue
         for row in table1.rows(cases):
-            other = row.labels != "1"
+            other = row.labels in ("1+2", table1.ALL_CHANGE)
             rows.append(
                 {
                     "cohort": cohort.title,
-                    "source": "this sweep, label 2 counted too" if other else "this sweep",
+                    "source": SOURCES[row.labels],
                     "cases": row.cases,
                     "brain": str(row.brain),
                     "patch": "–" if row.patches is None else str(row.patches),

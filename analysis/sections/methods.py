@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -90,6 +92,7 @@ def section(given: ReportInput) -> Section | None:
                             given.reference_in(cohort),
                             given.rope,
                             precision(given.sweep, cohort),
+                            activity_text(given.sweep.meta, cohort.name),
                         )
                         + ignored_text(given.sweep, cohort)
                         + resampling(given.sweep, cohort)
@@ -141,13 +144,38 @@ def resampling(sweep: Sweep, cohort: CohortScores) -> str:
     )
 
 
-def methods_text(cohort: CohortScores, reference: int, rope: float, precision: str) -> str:
+def activity_text(meta: Mapping[str, Any], cohort: str) -> str:
+    """How lesion masks were sorted out of masks of all change, by sweep.json; else empty."""
+    activity = ((meta.get("cohorts") or {}).get(cohort) or {}).get("activity")
+    if not activity:
+        return ""
+    rule = {"sign": "followed that sign too", "keep": "were kept", "drop": "were left out"}
+    excluded = activity["excluded"]
+    return (
+        "Lesions are positive activity (new and enlarging): of the masks of all change, the "
+        "26-connected components whose mean z-score (by mean and standard deviation inside the "
+        f"brain) rose from baseline to follow-up: {activity['lesions']} of "
+        f"{activity['all_lesions']} lesions, {activity['voxels']} of {activity['all_voxels']} "
+        f"voxels ({activity['method']}). The {activity['uncertain']} whose mean changed by less "
+        f"than {activity['uncertain_sd']:g} standard deviations "
+        f"{rule[activity['uncertain_rule']]}. "
+        + (
+            f"{len(excluded)} without positive activity were excluded ({', '.join(excluded)}). "
+            if excluded
+            else ""
+        )
+    )
+
+
+def methods_text(
+    cohort: CohortScores, reference: int, rope: float, precision: str, activity: str = ""
+) -> str:
     """One paragraph with the n, df and repetitions that were used."""
     scores = cohort.last_by_case(cohort.test)[..., 0]
     text = (
         f"{cohort.title}: {len(cohort.shown)} losses were trained with {len(cohort.seeds)} seeds "
         f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
-        f"{precision} ({cohort.presence}). "
+        f"{precision} ({cohort.presence}). {activity}"
     )
     if cohort.has_sessions:
         text += (

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from analysis.flags import ROPE
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, decimals_for, written
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS, holm
-from analysis.statistics.pairs import ROPE, Pair, against, every_pair, judge
+from analysis.statistics.pairs import Pair, against, every_pair, judge
 
 
 # ----------------------------------------------------------------------------------------- frames

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.flags import ROPE
 from analysis.reading.scores import CohortScores
-from analysis.statistics.pairs import ROPE
 from analysis.statistics.search_outcome import SearchOutcome
 from lesion_core.results import Sweep
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from analysis.flags import ROPE
 from analysis.page.items import decimals_for, prose, written
 from analysis.reading.scores import CohortScores
 from analysis.sections.seeds import counted
@@ -16,7 +17,6 @@ from analysis.statistics.ladder import RUNG_NAMES, Ladder
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
 from analysis.statistics.order import best_first, shared_means
 from analysis.statistics.pairs import (
-    ROPE,
     Pair,
     adjusted,
     against,

@@ -8,12 +8,11 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from analysis.flags import ROPE
 from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, holm, ladder
 from analysis.statistics.subjects import by_subject, part_of
 
-ROPE = 0.01
-"""Differences below this count as none: about the median improvement that MICCAI papers claim."""
 MEANINGFUL = 0.75
 """Bouthillier et al. 2021: a win rate that could be this high is worth caring about."""
 WORDS = ("separated", "suggestive", "practically equal", "not separated", "cannot tell")

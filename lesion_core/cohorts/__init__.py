@@ -17,7 +17,6 @@ from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.named import (
     COHORTS,
     LAYOUTS,
-    PREPARED,
     PUBLIC,
     Cohort,
     brain_cure,
@@ -29,6 +28,7 @@ from lesion_core.cohorts.named import (
     dataset_spellings,
 )
 from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.prepared import PREPARED, Activity, CaseActivity, activity_in, prepared
 from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.spacing import cases_as_read
@@ -39,9 +39,11 @@ __all__ = [
     "LAYOUTS",
     "PREPARED",
     "PUBLIC",
+    "Activity",
     "Bids",
     "BrainRule",
     "Case",
+    "CaseActivity",
     "Cohort",
     "Dataset",
     "Folder",
@@ -52,6 +54,7 @@ __all__ = [
     "ReadingInSpace",
     "Simulated",
     "Wmh2017",
+    "activity_in",
     "brain_cure",
     "brain_methods",
     "cases_as_read",
@@ -61,6 +64,7 @@ __all__ = [
     "cohorts_found",
     "dataset_spellings",
     "natural_key",
+    "prepared",
     "wmh_brain_place",
     "wmh_cases",
 ]

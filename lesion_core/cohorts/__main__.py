@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lesion_core import folds, results, table1
 from lesion_core.cohorts import PUBLIC, Cohort, ReadingInSpace, cohorts_found, dataset_spellings
-from lesion_core.cohorts.check import check
 from lesion_core.flags import add_flags, taken_from
 from lesion_core.paths import is_file, is_folder, readable, refuse_existing
+from lesion_core.terminal import print_anything
 
 TABLES_OUT = ("table1.txt", "table1.csv", "table1.tex")
 """What check writes of Table 1."""
@@ -19,6 +18,7 @@ TABLES_OUT = ("table1.txt", "table1.csv", "table1.tex")
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; exit status 0, or 2 and a line for each thing that cannot be used."""
+    print_anything()
     flags = _parser(program).parse_args(arguments)
     try:
         reading = taken_from(flags, ReadingInSpace)
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 def _check(chosen: Sequence[Cohort], data: Path, out: Path | None) -> None:
+    from lesion_core import results, table1  # not before flags are read: --help needs none
+    from lesion_core.cohorts.check import check
+
     if out is not None:
         _refuse_foreign(out)
     table = [row for cohort in chosen for row in check(cohort, data, out)]
@@ -76,6 +79,8 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _folds(chosen: Sequence[Cohort], flags: argparse.Namespace) -> None:
+    from lesion_core import folds
+
     if flags.write is not None and len(chosen) > 1:
         raise ValueError(f"--write {flags.write}: name one cohort with --cohorts")
     if flags.write is not None and not flags.overwrite:

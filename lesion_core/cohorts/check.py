@@ -40,6 +40,13 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
         print(line)
     if spacing_mm := cases[0].spacing_mm:
         print(f"resampled to {by(spacing_mm)} mm (left-right, back-front, foot-head)")
+    if activity := cohorts.activity_in(data / cohort.name):
+        counts = activity.summary([case.id for case in cases])
+        print(
+            f"lesion masks: positive activity ({activity.method}), {counts['lesions']} of "
+            f"{counts['all_lesions']} lesions, {counts['voxels']} of {counts['all_voxels']} voxels"
+            + (f"; without {', '.join(activity.excluded)}" if activity.excluded else "")
+        )
     print(_memory(cases), flush=True)
     loaded = noted(_load(cohort, data), PATCH_SIZE)
     print(f"\n{case_table(loaded)}\n")

@@ -15,7 +15,8 @@ class Lit(Layout):
     """Longitudinal MS, two FLAIR images per patient: ``patientNN/{channel,brain,lesion}.nii.gz``.
 
     The public Ljubljana cohort (open_ms_data, CC BY 4.0) in the layout that `lesion_core.prepare`
-    writes; its lesion masks mark change in both directions, the paper's only new lesions.
+    writes.  Its lesion masks mark change in both directions, the paper's only new and enlarging
+    lesions: `lesion_core.prepare lit --activity positive` keeps those.
     """
 
     name: ClassVar[str] = "lit"

@@ -15,10 +15,11 @@ from lesion_core.cohorts.files import check_name, subfolders
 from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.prepared import PREPARED, prepared
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.spacing import spacing_asked
 from lesion_core.cohorts.wmh2017 import Wmh2017
-from lesion_core.paths import close_to, existing_folder, is_folder, is_there, read_json, readable
+from lesion_core.paths import close_to, existing_folder, is_folder, readable
 
 Cohort = Wmh2017 | Lit | Folder | NnUnet | Bids | Simulated
 """Every layout there is; a new one is added here, and to `COHORTS` what has a name of its own."""
@@ -36,9 +37,6 @@ COHORTS: dict[str, Cohort] = {
     for cohort in (*PUBLIC, Simulated(), Simulated(name="simulated_lit", kind="lit", num_cases=17))
 }
 """The cohorts with a name of their own; any other name is a `Folder`."""
-
-PREPARED = "prepared.json"
-"""Beside the cases: what `lesion_core.prepare` did to each."""
 
 
 def cohort_named(
@@ -205,11 +203,10 @@ def cohorts_found(data: Path) -> list[str]:
 
 def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str, str]:
     """How each case came to its brain: shipped, nonzero, a derived mask's method, or missing."""
-    file = Path(data) / cohort.name / PREPARED
-    content = read_json(file) if is_there(file) else {"brain": {}}
-    derived = content.get("brain") if isinstance(content, dict) else None
+    root = Path(data) / cohort.name
+    derived = prepared(root).get("brain", {})
     if not isinstance(derived, dict):
-        raise ValueError(f'{file}: cannot be read (no "brain" in it); expected what prepare wrote')
+        raise ValueError(f"{root / PREPARED}: cannot be read (brain is no object)")
     return {
         case.id: "nonzero"
         if case.nonzero_brain

@@ -10,7 +10,7 @@ All sources are checked before anything is computed, and a cohort appears whole 
 
 from __future__ import annotations
 
-import argparse
+import os
 import re
 import shutil
 import sys
@@ -31,13 +31,13 @@ from lesion_core.cohorts import (
     ReadingInSpace,
     Wmh2017,
     brain_methods,
-    dataset_spellings,
     natural_key,
+    prepared,
     wmh_brain_place,
     wmh_cases,
 )
 from lesion_core.cohorts.files import subfolders
-from lesion_core.flags import add_flags, taken_from
+from lesion_core.flags import taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
 from lesion_core.itk import as_array, as_itk
 from lesion_core.marks import read_marks
@@ -48,12 +48,17 @@ from lesion_core.paths import (
     is_file,
     is_folder,
     is_there,
-    read_json,
     refuse_existing,
 )
 from lesion_core.placement import oddities_of
 from lesion_core.preparation import brain
+from lesion_core.preparation.activity import (
+    keep_all,
+    keep_positive,
+)
+from lesion_core.preparation.flags import Activity, Uncertain, parser
 from lesion_core.preparation.registration import one_thread, read_transform, resample, rigid
+from lesion_core.progress import counted
 from lesion_core.results import write_json
 
 N4_MM = 3.0
@@ -97,6 +102,8 @@ def prepare_lit(
     exclude: Sequence[str] = (),
     derive_brain: bool = False,
     overwrite: bool = False,
+    activity: Activity | None = None,
+    uncertain: Uncertain | None = None,
     say: Say = print,
 ) -> Path:
     """Write ``data/lit``: FLAIR pairs in their common space, N4-corrected and skull-stripped.
@@ -106,20 +113,33 @@ def prepare_lit(
     Where neither is known to lie in the masks' space, one whose grid is theirs is taken to, the
     follow-up first.
 
+    Where ``data/lit`` was prepared from the same source, or is the source, ``activity`` sorts out
+    its masks again, from the originals; nothing else is computed.
+
     Args:
         source: the archive in the laboratory's layout (``patientX/patientX_*.nii.gz``) or the
-            mirror's (``longitudinal/{raw,coregistered}/patientNN/``).
+            mirror's (``longitudinal/{raw,coregistered}/patientNN/``); or a folder that is, or
+            holds, a ``lit`` that was prepared before.
         data: folder that gets the folder ``lit``.
-        exclude: patients to leave out, as numbers or names.  The paper leaves out the three
-            without new or enlarging lesions, by labels that are not public.
+        exclude: patients to leave out, as numbers or names.
         derive_brain: make a brain mask (`brain.derive`) where the archive's is larger than any
             brain.
         overwrite: replace an earlier ``data/lit`` of this kind.
+        activity: ``all``, the default, keeps the archive's masks, which mark every change;
+            ``positive`` keeps new and enlarging lesions and leaves out patients without any, as
+            in the paper (`activity.positive`).
+        uncertain: of positive activity; what becomes of lesions that hardly change.
         say: hears one line per event.
 
     Raises:
         ValueError: a source is missing or cannot be used.
     """
+    if uncertain is not None and activity != "positive":
+        raise ValueError(f"--uncertain {uncertain}: expected --activity positive with it")
+    if done := _sorted_out(
+        source, data, exclude, derive_brain, overwrite, activity, uncertain, say
+    ):
+        return done
     patients = lit_patients(source)
     names = [patient.id for patient in patients]
     excluded = {_patient_id(name) for name in exclude}
@@ -131,25 +151,92 @@ def prepare_lit(
     if not chosen:
         raise ValueError(f"--exclude leaves no patient of {source}")
     with new_cohort(data, Lit.name, source, overwrite=overwrite) as folder:
+        said = f", without {', '.join(sorted(excluded, key=natural_key))}" if excluded else ""
+        say(f"{source}: {len(chosen)} patients{said}; checking their files")
         for patient in chosen:
             _check_patient(patient)
-        said = f", without {', '.join(sorted(excluded, key=natural_key))}" if excluded else ""
-        say(f"{source}: {len(chosen)} patients{said}")
         report = {
             patient.id: _prepare_patient(patient, folder / patient.id, derive_brain, say)
-            for patient in chosen
+            for patient in counted(chosen, say)
         }
-        write_json(
-            folder / PREPARED,
-            {
-                "source": str(source.resolve()),
-                "excluded": sorted(excluded, key=natural_key),
-                "brain": {name: entry.pop("brain") for name, entry in report.items()},
-                "cases": report,
-                "simpleitk": sitk.Version().VersionString(),
-            },
-        )
+        record = {
+            "source": str(source.resolve()),
+            "excluded": sorted(excluded, key=natural_key),
+            "brain": {name: entry.pop("brain") for name, entry in report.items()},
+            "cases": report,
+            "simpleitk": sitk.Version().VersionString(),
+        }
+        if activity == "positive":
+            record["activity"] = keep_positive(folder, Lit.channels, uncertain or "sign", say)
+        write_json(folder / PREPARED, record)
     return data / Lit.name
+
+
+def _sorted_out(
+    source: Path,
+    data: Path,
+    exclude: Sequence[str],
+    derive_brain: bool,
+    overwrite: bool,
+    activity: Activity | None,
+    uncertain: Uncertain | None,
+    say: Say,
+) -> Path | None:
+    """Sort out the masks of a cohort that is prepared already; None if there is none to be."""
+    target = data / Lit.name
+    root = next((place for place in (source, source / Lit.name) if _is_prepared(place)), None)
+    there = target.exists()
+    record = prepared(target) if there else {}
+    same = there and (
+        (root is not None and root.resolve() == target.resolve())
+        or record.get("source") in {str(place.resolve()) for place in (source, root or source)}
+    )
+    if root is None and overwrite:
+        return None  # all of it is made anew from the archive
+    if root is None and not same:
+        if there and activity is not None:
+            raise ValueError(
+                f"{target}: is there already, and not from {source}; move it away, or sort out its "
+                f"masks with `lit {data} {data} --activity {activity}`"
+            )
+        return None
+    if activity is None:
+        if same and root is None:
+            return None  # `new_cohort` says that it is there already
+        raise ValueError(f"{root}: is prepared already; say --activity positive or all")
+    asked = {_patient_id(name) for name in exclude}
+    if (asked and asked != set(record.get("excluded", ()))) or (
+        derive_brain and brain.METHOD not in record.get("brain", {}).values()
+    ):
+        raise ValueError(
+            f"{target if same else root}: is prepared already, otherwise than --exclude or "
+            "--derive-brain asks now; leave them out, or move it away and prepare it anew"
+        )
+    place = target if same else root
+    assert place is not None
+    with (
+        changed_cohort(target)
+        if same
+        else new_cohort(data, Lit.name, place, overwrite=overwrite) as folder
+    ):
+        if not same:
+            _copy_tree(place, folder, shutil.copyfile)
+            record = prepared(folder) | {"source": str(place.resolve())}
+        say(f"{place}: prepared already, {activity} activity from its original masks")
+        keep_all(folder)
+        record.pop("activity", None)
+        if activity == "positive":
+            record["activity"] = keep_positive(folder, Lit.channels, uncertain or "sign", say)
+        if record:
+            write_json(folder / PREPARED, record)
+        else:  # as it came: without one
+            (folder / PREPARED).unlink(missing_ok=True)
+    return target
+
+
+def _is_prepared(root: Path) -> bool:
+    """Whether a folder holds a case in the layout that `prepare_lit` writes."""
+    return root.is_dir() and any(root.glob(f"*/{Lit.channels[0]}.nii*"))
 
 
 def lit_patients(source: Path) -> list[Patient]:
@@ -299,7 +386,10 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
     if alike < 0.5:
         say(f"{patient.id}: warning: the studies hardly agree; look whether they are aligned")
     if not voxels:
-        say(f"{patient.id}: warning: no lesion voxel; --exclude {patient.id} leaves it out")
+        say(
+            f"{patient.id}: warning: no lesion voxel; --exclude {patient.id} or --activity "
+            "positive leaves it out"
+        )
     return {
         "brain": method,
         "baseline": sources[0],
@@ -370,11 +460,11 @@ def prepare_wmh2017(
     root = source / "training" if is_folder(source / "training") else source
     cases = wmh_cases(root)
     with new_cohort(data, Wmh2017.name, source, overwrite=overwrite) as folder:
+        say(f"{root}: {len(cases)} cases; checking their files")
         for case in cases:
             _check_case(case)
-        say(f"{root}: {len(cases)} cases")
         methods = {}
-        for case in cases:
+        for case in counted(cases, say):
             target = folder / case.site / case.id
             (target / "pre").mkdir(parents=True)
             for path in case.channels.values():
@@ -506,14 +596,13 @@ def prepare_brains(
     for case in found:
         if case.brain is None:
             refuse_existing(places[case.id], "it is no mask of this case; move it away")
+    say(f"{root}: {len(cases)} cases without a brain mask; checking their files")
     for case in cases:
         _check_case(case)
-    say(f"{root}: {len(cases)} cases without a brain mask")
-    file = root / PREPARED
-    record = read_json(file) if is_there(file) else {}
+    record = prepared(root)
     with tempfile.TemporaryDirectory(dir=root, prefix=".brains.") as temporary:
         made = []
-        for number, case in enumerate(cases):
+        for number, case in enumerate(counted(cases, say)):
             path = Path(temporary) / f"{number}.nii.gz"
             method = _brain_of(case, path, places[case.id], False, say)
             record.setdefault("brain", {})[case.id] = method
@@ -521,7 +610,7 @@ def prepare_brains(
         for path, target in made:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-        write_json(file, record)
+        write_json(root / PREPARED, record)
     return root
 
 
@@ -565,6 +654,52 @@ def new_cohort(data: Path, name: str, source: Path, *, overwrite: bool = False) 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def changed_cohort(target: Path) -> Iterator[Path]:
+    """A copy of a cohort's folder that takes its place if all goes well, and else was never there.
+
+    Its files are links to the same bytes: replace them, never write into them.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    place = target.resolve()
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    except OSError as error:
+        raise ValueError(f"{place.parent}: cannot be written ({error.strerror})") from None
+    try:
+        _copy_tree(place, temporary, _link)
+        yield temporary
+        temporary.chmod(place.stat().st_mode & 0o7777)
+        before = place.with_name(f"{temporary.name}.before")
+        place.rename(before)
+        try:
+            temporary.rename(place)
+        except BaseException:
+            before.rename(place)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
+    """Every file of one folder at its place in another; links to folders become folders."""
+    for folder, _, files in os.walk(source, followlinks=True):
+        inner = target / Path(folder).relative_to(source)
+        inner.mkdir(exist_ok=True)
+        for name in files:
+            copy(Path(folder, name), inner / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without such links
+        shutil.copyfile(source, target)
+
+
 def _image(path: Path, like: sitk.Image | None = None) -> sitk.Image:
     """A checked file as a float image, on exactly the grid of another if told so."""
     file = read(path)
@@ -582,7 +717,7 @@ def _reason(error: RuntimeError) -> str:
 # ------------------------------------------------------------------------------------ command line
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; exit status 0, or 2 and one line for what cannot be used."""
-    flags = _parser(program).parse_args(arguments)
+    flags = parser(program).parse_args(arguments)
     try:
         if flags.command == "lit":
             done = prepare_lit(
@@ -591,6 +726,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
                 exclude=flags.exclude,
                 derive_brain=flags.derive_brain,
                 overwrite=flags.overwrite,
+                activity=flags.activity,
+                uncertain=flags.uncertain,
                 say=_say,
             )
         elif flags.command == "wmh2017":
@@ -614,45 +751,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
         return 2
     _say(f"written: {done}")
     return 0
-
-
-def _parser(program: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    lit = commands.add_parser("lit", help="the Ljubljana longitudinal MS archive -> DATA/lit")
-    lit.add_argument("source", type=Path, metavar="SRC", help="the unpacked archive")
-    wmh = commands.add_parser(
-        "wmh2017", help="the WMH challenge's training folders -> DATA/wmh2017"
-    )
-    wmh.add_argument("source", type=Path, metavar="SRC", help="holds Utrecht, ..., or training")
-    brains = commands.add_parser("brains", help="brain masks for a cohort of your own")
-    brains.add_argument(
-        "cohort", metavar="COHORT", help=f"{dataset_spellings()}, or a folder (--channels)"
-    )
-    for command in (lit, wmh, brains):
-        command.add_argument("data", type=Path, metavar="DATA", help="holds the cohorts' folders")
-        command.add_argument(
-            "--overwrite", action="store_true", help="replace what this command made earlier"
-        )
-    for command in (lit, wmh):
-        command.add_argument(
-            "--derive-brain",
-            action="store_true",
-            help="replace brain masks that are larger than any brain",
-        )
-    lit.add_argument(
-        "--exclude",
-        nargs="+",
-        default=(),
-        metavar="PATIENT",
-        help="leave out; the paper does so with three that have no new or enlarging lesion",
-    )
-    add_flags(brains, ReadingInSpace)
-    return parser
 
 
 def _say(line: str) -> None:

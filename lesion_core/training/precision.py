@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,8 +11,12 @@ import torch
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Refuse a precision that this device lacks, rather than compute in another (ValueError)."""
+    """Refuse a precision that this device lacks, rather than compute in another (ValueError).
+
+    Refuses an environment that would change it unasked, too.
+    """
     on_gpu = device.startswith("cuda")
+    _refuse_overrides(precision, on_gpu)
     if precision == "tf32" and not on_gpu:
         raise ValueError("precision tf32 without a GPU: CPUs do not have it; use fp32 or bf16")
     if precision != "fp32" and on_gpu and torch.cuda.get_device_capability(device) < (8, 0):
@@ -19,6 +24,25 @@ def check_precision(precision: str, device: str) -> None:
             f"precision {precision} on {torch.cuda.get_device_name(device)}: GPUs of compute "
             "capability below 8.0 do not have it; use fp32"
         )
+
+
+def _refuse_overrides(precision: str, on_gpu: bool) -> None:
+    """Libraries read these variables, and nothing in a result would show it."""
+    if not on_gpu:
+        names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+        allowed = dict.fromkeys(names, ("", "STRICT"))
+    elif precision == "tf32":
+        allowed = {"NVIDIA_TF32_OVERRIDE": ("", "1")}
+    else:
+        names = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+        allowed = dict.fromkeys(names, ("", "0"))
+    for name, values in allowed.items():
+        value = os.environ.get(name, "")
+        if value.upper() not in values:
+            raise ValueError(
+                f"{name}={value} lets a library compute otherwise than in precision {precision}, "
+                "without a trace in the results; unset it, and say with --precision what you want"
+            )
 
 
 @contextmanager

@@ -223,6 +223,9 @@ class FakeSweep:
                     "source_shape": None,
                     "source_spacing_mm": None,
                     "voxel_mm3": None,
+                    "activity": None,
+                    "lesion_voxels_all_change": None,
+                    "n_lesions_all_change": None,
                 }
                 for case in cases
             ],

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
+from sweeps.distributed.temporary import session_folder
 from sweeps.provenance import INSTALLED, ROOT
+from sweeps.tracking.credentials import ignored_variables
 
 FORWARDED = (
     "WANDB_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -67,7 +69,12 @@ def _has_token() -> bool:
 
 
 def start_local(ray: Any) -> None:
-    """Start a Ray of this machine alone.  Its workers inherit this process's environment."""
+    """Start a Ray of this machine alone.  Its workers inherit this process's environment.
+
+    Raises:
+        ValueError: there is no place for its session, or it cannot start.
+    """
+    folder = session_folder()
     ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
     if not INSTALLED:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -76,12 +83,16 @@ def start_local(ray: Any) -> None:
     os.environ.update(ours)
     try:
         ray.init(
-            address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=None if folder is None else str(folder),
         )
-    except OSError as error:  # for instance no place for Ray's session or its token
+    except OSError as error:  # for instance no place for Ray's token
         raise ValueError(
             f"Ray cannot start on this machine: {error.filename or ''} {error.strerror or error}; "
-            "check that the temporary folder and the home folder can be written"
+            "check that the home folder can be written"
         ) from None
     except Exception as error:
         if "timed out during startup" not in str(error):
@@ -134,7 +145,8 @@ def join_cluster(ray: Any, address: str, staged: Path) -> None:
 def _forwarded() -> dict[str, str]:
     """The driver's variables for the workers, less those that hold a secret."""
     chosen = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
-    chosen.pop("WANDB_API_KEY", None)
+    for name in ("WANDB_API_KEY", "WANDB_SERVICE", *ignored_variables()):
+        chosen.pop(name, None)
     secret = [name for name, value in chosen.items() if re.search(r"://[^/]*:[^/]*@", value)]
     for name in secret:
         print(

@@ -29,6 +29,22 @@ class TrialState(TrialRow):
     log: str | None
 
 
+class ActivityEntry(TypedDict):
+    """Which changes the masks of a longitudinal cohort mark, and sums over its cases."""
+
+    kept: Literal["positive"]
+    method: str
+    uncertain_rule: str
+    uncertain_sd: float
+    excluded: list[str]
+    """Patients without such a lesion."""
+    lesions: int
+    voxels: int
+    all_lesions: int
+    all_voxels: int
+    uncertain: int
+
+
 class CohortEntry(TypedDict):
     """A cohort in sweep.json."""
 
@@ -44,6 +60,8 @@ class CohortEntry(TypedDict):
     """Voxel size that every case was resampled to, left-right, back-front and foot-head."""
     masks: NotRequired[list[str]]
     """Which files were taken for masks, where there was a choice (`Layout.remarks`)."""
+    activity: NotRequired[ActivityEntry]
+    """Where the lesion masks were sorted out of masks of all change."""
 
 
 class SweepRequest(TypedDict):

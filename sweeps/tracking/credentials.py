@@ -1,16 +1,52 @@
-"""The user's W&B server and key, read where ``wandb login`` leaves them."""
+"""What W&B hears of the user's surroundings: server and key as ``wandb login`` leaves them, and
+which of its environment variables count."""
 
 from __future__ import annotations
 
 import configparser
 import netrc
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 """Names of the public server, the newer one first."""
+
+HEEDED = (
+    "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_APP_URL", "WANDB_PROJECT", "WANDB_ENTITY",
+    "WANDB_MODE", "WANDB_CONFIG_DIR", "WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR",
+    "WANDB_ARTIFACT_DIR", "WANDB_ERROR_REPORTING", "WANDB_SILENT", "WANDB_QUIET", "WANDB_DEBUG",
+    "WANDB_CORE_DEBUG", "WANDB_INSECURE_DISABLE_SSL", "WANDB_CREDENTIALS_FILE",
+    "WANDB_IDENTITY_TOKEN_FILE", "WANDB_HTTP_PROXY", "WANDB_HTTPS_PROXY",
+    "WANDB__EXTRA_HTTP_HEADERS", "WANDB_X_EXTRA_HTTP_HEADERS",
+)  # fmt: skip
+"""The variables that may reach W&B: where it is, how it is reached, and how much it says.  What a
+run is, is the ledger's alone; a sweep's or a launch's left in a shell would make all runs one."""
+
+
+def ignored_variables() -> list[str]:
+    """W&B's variables in this process's environment that are kept from it.
+
+    WANDB_SERVICE names the process that writes runs, and who began it: ours, or somebody else's.
+    """
+    ours = {"WANDB_SERVICE"} if f"-{os.getpid()}-" in os.environ.get("WANDB_SERVICE", "") else set()
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(("WANDB_", "_WANDB_")) and name not in {*HEEDED, *ours}
+    )
+
+
+_said: set[str] = set()
+
+
+def ignored_line(names: Iterable[str]) -> str | None:
+    """The line that says what is ignored; None if this process has said it all."""
+    new = sorted(set(names) - _said)
+    _said.update(new)
+    return f"W&B: {', '.join(new)} ignored: a sweep names its runs itself" if new else None
 
 
 def configured_key(url: str | None = None) -> str | None:

@@ -23,11 +23,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sweeps.ledger.contents import TrialDescription
+from sweeps.tracking.credentials import ignored_line, ignored_variables
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
 
@@ -224,8 +226,52 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
 
     Quiet and light: no console capture, no threads that watch the machine, nothing about the
     machine, its user, its packages or the code; and bounded, so that a server that fails is given
-    up after a few tries.
+    up after a few tries.  What the environment or a settings file says of a run does not
+    count.
+
+    Raises:
+        RuntimeError: it is another run than the one that was asked for.
+        Exception: whatever wandb raises.
     """
+    with _alone():
+        run = _opened(tracking, identity, folder)
+    asked = {
+        "id": (identity.id, run.id),
+        "project": (tracking.project, run.project),
+        "entity": (tracking.entity, run.entity if tracking.entity else None),
+        "group": (tracking.group, run.group),
+        "sweep": (None, run.sweep_id or None),
+    }
+    wrong = [
+        f"{name} {got!r} instead of {wanted!r}"
+        for name, (wanted, got) in asked.items()
+        if wanted != got
+    ]
+    if wrong:
+        run.finish(exit_code=1)
+        close_service()
+        raise RuntimeError(f"W&B opened another run than the one asked for: {', '.join(wrong)}")
+    return run
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep from wandb what the environment says of runs, and say so once."""
+    hidden = {name: os.environ.pop(name) for name in ignored_variables()}
+    _say_ignored(hidden.keys())
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            os.environ.setdefault(name, value)
+
+
+def _say_ignored(names: Iterable[str]) -> None:
+    if line := ignored_line(names):
+        print(line, file=sys.stderr)
+
+
+def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own telemetry
     # What artifacts leave behind goes with the folder, not into somebody's home.
     os.environ["WANDB_DATA_DIR"] = str(folder / "data")
@@ -257,9 +303,21 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
         **_FEW_TRIES,
         **mine,
     )
-    wandb.setup(  # quiet from the first moment
-        settings=wandb.Settings(silent=True, x_service_wait=SECONDS_TO_START)
-    )
+    loaded = wandb.setup(  # quiet from the first moment
+        settings=wandb.Settings(
+            silent=True, sagemaker_disable=True, x_service_wait=SECONDS_TO_START
+        )
+    ).settings
+    plain = wandb.Settings()
+    found = [
+        name
+        for name in _OF_A_RUN
+        if getattr(loaded, name) != getattr(plain, name)
+        and f"WANDB_{name.upper()}" not in os.environ
+    ]
+    _say_ignored({f"{name} of a wandb settings file" for name in found})
+    for name in found:
+        setattr(loaded, name, getattr(plain, name))
     return wandb.init(
         project=tracking.project,
         entity=tracking.entity,
@@ -275,6 +333,13 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
         settings=settings,
     )
 
+
+_OF_A_RUN = (
+    "run_id", "run_name", "run_notes", "run_tags", "run_group", "run_job_type", "project", "entity",
+    "sweep_id", "sweep_param_path", "launch", "launch_config_path", "resume", "resume_from",
+    "fork_from",
+)  # fmt: skip
+"""wandb's settings that say which run it is."""
 
 _FEW_TRIES = {
     f"x_{channel}_{name}": value

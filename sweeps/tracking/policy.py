@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from sweeps.provenance import command_to_show
-from sweeps.tracking.credentials import configured_key, server_url
+from sweeps.tracking.credentials import (
+    configured_key,
+    ignored_line,
+    ignored_variables,
+    server_url,
+)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "lesion-seed-sweep"
@@ -175,12 +180,17 @@ class Tracking:
         return {} if self.mode == "disabled" else {FILE: f"{text}\n".encode()}
 
     def notice(self) -> str | None:
-        """One line before anything is sent; None if nothing will be."""
-        if self.mode != "online":
-            return None
-        names = "their names" if self.salt is None else "pseudonyms"
-        where = self.url or "its own server"
-        return f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
+        """A line before anything is sent, and, once, one of what is ignored; None: neither."""
+        lines = []
+        if self.mode == "online":
+            names = "their names" if self.salt is None else "pseudonyms"
+            where = self.url or "its own server"
+            lines.append(
+                f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
+            )
+        if self.mode != "disabled" and (ignored := ignored_line(ignored_variables())):
+            lines.append(ignored)
+        return "\n".join(lines) or None
 
     def hint(self, results: Path) -> str | None:
         """How to upload what was written offline, or what W&B missed; None if there is nothing."""

@@ -30,6 +30,9 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
             cohort: [[tracking.case_name(case) for case in fold] for fold in folds]
             for cohort, folds in meta["folds"].items()
         }
+        for entry in (meta.get("cohorts") or {}).values():
+            if activity := entry.get("activity"):
+                activity["excluded"] = [tracking.case_name(case) for case in activity["excluded"]]
         if meta.get("validation"):
             meta["validation"] = "not told"
     meta["command"] = _without_folders(meta.get("command") or "")  # they may name people

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
+from lesion_core.progress import duration
+
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
 SECONDS_OF_SILENCE = 45.0
@@ -326,19 +328,3 @@ class Display(threading.Thread):
 
 def _rounded(rate: float) -> str:
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two units that fit.
-
-    >>> duration(42), duration(150), duration(9000), duration(400000)
-    ('42 s', '2 min 30 s', '2 h 30 min', '4 d 15 h')
-    """
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if hours < 1:
-        return f"{minutes} min {seconds % 60:.0f} s"
-    if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"

@@ -710,6 +710,9 @@ def test_rows_fit_the_schema_and_can_be_read_back(tmp_path):
         "source_shape": None,
         "source_spacing_mm": None,
         "voxel_mm3": pytest.approx(1),
+        "activity": None,
+        "lesion_voxels_all_change": None,
+        "n_lesions_all_change": None,
     }
     assert slices[0]["ignore"] is None
     assert slices[0]["other"] == np.packbits(np.zeros((6, 5), dtype=bool)).tobytes()

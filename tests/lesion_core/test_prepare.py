@@ -223,6 +223,39 @@ def test_excluded_patients_are_listed(tmp_path):
     assert [case.id for case in Lit().cases(tmp_path / "d")] == ["patient01"]
 
 
+def test_positive_activity_of_an_archive_can_be_undone(tmp_path):
+    source = laboratory(tmp_path / "l")
+    brighter = head(seed=2) + 20 * lesion_mask()
+    save(source / "patient1" / "patient1_study2_FLAIRreg.nii.gz", brighter, AFFINE)
+    fainter = head(SHIFT_MM, seed=2) * np.where(head(SHIFT_MM) > 130, 0.8, 1)
+    save(source / "patient12" / "raw" / "patient12_study2_FLAIR.nii.gz", fainter, AFFINE)
+    said = []
+    done = prepare.prepare_lit(source, tmp_path / "d", activity="positive", say=said.append)
+    record = json.loads((done / "prepared.json").read_text())["activity"]
+    assert record["excluded"] == [
+        name for name, counts in record["cases"].items() if not counts["lesions"]
+    ]
+    assert record["cases"]["patient01"]["lesions"] == 1
+    counted = [line for line in said if " done, " in line]
+    assert counted[0] == "0/2 done, 2 left"
+    assert counted[1].startswith("1/2 done, 1 left, ")
+    assert counted[2].startswith("2/2 done, 0 left, took ")
+    prepare.prepare_lit(source, tmp_path / "d", activity="all", say=said.append)
+    plain = prepare.prepare_lit(source, tmp_path / "plain", say=said.append)
+    names = sorted(path.relative_to(plain) for path in plain.rglob("*"))
+    assert sorted(path.relative_to(done) for path in done.rglob("*")) == names
+    for name in names:
+        assert (plain / name).is_dir() or (plain / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_another_archive_does_not_sort_out_what_is_there(tmp_path, capsys):
+    write_case(tmp_path / "d" / "lit" / "patient01", channels=Lit.channels)
+    source = laboratory(tmp_path / "l")
+    said = complaint(capsys, "lit", source, tmp_path / "d", "--activity", "positive")
+    assert "not from" in said
+    assert "there already" in complaint(capsys, "lit", source, tmp_path / "d")
+
+
 def test_patient_without_lesion_is_pointed_out(tmp_path):
     mirror(tmp_path / "m", lesions=0)
     said = []

@@ -143,7 +143,7 @@ class Server(ThreadingHTTPServer):
                 "description": "", "config": "{}", "sweepName": None,
                 "historyLineCount": len(run.lines),
                 "project": {"id": "p", "name": run.fields.get("project", ""),
-                            "entity": {"id": "e", "name": "lab"}},
+                            "entity": {"id": "e", "name": variables.get("entity") or "lab"}},
             }  # fmt: skip
             return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 

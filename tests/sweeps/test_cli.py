@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from sweeps import cli, command, provenance
+
+ROOT = Path(__file__).parents[2]
 
 ENTRY = "import sys; sys.argv[0] = '/somewhere/bin/lesion-sweep'; from sweeps import cli; "
 """What pip's script does."""
@@ -50,6 +53,47 @@ def test_help_lists_every_command_in_one_line_and_loads_nothing_heavy():
         assert sum(line.split() == [name, *found.summary.split()] for line in shown) == 1
     assert all(len(line) <= 80 for line in shown)
     assert not {"torch", "ray", "pandas", "numpy", "tyro", "wandb", "optuna"} & set(modules.split())
+
+
+HEAVY = {
+    "torch", "scipy", "nibabel", "SimpleITK", "pandas", "pyarrow", "matplotlib", "ray", "wandb",
+    "optuna", "monai", "nilearn",
+}  # fmt: skip
+"""What takes seconds to load, or a large part of one."""
+
+SCRIPTS = ["analysis/report.py", "analysis/examples.py", "sweeps/train_one.py"]
+MODULES = ["lesion_core.prepare", "lesion_core.cohorts", "lesion_core.predict", "sweeps.tracking"]
+
+
+def loaded_by_help(code):
+    """What is loaded once a command has shown its help, after which it exits."""
+    show = "import atexit, sys; atexit.register(lambda: print('LOADED', *sys.modules)); "
+    done = subprocess.run(
+        [sys.executable, "-c", show + code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    shown, _, modules = done.stdout.rpartition("LOADED")
+    assert "usage: " in shown
+    return set(modules.split())
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(name):
+    loaded = loaded_by_help(ENTRY + f"sys.argv[1:] = [{name!r}, '--help']; sys.exit(cli.main())")
+    assert not HEAVY & loaded
+
+
+@pytest.mark.parametrize("file", SCRIPTS)
+def test_help_of_a_script_loads_nothing_heavy(file):
+    run = f"import runpy; runpy.run_path({file!r}, run_name='__main__')"
+    loaded = loaded_by_help(f"sys.argv = [{file!r}, '--help']; {run}")
+    assert not HEAVY & loaded
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_of_a_module_loads_nothing_heavy(name):
+    run = f"import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    loaded = loaded_by_help(f"sys.argv = [{name!r}, '--help']; {run}")
+    assert not HEAVY & loaded
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
