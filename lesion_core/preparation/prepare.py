@@ -471,6 +471,10 @@ def prepare_brains(
     Raises:
         ValueError: an image cannot be used, or every case has a mask already.
     """
+    if not is_there(data) and is_folder(data.parent / name / data.name):
+        raise ValueError(
+            f"{data}: no such folder; did you mean `brains {data} {name}`? The cohort comes first"
+        )
     cohort = (reading or Reading()).cohort_in(data, name)
     root = data / cohort.name
     found = cohort.cases(data)
