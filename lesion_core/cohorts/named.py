@@ -118,6 +118,10 @@ def _dataset_named(name: str, channels: Sequence[str], data: Path | None) -> Coh
         raise ValueError(
             f"cohort {name!r}: expected the name of a folder in {data} behind the colon{there}"
         )
+    root = Path(data) / folder
+    looks = next((other.prefix for other in DATASETS if other.recognises(root)), prefix)
+    if looks != prefix and not layout.recognises(root):
+        raise ValueError(f"{root}: is no {prefix} dataset; did you mean {looks}:{folder}?")
     brain = "nonzero" if rules else "mask"
     return _with_channels(name, layout.of(data, folder, channels, brain), channels)
 

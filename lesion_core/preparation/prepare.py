@@ -572,6 +572,10 @@ def prepare_brains(
     Raises:
         ValueError: an image cannot be used, or every case has a mask already.
     """
+    if not is_there(data) and is_folder(data.parent / name / data.name):
+        raise ValueError(
+            f"{data}: no such folder; did you mean `brains {data} {name}`? The cohort comes first"
+        )
     cohort = (reading or Reading()).cohort_in(data, name)
     if cohort.spacing:
         raise ValueError("--spacing: brain masks are made for the images as they are; leave it out")

@@ -98,6 +98,8 @@ def test_a_trial_that_was_not_fetched_is_not_run_again(tmp_path):
 def test_a_wrong_folder_is_named_with_the_nearest_one(tmp_path):
     write_case(tmp_path / "data" / "mine" / "a", ("t1", "flair"))
     data = tmp_path / "data"
+    (data / "bids").mkdir()
+    (data / "bids" / "dataset_description.json").write_text("{}")
     for name, channels, place, expected in (
         ("mine", ("t1",), tmp_path / "dta", f"dta: no such folder; .*did you mean {data}"),
         ("mine", (), data, "--channels flair t1"),
@@ -107,6 +109,7 @@ def test_a_wrong_folder_is_named_with_the_nearest_one(tmp_path):
         ("LIT", (), data, "did you mean lit"),
         ("Bids:x", (), data, "did you mean bids:x"),
         ("nnunet:", (), data, "name of a folder in .* behind the colon"),
+        ("nnunet:bids", (), data, "did you mean bids:bids"),
     ):
         with pytest.raises(ValueError, match=expected):
             cohort_named(name, channels, place).cases(place)

@@ -156,9 +156,12 @@ def test_warnings_are_shown_with_their_case(tmp_path, capsys):
 
 
 def test_nothing_there_is_an_error(tmp_path, capsys):
-    for arguments in (["check", str(tmp_path)], ["folds", str(tmp_path / "nowhere")]):
-        assert cohorts_command(arguments) == 2
-        assert "no cohort found" in capsys.readouterr().err
+    for command, place, said in (
+        ("check", tmp_path, "no cohort found"),
+        ("folds", tmp_path / "nowhere", "no such folder"),
+    ):
+        assert cohorts_command([command, str(place)]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_stated_memory_covers_what_is_used(tmp_path):
