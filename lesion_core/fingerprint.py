@@ -30,8 +30,8 @@ def fingerprint_of(
 ) -> str:
     """The fingerprint of these cases below a cohort's folder, whose files' digests are known."""
     total = hashlib.sha256(f"{FORMAT_VERSION}\n{' '.join(channels)}\n".encode())
-    if any(case.nonzero_brain for case in cases):
-        total.update(b"brain: nonzero\n")
+    for rule in sorted({rule for case in cases for rule in case.rules}):
+        total.update(f"{rule}\n".encode())
     files = {path.relative_to(root).as_posix(): path for case in cases for path in case.files}
     for name in sorted(files):
         total.update(f"{digests[files[name]]} {name}\n".encode())

@@ -1,12 +1,18 @@
-"""How a command's flags are read by tyro: what is wrong with them is one line."""
+"""How a command's flags are read: they are the fields of a dataclass, their docstrings the help."""
 
 from __future__ import annotations
 
+import argparse
+import ast
 import contextlib
+import inspect
 import io
 import re
+import textwrap
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -41,6 +47,44 @@ def read_flags(
         if end.code in (0, None):
             raise
         raise ValueError(_one_line(output.getvalue())) from None
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
+    """Give a command that argparse reads the fields of a dataclass as flags.
+
+    Fields are texts with a default, or tuples of texts.
+    """
+    helps = _field_docstrings(kind)
+    for field in fields(kind):
+        many = isinstance(field.default, tuple)
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            nargs="+" if many else None,
+            default=field.default,
+            metavar=field.name.upper(),
+            help=helps[field.name],
+        )
+
+
+def taken_from(flags: argparse.Namespace, kind: type[T]) -> T:
+    """The dataclass whose fields `add_flags` made flags of."""
+    given = {field.name: getattr(flags, field.name) for field in fields(cast(Any, kind))}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _field_docstrings(kind: type[Any]) -> dict[str, str]:
+    """The text below each field of a dataclass and of those that it inherits, on one line."""
+    found = {}
+    for parent in kind.__mro__[:-1]:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+        for item, below in pairwise(cast(ast.ClassDef, definition).body):
+            match item, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = " ".join(text.split()).replace("%", "%%")
+    return found
 
 
 def _one_line(message: str) -> str:

@@ -274,7 +274,7 @@ def _load_cached(case: Case, digests: Mapping[Path, str], brain_place: Path) -> 
 
 def _cache_key(case: Case, digests: Mapping[Path, str]) -> str:
     """Changes with whatever decides what `load_case` returns."""
-    rule = [FORMAT_VERSION, CACHE_VERSION, case.has_other, case.nonzero_brain]
+    rule = [FORMAT_VERSION, CACHE_VERSION, case.has_other, *case.rules]
     names = [f"{path.parent.name}/{path.name}" for path in case.files]  # they are in the warnings
     parts = [rule, [digests[path] for path in case.files], list(case.channels), names]
     parts.append(case.brain is not None)

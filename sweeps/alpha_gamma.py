@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Literal
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.cohorts.reading import Reading
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
 from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.options import Machines, Training
-from sweeps.paper_grid import DEMO, PaperGrid
+from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
 
@@ -45,7 +46,7 @@ ORDER_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlphaGamma(Training, Machines, Logging):
+class AlphaGamma(Training, Machines, Logging, Reading):
     """Search for the numbers of a loss that segment best, honest about noise.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
@@ -59,8 +60,8 @@ class AlphaGamma(Training, Machines, Logging):
     """One of wmh2017, lit, simulated, simulated_lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it
     if the images are skull-stripped and have no brain masks), or a folder below --data (with
     --channels); default: the one that is there."""
-    channels: tuple[str, ...] = ()
-    """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
+    image_space: str = ""
+    """Of a BIDS dataset: the space entity of images and masks; default: images without one."""
     loss: str = "focal"
     """Whose numbers vary: focal, new, tversky, ... or module:name of your own (with --space)."""
     space: tuple[str, ...] = ()
@@ -97,14 +98,18 @@ class AlphaGamma(Training, Machines, Logging):
     no_report: bool = False
     """Build no report at the end."""
 
+    @property
+    def bids_space(self) -> str:
+        """What was given as --image-space: --space is what is searched."""
+        return self.image_space
+
     def cohort_data(self) -> Data:
         """The one cohort to search on.
 
         Raises:
             ValueError: it is not exactly one, or cannot be read.
         """
-        grid = PaperGrid(cohorts=self.cohorts, channels=self.channels, data=self.data)
-        found = grid.cohort_objects()
+        found = cohort_objects(self.cohorts, self.data, self)
         if len(found) != 1:
             names = " ".join(cohort.name for cohort in found)
             raise ValueError(f"a search is over one cohort; found {names}: name one by --cohorts")

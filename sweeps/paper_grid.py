@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
@@ -34,7 +35,7 @@ DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperGrid(Training, Machines, Logging):
+class PaperGrid(Training, Machines, Logging, ReadingInSpace):
     """Train every loss with every seed on every fold, and compare them in a report.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
@@ -48,8 +49,6 @@ class PaperGrid(Training, Machines, Logging):
     """Of wmh2017, lit, simulated, simulated_lit, nnunet:FOLDER, bids:FOLDER (:nonzero behind it if
     the images are skull-stripped and have no brain masks), or a folder below --data (with
     --channels); default: wmh2017 and lit, if they are there."""
-    channels: tuple[str, ...] = ()
-    """File names without ending, of a cohort that is just a folder, such as: t1 flair."""
     losses: tuple[str, ...] = PAPER_LOSSES
     """Names, names with fields such as focal(alpha=0.3,gamma=1.5), or module:name of your own."""
     seeds: tuple[int, ...] = PAPER_SEEDS
@@ -69,24 +68,8 @@ class PaperGrid(Training, Machines, Logging):
     """Build no report at the end."""
 
     def cohort_objects(self) -> list[Cohort]:
-        """The cohorts that the flags name, or else those that are there.
-
-        Raises:
-            ValueError: a name is unknown, or none is given and none is there.
-        """
-        from lesion_core.cohorts import Simulated, cohort_named, cohorts_found
-
-        names = self.cohorts or tuple(cohorts_found(self.data))
-        if not names:
-            raise ValueError(
-                f"no cohort in {self.data}/ (looked for wmh2017 and lit); try --demo, use "
-                "--cohorts simulated, or prepare a download with `python -m lesion_core.prepare`"
-            )
-        demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=4.0)
-        return [
-            demo if name == DEMO else cohort_named(name, self.channels, self.data)
-            for name in dict.fromkeys(names)
-        ]
+        """The cohorts that the flags name, or else those that are there (`cohort_objects`)."""
+        return cohort_objects(self.cohorts, self.data, self)
 
     def trials(self, data: Sequence[Data]) -> list[Trial]:
         """Every trial, in an order that makes an unfinished sweep useful.
@@ -113,6 +96,26 @@ class PaperGrid(Training, Machines, Logging):
             )
             for seed, fold, cohort, loss in product(seeds, range(self.folds), data, losses)
         ]
+
+
+def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[Cohort]:
+    """The cohorts of these names, or else those that are there.
+
+    Raises:
+        ValueError: a name is unknown, or none is given and none is there.
+    """
+    from lesion_core.cohorts import Simulated, cohorts_found
+
+    names = asked or tuple(cohorts_found(data))
+    if not names:
+        raise ValueError(
+            f"no cohort in {data}/ (looked for wmh2017 and lit); try --demo, use "
+            "--cohorts simulated, or prepare a download with `python -m lesion_core.prepare`"
+        )
+    demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=4.0)
+    return [
+        demo if name == DEMO else reading.cohort_in(data, name) for name in dict.fromkeys(names)
+    ]
 
 
 DEMO_GRID = PaperGrid(

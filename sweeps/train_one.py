@@ -17,6 +17,7 @@ from typing import Literal
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.cohorts.reading import ReadingInSpace
 from sweeps import command, provenance
 from sweeps.data import Data, request
 from sweeps.ledger.contents import described
@@ -29,7 +30,7 @@ from sweeps.trials.attempt import attempt
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOne(Training, Logging):
+class TrainOne(Training, Logging, ReadingInSpace):
     """Train one network, here and now.
 
     Exit status: 0 done, 1 failed, 2 wrong input.
@@ -40,8 +41,6 @@ class TrainOne(Training, Logging):
     images are skull-stripped), or a folder below --data (with --channels)."""
     data: Path = Path("data")
     """Folder that holds the cohort's folder."""
-    channels: tuple[str, ...] = ()
-    """File names without ending, of a cohort that is just a folder."""
     results: Path = Path("results/train_one")
     """Folder for what the trial produces; may be that of a sweep with the same settings."""
     loss: str = "xent"
@@ -71,15 +70,13 @@ def main(arguments: Sequence[str]) -> int:
     settings = flags.settings()
     device = _device(flags.device)
     from lesion_core.cohort_rows import describe
-    from lesion_core.cohorts import cohort_named
     from lesion_core.losses import loss_named
     from lesion_core.losses.gradients import TypicalPatch
     from lesion_core.training.precision import check_precision
     from lesion_core.trial import Trial
 
     check_precision(settings.precision, device)
-    cohort = cohort_named(flags.cohort, flags.channels, flags.data)
-    data = Data.of(cohort, flags.data, flags.fold_rule)
+    data = Data.of(flags.cohort_in(flags.data, flags.cohort), flags.data, flags.fold_rule)
     if not 0 <= flags.fold < flags.folds:
         raise ValueError(f"--fold {flags.fold}: expected 0 to {flags.folds - 1}")
     trial = Trial(

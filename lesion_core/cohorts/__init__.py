@@ -28,6 +28,7 @@ from lesion_core.cohorts.named import (
     dataset_spellings,
 )
 from lesion_core.cohorts.nnunet import NnUnet
+from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.cohorts.simulated import Simulated
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 
@@ -45,6 +46,8 @@ __all__ = [
     "Layout",
     "Lit",
     "NnUnet",
+    "Reading",
+    "ReadingInSpace",
     "Simulated",
     "Wmh2017",
     "brain_methods",

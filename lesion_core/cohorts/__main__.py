@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion_core import folds, results, table1
-from lesion_core.cohorts import PUBLIC, Cohort, cohort_named, cohorts_found, dataset_spellings
+from lesion_core.cohorts import PUBLIC, Cohort, ReadingInSpace, cohorts_found, dataset_spellings
 from lesion_core.cohorts.check import check
+from lesion_core.flags import add_flags, taken_from
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; exit status 0, or 2 and a line for each thing that cannot be used."""
     flags = _parser(program).parse_args(arguments)
     try:
+        reading = taken_from(flags, ReadingInSpace)
         chosen = [
-            cohort_named(name, flags.channels, flags.data)
+            reading.cohort_in(flags.data, name)
             for name in dict.fromkeys(flags.cohorts or cohorts_found(flags.data))
         ]
         if not chosen:
@@ -88,9 +90,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
             help=f"{', '.join(_public())}, {dataset_spellings()} (:nonzero behind it if the images "
             f"are skull-stripped), or a folder with --channels; default: {' and '.join(_public())}",
         )
-        command.add_argument(
-            "--channels", nargs="+", default=(), help="of a cohort that is just a folder: t1 flair"
-        )
+        add_flags(command, ReadingInSpace)
     checking.add_argument(
         "--out", type=Path, metavar="DIR", help="write Table 1 (text, CSV, LaTeX) and slices"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lesion_core.cohorts.case import BrainRule, Case, Dataset
+from lesion_core.cohorts.case import BrainRule, Case, Dataset, choice
 from lesion_core.cohorts.files import check_name, readable, subfolders, the_only
 
 
@@ -31,6 +31,10 @@ class Bids(Dataset):
     """Suffixes, such as T1w and FLAIR, in the order in which the network shall see them."""
     brain: BrainRule = "mask"
     """Where the brain is."""
+    derivatives: str = choice("")
+    """The folder below derivatives/ that has the lesion masks; empty: wherever they are."""
+    space: str = choice("")
+    """The ``space`` entity of images and masks; empty: images that have none."""
 
     @staticmethod
     def recognises(root: Path) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 BrainRule = Literal["mask", "nonzero"]
 """Where the brain is: in a mask file, or, for skull-stripped images, where any channel is not 0."""
@@ -40,7 +40,21 @@ class Case:
         """Every file that is there."""
         return [*self.channels.values(), self.lesion, *([self.brain] if self.brain else [])]
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """How the files are to be understood where that is not the usual way, a line each.
 
+        Part of the cohort's fingerprint: the same bytes, read otherwise, are other data.
+        """
+        return ("brain: nonzero",) if self.nonzero_brain else ()
+
+
+def choice(default: Any) -> Any:
+    """A field of a layout that users may set, and that is stored only if they did."""
+    return field(default=default, metadata={"choice": True})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout(ABC):
     """How a cohort's images lie in the folder ``data/<name>/``.
 
@@ -48,6 +62,11 @@ class Layout(ABC):
     every result, and ``channels``, the names of its images in the order in which the network sees
     them.
     """
+
+    lesion_label: tuple[str, ...] = choice(())
+    """Which labels of the masks are the lesion, by name or number; empty: what the layout says."""
+    spacing: tuple[str, ...] = choice(())
+    """Voxel size that every case is resampled to: three numbers, mm, or median; empty: its own."""
 
     @abstractmethod
     def cases(self, data: Path) -> list[Case]:
@@ -62,6 +81,7 @@ class Layout(ABC):
         """Where `cases` looks for the brain mask of a case that has none: another for each case."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Dataset(Layout):
     """A layout that is recognised by its files, and asked for as ``prefix:FOLDER``."""
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,16 +40,45 @@ PREPARED = "prepared.json"
 """Beside the cases: what `lesion_core.prepare` did to each."""
 
 
-def cohort_named(name: str, channels: Sequence[str] = (), data: Path | None = None) -> Cohort:
-    """The cohort that a command line means.
+def cohort_named(
+    name: str,
+    channels: Sequence[str] = (),
+    data: Path | None = None,
+    *,
+    lesion_label: Sequence[str] = (),
+    derivatives: str = "",
+    space: str = "",
+    spacing: Sequence[str] = (),
+) -> Cohort:
+    """The cohort that a command line means (`reading.Reading` says what the choices are).
 
     A built-in name; ``nnunet:FOLDER`` or ``bids:FOLDER`` below the data folder, with ``:nonzero``
     behind it if the images are skull-stripped and have no brain masks; or a folder's name, which
     is an nnU-Net or BIDS dataset if it looks like one, else needs the names of its channels.
 
     Raises:
-        ValueError: an unknown name without channels, or channels that the cohort lacks.
+        ValueError: an unknown name without channels, channels that the cohort lacks, or a choice
+            that it does not leave.
     """
+    cohort = _cohort_named(name, channels, data)
+    asked = {
+        "lesion_label": tuple(lesion_label),
+        "derivatives": derivatives,
+        "space": space,
+        "spacing": tuple(spacing),
+    }
+    asked = {key: value for key, value in asked.items() if value}
+    known = {item.name for item in fields(cohort)}
+    for key in asked.keys() - known:
+        able = [layout.prefix for layout in DATASETS if key in {f.name for f in fields(layout)}]
+        raise ValueError(
+            f"cohort {name!r}: --{key.replace('_', '-')} is for {' and '.join(able)} datasets; "
+            "leave it out"
+        )
+    return replace(cohort, **asked) if asked else cohort
+
+
+def _cohort_named(name: str, channels: Sequence[str], data: Path | None) -> Cohort:
     prefixes = "|".join(layout.prefix for layout in DATASETS)
     built_in, dataset, folder, brain = COHORTS.get(name), None, name, "mask"
     if match := re.fullmatch(rf"({prefixes}):([^:]*)(?::(\w+))?", name):
@@ -116,8 +145,12 @@ def brain_methods(cohort: Cohort, data: Path, cases: Sequence[Case]) -> dict[str
 
 def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
     """The cohort as plain JSON: ``{"type": "Folder", "fields": {...}}``."""
-    fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cohort).items()}
-    return {"type": type(cohort).__name__, "fields": fields}
+    usual = {item.name: item.default for item in fields(cohort) if item.metadata.get("choice")}
+    stored = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cohort).items()}
+    for key, default in usual.items():  # what nobody chose is not stored
+        if getattr(cohort, key) == default:
+            del stored[key]
+    return {"type": type(cohort).__name__, "fields": stored}
 
 
 def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
@@ -131,10 +164,10 @@ def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
         raise ValueError(
             f"unknown cohort type {content.get('type')!r}; expected one of {', '.join(types)}"
         )
-    fields: dict[str, Any] = {
+    values: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in content.get("fields", {}).items()
     }
     try:
-        return types[content["type"]](**fields)
+        return types[content["type"]](**values)
     except TypeError as error:
         raise ValueError(f"cohort {dict(content)}: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -63,7 +63,7 @@ class Simulated(Layout):
 
     @property
     def _parameters(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+        return {key: getattr(self, key) for key in ("kind", "num_cases", "seed", "voxel_scale")}
 
     def _make(self, folder: Path) -> None:
         # Reading real data needs no simulator.

@@ -28,13 +28,15 @@ from lesion_core.cohorts import (
     PREPARED,
     Case,
     Lit,
+    Reading,
+    ReadingInSpace,
     Wmh2017,
-    cohort_named,
     dataset_spellings,
     natural_key,
     wmh_brain_place,
     wmh_cases,
 )
+from lesion_core.flags import add_flags, taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
 from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid
 from lesion_core.preparation import brain
@@ -429,7 +431,7 @@ def _check_case(case: Case) -> None:
 
 # ------------------------------------------------------------------------------- cohorts of yours
 def prepare_brains(
-    name: str, data: Path, *, channels: Sequence[str] = (), say: Say = print
+    name: str, data: Path, *, reading: Reading | None = None, say: Say = print
 ) -> Path:
     """Derive a brain mask for every case that has none, where the cohort's layout looks for it.
 
@@ -438,13 +440,13 @@ def prepare_brains(
     Args:
         name: the cohort, as in a sweep: ``nnunet:Dataset001_X``, ``bids:study``, or a folder.
         data: folder that holds the cohort's folder.
-        channels: of a cohort that is just a folder.
+        reading: its channels, where it is just a folder, and how else its files are read.
         say: hears one line per event.
 
     Raises:
         ValueError: an image cannot be used, or every case has a mask already.
     """
-    cohort = cohort_named(name, channels, data)
+    cohort = (reading or Reading()).cohort_in(data, name)
     root = data / cohort.name
     cases = [case for case in cohort.cases(data) if case.brain is None]
     if not cases:
@@ -537,7 +539,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
                 flags.source, flags.data, derive_brain=flags.derive_brain, say=_say
             )
         else:
-            done = prepare_brains(flags.cohort, flags.data, channels=flags.channels, say=_say)
+            reading = taken_from(flags, ReadingInSpace)
+            done = prepare_brains(flags.cohort, flags.data, reading=reading, say=_say)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -580,9 +583,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
         metavar="PATIENT",
         help="leave out; the paper does so with three that have no new or enlarging lesion",
     )
-    brains.add_argument(
-        "--channels", nargs="+", default=(), help="of a cohort that is just a folder: t1 flair"
-    )
+    add_flags(brains, ReadingInSpace)
     return parser
 
 
