@@ -14,9 +14,10 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
 from analysis.reading.scores import COHORT_TITLES, CohortScores
+from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.ladder import Ladder, ladder
+from analysis.statistics.ladder import DIFFERENCE, RATE, Ladder, ladder
 from analysis.statistics.search_outcome import (
     FEWEST_FOR_A_SURFACE,
     NAMES,
@@ -46,14 +47,21 @@ STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 # --------------------------------------------------------------------------------------- section
 def section(given: ReportInput) -> Section | None:
     """What a search found; None of a sweep without one."""
-    return None if given.search is None else search_section(given.search, given.tested)
+    if given.search is None:
+        return None
+    effect = given.training.of(given.search.search["cohort"])
+    return search_section(given.search, given.tested, effect)
 
 
-def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Section:
+def search_section(
+    found: SearchOutcome, cohorts: Sequence[CohortScores], effect: TrainingEffect | None = None
+) -> Section:
     """Surface, cost, importance, and the chosen configuration, judged without its luck.
 
-    ``cohorts``: of all test trials, those of `set_aside` losses too.
+    ``cohorts``: of all test trials, those of `set_aside` losses too.  ``effect``: of training sets
+    on a difference; None: what is declared.
     """
+    effect = effect or TrainingEffect()
     items: list[Item] = [_summary(found)]
     items += _surfaces(found)
     if len(found.search["objectives"]) > 1:
@@ -72,7 +80,7 @@ def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Sec
             )
         )
     else:
-        items += _verdicts(found, cohorts)
+        items += _verdicts(found, cohorts, effect)
     items.append(_table(found))
     return Section(
         key="search",
@@ -226,24 +234,22 @@ def _importance(found: SearchOutcome) -> Table:
     )
 
 
-def _interval(fit: Ladder, rung: str, *, rate: bool = True) -> str:
-    """In words; of a rate it ends at 0 and 1."""
+def _interval(fit: Ladder, rung: str) -> str:
+    """In words; "" where the design cannot tell."""
     low, high = fit.interval(rung)
-    if rate:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return (
-        ""
-        if math.isnan(fit.half_width(rung))
-        else f"{written(low, '.3f')} to {written(high, '.3f')}"
-    )
+    return "" if math.isnan(low) else f"{written(low, '.3f')} to {written(high, '.3f')}"
 
 
-def _cells_ladder(grid: np.ndarray) -> Ladder:
+def _cells_ladder(
+    grid: np.ndarray, tau: float = float("nan"), bounds: tuple[float, float] = RATE
+) -> Ladder:
     """The ladder of [S, F] cell means, folds weighing alike."""
-    return ladder(grid, np.arange(grid.shape[1]))
+    return ladder(grid, np.arange(grid.shape[1]), tau=tau, bounds=bounds)
 
 
-def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Item]:
+def _verdicts(
+    found: SearchOutcome, cohorts: Sequence[CohortScores], effect: TrainingEffect
+) -> list[Item]:
     """The chosen configuration: as the search has it, without its luck, and on the test folds."""
     assert found.chosen is not None
     best = found.configurations[found.chosen]["loss"]
@@ -252,16 +258,16 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
     for metric in found.judged_by:
         for judged, against in (
             _searched(found, metric),
-            _confirmed(found, metric, best),
+            _confirmed(found, metric, best, effect.tau_of(metric)),
             *(
-                _tested(found, metric, cohort, best)
+                _tested(found, metric, cohort, best, effect.tau_of(metric))
                 for cohort in cohorts
                 if cohort.name == found.search["cohort"]
             ),
         ):
             rows += [{"score_name": NAMES[metric]} | row for row in judged]
             versus += [{"score_name": NAMES[metric]} | row for row in against]
-    order = ("judged", "loss", "score_name", "score", "seeds", "training", "cells", "trials")
+    order = ("judged", "loss", "score_name", "score", "seeds", "patients", "cells", "trials")
     blank = dict.fromkeys(order, "")
     frame = pd.DataFrame([blank | row for row in rows])
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
@@ -287,8 +293,8 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                     key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
                 ),
                 Column(
-                    key="training",
-                    header="+ new training sets",
+                    key="patients",
+                    header="+ new patients",
                     group=f"{confidence.in_percent()} interval",
                 ),
                 *drawn,
@@ -328,7 +334,9 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                     Column(key="trials", header="Cells"),
                 ],
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
-                "interval that holds 0 leaves open which one is better.",
+                "interval that holds 0 leaves open which one is better. For new training sets: at "
+                f"a training-set effect with SD {effect.in_words} in DSC; of another score none is "
+                "known.",
             )
         )
     return items
@@ -406,7 +414,9 @@ def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]
     return rows, []
 
 
-def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict], list[dict]]:
+def _confirmed(
+    found: SearchOutcome, metric: str, best: str, tau: float = float("nan")
+) -> tuple[list[dict], list[dict]]:
     """On fresh seeds, the chosen one and its comparators."""
     rows, versus = [], []
     fresh = found.fresh[metric]
@@ -427,7 +437,7 @@ def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict]
                 }
             )
         if loss != best and whole[loss] and whole.get(best):
-            difference = _cells_ladder(fresh[best] - fresh[loss])
+            difference = _cells_ladder(fresh[best] - fresh[loss], tau, DIFFERENCE)
             versus.append(_versus("validation, fresh seeds", loss, difference))
     return rows, versus
 
@@ -438,7 +448,7 @@ def _judged(judged: str, loss: str, fit: Ladder, asked: int) -> dict:
         "loss": loss,
         "score": fit.estimate,
         "seeds": _interval(fit, "L1"),
-        "training": _interval(fit, "L3"),
+        "patients": _interval(fit, "L2"),
         "trials": f"{fit.num_cells} of {asked}",
     }
 
@@ -448,14 +458,18 @@ def _versus(judged: str, loss: str, fit: Ladder) -> dict:
         "judged": judged,
         "loss": loss,
         "difference": fit.estimate,
-        "seeds": _interval(fit, "L1", rate=False),
-        "training": _interval(fit, "L3", rate=False),
+        "seeds": _interval(fit, "L1"),
+        "training": _interval(fit, "L3"),
         "trials": fit.num_cells,
     }
 
 
 def _tested(
-    found: SearchOutcome, metric: str, cohort: CohortScores, best: str
+    found: SearchOutcome,
+    metric: str,
+    cohort: CohortScores,
+    best: str,
+    tau: float = float("nan"),
 ) -> tuple[list[dict], list[dict]]:
     """The chosen loss, its comparators and each fold's own choice on the search's cells."""
     seeds = [i for i, seed in enumerate(cohort.seeds) if seed in {s for s, _ in found.cells}]
@@ -474,15 +488,23 @@ def _tested(
     for judged, values in choices.items():
         if values is None or np.isnan(values).all():
             continue
-        fit = ladder(values, *whose)
+        fit = ladder(values, *whose, bounds=RATE)
         loss = best if judged == "test" else "own of each fold"
         rows.append(_judged(judged, loss, fit, len(found.cells)))
         for other, theirs in there.items():
             if not np.isnan(values - theirs).all():
-                versus.append(_versus(judged, other, ladder(values - theirs, *whose)))
+                difference = ladder(
+                    values - theirs,
+                    *whose,
+                    tau=tau,
+                    num_subjects=cohort.num_subjects,
+                    bounds=DIFFERENCE,
+                )
+                versus.append(_versus(judged, other, difference))
     for other, theirs in there.items():
         if not np.isnan(theirs).all():
-            rows.append(_judged("test", other, ladder(theirs, *whose), len(found.cells)))
+            fit = ladder(theirs, *whose, bounds=RATE)
+            rows.append(_judged("test", other, fit, len(found.cells)))
     return rows, versus
 
 
