@@ -16,7 +16,7 @@ from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Ta
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.absence import compared
+from analysis.statistics.absence import compared, lacking
 from analysis.statistics.ladder import RATE, ladder
 from analysis.statistics.lottery import (
     CompleteCells,
@@ -92,8 +92,7 @@ def counted(cohort: CohortScores, complete: CompleteCells) -> str:
     left = [loss for loss in cohort.shown if loss not in complete.losses]
     if left:
         names = ", ".join(cohort.losses[loss] for loss in left)
-        lacking = "missing trials" if not cohort.done[left].all() else "undefined cases"
-        text += f"; left out for {lacking}: {names}"
+        text += f"; left out for {lacking(cohort, left)}: {names}"
     return text + "."
 
 

@@ -218,7 +218,7 @@ def _robustness(fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope:
     if judgement.survives == judgement.survives:
         return (
             f" The difference survives training-set effects up to SD "
-            f"**{judgement.survives:.3f}**{beside}"
+            f"**{judgement.survives_rounded:.3f}**{beside}"
         )
     found = detectable_for_new_training_sets(fit, judgement.level)
     least = (

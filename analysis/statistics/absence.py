@@ -58,6 +58,12 @@ def given_up(cohort: CohortScores) -> str:
     return f" Too incomplete to be compared: {names}."
 
 
+def lacking(cohort: CohortScores, losses: Sequence[int]) -> str:
+    """What these losses lack, in words: trials, or else cases that define their score."""
+    asked = cohort.status[list(losses)] != ""
+    return "missing trials" if (asked & ~cohort.done[list(losses)]).any() else "undefined cases"
+
+
 def shared_cells(cohort: CohortScores, losses: Sequence[int]) -> np.ndarray:
     """[S, F] whether all these losses completed the cell; all True if they share none."""
     cells = np.asarray(cohort.done[list(losses)].all(0))
