@@ -84,7 +84,7 @@ def pair_frame(cohort: CohortScores, judged: Family, rope: float = ROPE) -> pd.D
                 "p_equal": within,
                 "p_b_better": left,
                 "p_holm": judgement.p["L3"],
-                "survives": judgement.survives,
+                "survives": judgement.survives_rounded,
                 "verdict": judgement.in_words,
                 "cells": pair.fit.num_cells,
                 **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
@@ -171,7 +171,7 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
         row |= {
             "reached": RUNG_NAMES.get(judgement.holds, "none"),
             "p_holm": judgement.p["L3"],
-            "survives": judgement.survives,
+            "survives": judgement.survives_rounded,
             "detectable": _detectable(pair, judgement),
             "verdict": judgement.in_words,
             **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),

@@ -81,6 +81,11 @@ class Judgement:
     """1 where the first loss has the higher mean, -1 where the lower."""
 
     @property
+    def survives_rounded(self) -> float:
+        """`survives` with three decimals, rounded down: what is printed is survived."""
+        return float(np.floor(1000 * self.survives + 1e-9) / 1000)
+
+    @property
     def in_words(self) -> str:
         """The word with its direction, of the first loss against the second.
 

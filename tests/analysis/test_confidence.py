@@ -28,11 +28,12 @@ HALF_WIDTHS = {
     "tables/sites-wmh2017": ["dice_Utrecht_half"],
     "tables/seeds-needed-wmh2017": ["L1", "L2", "L3"],
     "figures/needed-wmh2017": ["half_width", "detectable"],
-    "figures/strata-wmh2017": ["recall_half", "false_half"],
+    "figures/strata-wmh2017": ["false_half"],
 }
 INTERVALS = {
     "figures/forest-wmh2017": ("low", "high"),
     "figures/profile-wmh2017": ("low", "high"),
+    "figures/strata-wmh2017": ("recall_low", "recall_high"),
     "tables/pair-table-wmh2017": ("low", "high"),
 }
 
