@@ -35,6 +35,8 @@ LOW = (
     "A pruned one was stopped for looking bad, after a test at each of its cells against a best "
     "one that is partly lucky, so its score is biased low."
 )
+OWN = "test, each fold's own choice"
+OPTIMISTIC = "test, the one choice (optimistic)"
 STATE_COLOURS = {
     "complete": "#3f90da",
     "pruned": "#b9ac70",
@@ -273,12 +275,12 @@ def _verdicts(
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
     name = NAMES[found.objective] if not several else "score"
     drawn = [
-        Column(key="cells", header="cells drawn again", group=f"{confidence.in_percent()} interval")
+        Column(key="cells", header="folds drawn again", group=f"{confidence.in_percent()} interval")
     ]
     if not any(row.get("cells") for row in rows):
         drawn = []
     items: list[Item] = [
-        Note(kind="key", body=prose(_headline(found, best))),
+        Note(kind="key", body=prose(_headline(found, best, cohorts))),
         Table(
             key="search-verdict",
             title="How good is the chosen configuration? "
@@ -300,15 +302,17 @@ def _verdicts(
                 *drawn,
                 Column(key="trials", header="Trials"),
             ],
-            caption="First row: the mean that won, optimistic since it was chosen for being high. "
-            "Bootstrap: cells drawn with replacement, the best complete configuration on them "
+            caption="As searched: the mean that won, optimistic since it was chosen for being "
+            "high, so it has no interval. "
+            "Bootstrap: folds drawn with replacement, the best complete configuration on them "
             "scored on those not drawn (Tsamardinos et al. 2018); pruning and proposals are not "
-            "done again, so some luck remains. Fresh seeds: the same validation parts, seeds that "
-            "the search never saw; a number only if every cell is there. Test: the whole training "
+            "done again, so some luck remains. Fresh seeds: the same validation patients that "
+            "chose it, seeds that the search never saw, so that only the luck of seeds is gone; a "
+            "number only if every cell is there. Test: the whole training "
             "fold. In a fold its test cases play no part, but across folds most are validation "
-            "cases elsewhere, so the test score of the chosen one is slightly optimistic. Each "
+            "cases elsewhere, so the test score of the one choice is optimistic too. Each "
             "fold's own choice: in every fold the complete configuration with the highest DSC in "
-            "that fold's cells, which has seen none of its test cases. "
+            "that fold's cells, which has seen none of its test cases: the one unbiased score. "
             f"{_openings(found)} Means over cells; validation over {_validated(found)}.",
         ),
     ]
@@ -342,21 +346,42 @@ def _verdicts(
     return items
 
 
-def _headline(found: SearchOutcome, best: str) -> str:
+def _headline(found: SearchOutcome, best: str, cohorts: Sequence[CohortScores] = ()) -> str:
+    """The unbiased score first, if it is there; then by how much the score that won is too high."""
     assert found.chosen is not None
     metric = found.objective
     searched = found.grid(found.chosen, metric).mean()
-    words = (
-        f"Chosen: **{best}**, validation {NAMES[metric]} **{written(searched, '.3f')}** as "
-        f"searched. The best of {len(found.configurations)} is partly lucky."
+    words = f"Chosen: **{best}**."
+    tested = [
+        row
+        for cohort in cohorts
+        if cohort.name == found.search["cohort"]
+        for row in _tested(found, metric, cohort, best)[0]
+        if row["judged"] == OWN
+    ]
+    if tested:
+        words += (
+            f" On the test folds, each fold's own choice has {NAMES[metric]} "
+            f"**{written(tested[0]['score'], '.3f')}**"
+            + (
+                f" ({confidence.in_percent()} for new patients {tested[0]['patients']})"
+                if tested[0]["patients"]
+                else ""
+            )
+            + ", in which no test case had a say: this is what such a search promises."
+        )
+    words += (
+        f" Its validation {NAMES[metric]} as searched, {written(searched, '.3f')}, is optimistic: "
+        f"the best of {len(found.configurations)} is partly lucky."
     )
     complete = found.scores[metric][found.states == "complete"]
     if len(found.search["objectives"]) == 1:
-        mean, *_ = corrected(complete, np.random.default_rng(1))
+        mean, *_ = corrected(complete, np.random.default_rng(1), found.fold_of)
         if not math.isnan(mean):
             words += (
                 f" With choosing among the {len(complete)} complete ones done again, a bootstrap "
-                f"expects {written(mean, '.3f')}; some luck remains."
+                f"over folds expects {written(mean, '.3f')}, "
+                f"{written(mean - searched, '+.3f')} from that; some luck remains."
             )
     fresh = found.fresh[metric].get(best)
     if fresh is None:
@@ -365,7 +390,10 @@ def _headline(found: SearchOutcome, best: str) -> str:
     if there < fresh.size:
         return words + f" On fresh seeds {there} of {fresh.size} cells are there: not comparable."
     drop = written(fresh.mean() - searched, "+.3f")
-    return words + f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that."
+    return words + (
+        f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that; the "
+        "validation patients are those that chose it, so only the luck of seeds is gone."
+    )
 
 
 def _validated(found: SearchOutcome) -> str:
@@ -390,17 +418,17 @@ def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]
     """As searched, and with the choosing among complete configurations done again."""
     assert found.chosen is not None
     fit = _cells_ladder(found.grid(found.chosen, metric))
-    rows = [
-        _judged(
-            "validation, as searched (optimistic)",
-            found.configurations[found.chosen]["loss"],
-            fit,
-            len(found.cells),
-        )
+    rows: list[dict] = [
+        {
+            "judged": "validation, as searched (optimistic)",
+            "loss": found.configurations[found.chosen]["loss"],
+            "score": fit.estimate,
+            "trials": f"{fit.num_cells} of {len(found.cells)}",
+        }
     ]
     complete = found.scores[metric][found.states == "complete"]
     if len(found.search["objectives"]) == 1:
-        mean, low, high = corrected(complete, np.random.default_rng(1))
+        mean, low, high = corrected(complete, np.random.default_rng(1), found.fold_of)
         if not math.isnan(mean):
             rows.append(
                 {
@@ -425,7 +453,8 @@ def _confirmed(
     for loss in [name for name in wanted if name in fresh]:
         if whole[loss]:
             fit = _cells_ladder(fresh[loss])
-            rows.append(_judged("validation, fresh seeds", loss, fit, fresh[loss].size))
+            judged = "validation, fresh seeds, same patients"
+            rows.append(_judged(judged, loss, fit, fresh[loss].size))
         else:
             there = int((~np.isnan(fresh[loss])).sum())
             rows.append(
@@ -482,14 +511,14 @@ def _tested(
             own[:, of] = scores[cohort.losses.index(label)][:, of]
     wanted = [best, *(name for name in found.search["comparators"] if name != best)]
     there = {name: scores[cohort.losses.index(name)] for name in wanted if name in cohort.losses}
-    choices = {"test": there.pop(best, None), "test, each fold's own choice": own}
+    choices = {OWN: own, OPTIMISTIC: there.pop(best, None)}
     whose = cohort.fold_of, cohort.subject_of
     rows, versus = [], []
     for judged, values in choices.items():
         if values is None or np.isnan(values).all():
             continue
         fit = ladder(values, *whose, bounds=RATE)
-        loss = best if judged == "test" else "own of each fold"
+        loss = best if judged == OPTIMISTIC else "own of each fold"
         rows.append(_judged(judged, loss, fit, len(found.cells)))
         for other, theirs in there.items():
             if not np.isnan(values - theirs).all():
