@@ -9,6 +9,12 @@ ROPE = 0.01
 """Region of practical equivalence, DSC: differences below this count as none; about the median
 improvement that MICCAI papers claim."""
 
+TRAINING_EFFECT = 0.010
+"""Standard deviation over training sets of a difference in DSC, where nobody has measured it.
+
+As large as the differences that papers report, and half of what one training's luck moves a
+comparison in sweeps like the paper's on WMH.  A cross-validation cannot tell it (`ladder`)."""
+
 FORMATS = ("svg", "pdf", "png")
 """Files that are written of each figure."""
 
@@ -38,6 +44,13 @@ def parser(program: str | None) -> argparse.ArgumentParser:
         type=float,
         default=ROPE,
         help="differences in DSC up to this size count as none (default: 0.01)",
+    )
+    whole.add_argument(
+        "--training-effect",
+        metavar="NUMBER|FILE",
+        help="standard deviation of a difference in DSC over training sets, or what `lesion-sweep "
+        "training-effect` measured (default: training-effect.json in RESULTS, else "
+        f"{TRAINING_EFFECT:g})",
     )
     whole.add_argument(
         "--profile",

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # --help and wrong flags end here: what follows take
     flags.parser("analysis/report.py").parse_args()
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from analysis.flags import FORMATS, PROFILES, ROPE
@@ -27,6 +28,8 @@ from analysis.page.items import Figure, Pictures, Section, Table, many, prose, r
 from analysis.reading import checks
 from analysis.reading.imports import read_results
 from analysis.reading.scores import CohortScores, cohort_scores
+from analysis.reading.training_effect import TrainingEffect
+from analysis.reading.training_effect import training_effect as read_training_effect
 from analysis.sections import (
     bands,
     bands_by_fold,
@@ -89,6 +92,7 @@ def build(
     profile: str = "methods",
     paper_colours: bool = False,
     formats: Sequence[str] = FORMATS,
+    training_effect: str | None = None,
 ) -> Path:
     """Write the report of a results folder; returns the page's path.
 
@@ -102,26 +106,34 @@ def build(
         paper_colours: overlays in green, red and blue as in the paper's Fig. 6 and 7, instead of
             colours that everybody can tell apart.
         formats: which files to write of each figure, of svg, pdf and png.
+        training_effect: standard deviation of a difference in DSC over training sets, or the file
+            of a measurement (default: the file in the results folder, else what is declared).
 
     Raises:
         ValueError: not a results folder, nothing was asked for in it, the reference has no
-            complete trial, or two figures or tables have the same key.
+            complete trial, a training-set effect that cannot be read, or two figures or tables
+            have the same key.
     """
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
-    given = report_input(read_results(results), reference, rope, paper_colours)
+    effect = read_training_effect(training_effect, beside)
+    given = report_input(read_results(results), reference, rope, paper_colours, effect)
     answers = [section(given) for section in SECTIONS]
     sections = in_order([section for section in answers if section is not None], profile)
     check_keys(sections)
-    boxes = [verdict.verdict(cohort, given.reference_in(cohort), rope) for cohort in given.cohorts]
+    boxes = [verdict.verdict(given, cohort) for cohort in given.cohorts]
     target = folder / "report.html"
     write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
     return target
 
 
 def report_input(
-    everything: Sweep, reference: str | None, rope: float, paper_colours: bool
+    everything: Sweep,
+    reference: str | None,
+    rope: float,
+    paper_colours: bool,
+    training: TrainingEffect | None = None,
 ) -> ReportInput:
     """A results folder as its sections are given it.
 
@@ -144,22 +156,29 @@ def report_input(
         reference=reference_loss(cohorts, reference),
         rope=rope,
         paper_colours=paper_colours,
+        training=training or TrainingEffect(),
         search=search,
         tested=tested,
     )
 
 
 def reference_loss(cohorts: Sequence[CohortScores], reference: str | None) -> str:
-    """The loss that the others are compared with: the named one, else xent, else the first.
+    """The loss that the others are compared with: the named one, else xent, else the first that
+    was asked for, whether it has complete trials or not.
 
     Raises:
         ValueError: the named loss has no complete trial.
     """
     shown = list(dict.fromkeys(cohort.losses[loss] for cohort in cohorts for loss in cohort.shown))
-    if not shown:  # nothing can be compared yet
-        return reference or "xent"
+    asked = [
+        cohort.losses[loss]
+        for cohort in cohorts
+        for loss in np.flatnonzero((cohort.status != "").any((1, 2)))
+    ]
     if reference is None:
-        return "xent" if "xent" in shown else shown[0]
+        return "xent" if "xent" in asked or not asked else asked[0]
+    if not shown:  # nothing can be compared yet
+        return reference
     if reference not in shown:
         raise ValueError(
             f"reference loss {reference!r} has no complete trial; expected one of "
@@ -212,6 +231,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
             profile=options.profile,
             paper_colours=options.paper_colours,
             formats=options.formats,
+            training_effect=options.training_effect,
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

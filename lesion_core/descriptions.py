@@ -29,6 +29,8 @@ class TrialRow(TypedDict):
     epochs: int
     split: NotRequired[str]
     """Only where it is not test."""
+    trained_on: NotRequired[int]
+    """How many cases, only where they are not the whole training part."""
 
 
 class TrialSummary(TypedDict):

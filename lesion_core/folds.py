@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from lesion_core.paths import read_json
 from lesion_core.results import write_bytes
 
@@ -128,6 +130,37 @@ def validation_cases(
     parts = min(VALIDATION_SHARE, subjects)
     dealt = folds_by(rule if rule in RULES else "strided", training, parts)
     return dealt[fold % parts]
+
+
+def training_halves(
+    cases: Sequence[Member], test_cases: Sequence[str], fold: int, halving: int
+) -> tuple[list[str], list[str]]:
+    """A fold's training part in two disjoint halves, whole subjects, every site in both.
+
+    Subjects are paired in the order of their sites, and a coin of (fold, halving) says who of a
+    pair is in which half: halvings share no more than chance has it, across folds too.
+
+    Raises:
+        ValueError: the training part has a single subject.
+    """
+    training = [case for case in cases if case.id not in set(test_cases)]
+    sites = list(dict.fromkeys(case.site for case in training))
+    subjects = {case.subject: sites.index(case.site) for case in training}
+    if len(subjects) < 2:
+        raise ValueError(
+            f"fold {fold} trains on {len(subjects)} subject; expected two or more, one for each "
+            "half; add cases or ask for more folds"
+        )
+    rng = np.random.default_rng([fold, halving])
+    names = list(subjects)
+    order = sorted(rng.permutation(len(names)), key=lambda place: subjects[names[place]])
+    side = {}
+    for first in range(0, len(order), 2):
+        coin = int(rng.integers(2))
+        for step, place in enumerate(order[first : first + 2]):
+            side[names[place]] = (coin + step) % 2
+    first, second = ([case.id for case in training if side[case.subject] == i] for i in (0, 1))
+    return first, second
 
 
 def rule_label(rule: str) -> str:

@@ -356,7 +356,8 @@ class Sweep:
     """sweep.json."""
     runs: pd.DataFrame
     """One row per trial expected or present: trial, cohort, loss, loss_params (JSON), seed, fold,
-    split (which part of the fold it is judged on: test, or validation in a search), expected,
+    split (which part of the fold it is judged on: test, or validation in a search; "part" of a
+    trial that trains on part of its training part), expected,
     status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision, error, log."""
     cases: pd.DataFrame
     """CASES rows of the complete trials; columns that are null for some rows are float64."""
@@ -377,7 +378,8 @@ class Sweep:
         return list(dict.fromkeys(self.runs["cohort"]))
 
     def judged_on(self, split: str) -> Sweep:
-        """Only the trials that are judged on this part of their fold: test, or validation."""
+        """Only the trials that are judged on this part of their fold: test, or validation; "part":
+        those that train on part of their training part."""
         return self._where(self.runs["split"] == split)
 
     def without(self, losses: Iterable[str]) -> Sweep:
@@ -686,7 +688,9 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
         columns = ("cohort", "loss", "loss_params", "seed", "fold", "epochs")
         known = {key: source.get(key) for key in columns}
         # Folders that were written before trials said it hold test scores only.
-        return {"expected": expected, "split": source.get("split", "test")} | known
+        # Trained on part of its training part, a trial is none of a comparison's.
+        split = "part" if source.get("trained_on") else source.get("split", "test")
+        return {"expected": expected, "split": split} | known
 
     trials = {trial["name"]: identity(trial, True) for trial in meta["trials"]}
     folder = path / "trials"

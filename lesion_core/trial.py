@@ -33,6 +33,9 @@ from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
 from lesion_core.versions import installed_versions
 
+CASE_FIELDS = ("test_cases", "validation_cases", "training_cases")
+"""Fields that name cases; each is part of a trial's description only where it is set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -56,6 +59,8 @@ class Trial:
     """Whom the fold tests, if not whom `folds.test_folds` would; the others are trained on."""
     validation_cases: tuple[str, ...] | None = None
     """Held out of the training part to be judged on; the test cases are then not even predicted."""
+    training_cases: tuple[str, ...] | None = None
+    """Whom of the training part it trains on, if not on all of it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.num_folds:
@@ -74,7 +79,7 @@ class Trial:
             "num_folds": self.num_folds,
             "settings": self.settings.to_dict(),
         }
-        for name in ("test_cases", "validation_cases"):  # where set: else names stay as they are
+        for name in CASE_FIELDS:  # where set: else names stay as they are
             if (cases := getattr(self, name)) is not None:
                 values[name] = list(cases)
         return values
@@ -86,7 +91,7 @@ class Trial:
             "loss": loss_from_dict(values["loss"]),
             "settings": TrainSettings.from_dict(values["settings"]),
         }
-        for name in ("test_cases", "validation_cases"):
+        for name in CASE_FIELDS:
             if name in values:
                 parts[name] = tuple(values[name])
         return Trial(**(dict(values) | parts))
@@ -117,12 +122,25 @@ class Trial:
         """The cases that the trial trains on, and those it is judged on, in the cohort's order.
 
         It is judged on its validation cases if it has any, and then its test cases are in neither
-        part; else on its test cases.
+        part; else on its test cases.  It trains on all others, or on its training cases.
 
         Raises:
             ValueError: as `tested` does; or the validation cases are not part of the training part,
-                or are all of it.
+                or are all of it; or the training cases are not part of what is left.
         """
+        training, judged = self._parted(cases)
+        if self.training_cases is None:
+            return training, judged
+        chosen = [case for case in training if case in self.training_cases]
+        if not chosen or len(chosen) < len(set(self.training_cases)):
+            raise ValueError(
+                f"fold {self.fold} trains on {' '.join(self.training_cases)}; expected some of its "
+                f"training part: {' '.join(training)}"
+            )
+        return chosen, judged
+
+    def _parted(self, cases: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The cases that may be trained on, and those that are judged."""
         tested = self.tested(cases)
         training = [case for case in cases if case not in set(tested)]
         if self.validation_cases is None:
@@ -163,7 +181,8 @@ class Trial:
         }
 
     def row(self) -> TrialRow:
-        """The trial as sweep.json lists it; ``split`` only where it is not test."""
+        """The trial as sweep.json lists it; ``split`` only where it is not test, ``trained_on``
+        only where that is not the whole training part."""
         row: TrialRow = {
             "name": self.name,
             "hash": self.hash,
@@ -174,7 +193,11 @@ class Trial:
             "fold": self.fold,
             "epochs": self.settings.epochs,
         }
-        return row if self.split == "test" else {**row, "split": self.split}
+        if self.split != "test":
+            row["split"] = self.split
+        if self.training_cases is not None:
+            row["trained_on"] = len(self.training_cases)
+        return row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
 from sweeps.ledger.contents import SearchContent, SweepRequest
-from sweeps.options import Machines, Training
+from sweeps.options import Machines, Reporting, Training
 from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
@@ -46,7 +46,7 @@ ORDER_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlphaGamma(Training, Machines, Logging, Reading):
+class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
     """Search for the numbers of a loss that segment best, honest about noise.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
@@ -95,8 +95,6 @@ class AlphaGamma(Training, Machines, Logging, Reading):
     """Only say what would run, what is done, and how many hours it would take at most."""
     demo: bool = False
     """A short search on a small simulated cohort with a narrow network, in minutes."""
-    no_report: bool = False
-    """Build no report at the end."""
 
     @property
     def bids_space(self) -> str:
@@ -325,6 +323,7 @@ def main(arguments: Sequence[str]) -> int:
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
     flags = command.read_flags(AlphaGamma, arguments, default)
     settings = flags.settings()  # mistakes show before the data are read
+    flags.check_reporting()
     flags.plan("")
     from lesion_core.losses import loss_named
     from sweeps.sweep import SweepPlan
@@ -336,7 +335,13 @@ def main(arguments: Sequence[str]) -> int:
     sweep = SweepPlan((), [data], settings, flags.folds, flags.results, setup.search)
     if flags.dry_run:
         return dry_run(setup, flags)
-    status = sweep.run(flags, flags, retry_failed=flags.retry_failed, report=not flags.no_report)
+    status = sweep.run(
+        flags,
+        flags,
+        retry_failed=flags.retry_failed,
+        report=not flags.no_report,
+        training_effect=flags.training_effect,
+    )
     print(summary(flags.results))
     print(f"all configurations: optuna-dashboard {flags.results / JOURNAL}")
     return status

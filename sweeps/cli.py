@@ -35,6 +35,9 @@ COMMANDS = {
     "ladder": Command(
         "sweeps.seed_ladder:main", "one or two losses, many seeds: how many suffice?"
     ),
+    "training-effect": Command(
+        "sweeps.training_effect:main", "how much other training sets move a comparison"
+    ),
     "train": Command("sweeps.train_one:main", "one trial here and now, without Ray"),
     "status": Command("sweeps.status:main", "how far a sweep is, also while it runs"),
     "report": Command("analysis.command:main", "a results folder as one page"),

@@ -76,6 +76,19 @@ class Data:
             for fold, tested in enumerate(self.folds(num_folds))
         ]
 
+    def training_halves(self, num_folds: int, halving: int) -> list[list[tuple[str, ...]]]:
+        """The two halves of the training part of every fold (`folds.training_halves`).
+
+        Raises:
+            ValueError: a fold trains on a single subject.
+        """
+        from lesion_core.folds import training_halves
+
+        return [
+            [tuple(half) for half in training_halves(self.members, tested, fold, halving)]
+            for fold, tested in enumerate(self.folds(num_folds))
+        ]
+
     def fold_table(self, num_folds: int) -> str:
         """Who is tested with whom, for people, and how the cases were found."""
         from lesion_core.folds import fold_table

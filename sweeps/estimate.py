@@ -117,7 +117,8 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     def count() -> None:
         image_counts(images[0], np.zeros(images[0].box_shape, dtype=np.float32))
 
-    trained = len(patches) * (trial.num_folds - 1) / trial.num_folds
+    training, _ = trial.training_and_judged_cases([image.case for image in images])
+    trained = len(patches) * len(training) / len(images)
     evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
     training = trained / len(batch) * _seconds(train)
     evaluation = evaluated / at_once * _seconds(predict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from lesion_core.settings import TrainSettings
 
@@ -35,6 +36,31 @@ class Training(TrainSettings):
         settings = TrainSettings(**{name: getattr(self, name) for name in names})
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """Whether a report is built at the end, and on what it rests."""
+
+    no_report: bool = False
+    """Build no report at the end."""
+    training_effect: str = ""
+    """What the report assumes that other training sets do to a difference in DSC: a standard
+    deviation, or the file of `training-effect`; default: training-effect.json in --results, else
+    0.01."""
+
+    def check_reporting(self) -> None:
+        """Raise ValueError for a training-set effect that is neither a number nor a file."""
+        asked = self.training_effect
+        try:
+            fits = not asked or 0 <= float(asked) <= 1
+        except ValueError:
+            fits = Path(asked).is_file()
+        if not fits:
+            raise ValueError(
+                f"--training-effect {asked}: expected a standard deviation of differences in DSC, "
+                "from 0 to 1, or a training-effect.json"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

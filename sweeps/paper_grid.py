@@ -23,23 +23,21 @@ from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
-from sweeps.options import Machines, Training
+from sweeps.options import Machines, Reporting, Training
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort
     from lesion_core.trial import Trial
+    from sweeps.sweep import SweepPlan
 
 DEMO = "demo"
 """Name of the demo's simulated cohort."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperGrid(Training, Machines, Logging, ReadingInSpace):
-    """Train every loss with every seed on every fold, and compare them in a report.
-
-    Exit status: 0 every trial done, 1 some failed, 2 wrong input.
-    """
+class Grid(Training, Machines, Logging, ReadingInSpace):
+    """Losses, seeds and folds of cohorts, every one with every other."""
 
     data: Path = Path("data")
     """Folder that holds the cohorts' folders."""
@@ -64,8 +62,6 @@ class PaperGrid(Training, Machines, Logging, ReadingInSpace):
     """Only say what would run, what is done, and how many hours it would take."""
     demo: bool = False
     """All losses on a small simulated cohort with a narrow network, in minutes."""
-    no_report: bool = False
-    """Build no report at the end."""
 
     def cohort_objects(self) -> list[Cohort]:
         """The cohorts that the flags name, or else those that are there (`cohort_objects`)."""
@@ -96,6 +92,14 @@ class PaperGrid(Training, Machines, Logging, ReadingInSpace):
             )
             for seed, fold, cohort, loss in product(seeds, range(self.folds), data, losses)
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperGrid(Grid, Reporting):
+    """Train every loss with every seed on every fold, and compare them in a report.
+
+    Exit status: 0 every trial done, 1 some failed, 2 wrong input.
+    """
 
 
 def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[Cohort]:
@@ -139,6 +143,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_grid(grid: PaperGrid) -> int:
     """Run the grid, or say what would run; returns the exit status."""
+    grid.check_reporting()
+    return run_plan(
+        grid, plan_of(grid), report=not grid.no_report, training_effect=grid.training_effect
+    )
+
+
+def plan_of(grid: Grid) -> SweepPlan:
+    """Look through the data of a grid, say who is tested with whom, and list its trials.
+
+    Raises:
+        ValueError: a flag that cannot be, or data that cannot be read.
+    """
     for flag in ("losses", "seeds"):
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
@@ -152,10 +168,18 @@ def run_grid(grid: PaperGrid) -> int:
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
-    plan = SweepPlan(grid.trials(data), data, settings, grid.folds, grid.results)
+    return SweepPlan(grid.trials(data), data, settings, grid.folds, grid.results)
+
+
+def run_plan(
+    grid: Grid, plan: SweepPlan, *, report: bool = False, training_effect: str = ""
+) -> int:
+    """Run what a grid's plan lists, or say what would run; returns the exit status."""
     if grid.dry_run:
         return plan.dry_run(grid, retry_failed=grid.retry_failed)
-    return plan.run(grid, grid, retry_failed=grid.retry_failed, report=not grid.no_report)
+    return plan.run(
+        grid, grid, retry_failed=grid.retry_failed, report=report, training_effect=training_effect
+    )
 
 
 if __name__ == "__main__":

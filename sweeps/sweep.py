@@ -51,6 +51,7 @@ class SweepPlan:
         *,
         retry_failed: bool = False,
         report: bool = True,
+        training_effect: str = "",
     ) -> int:
         """Run what is not done yet; returns the exit status.
 
@@ -87,7 +88,7 @@ class SweepPlan:
         if any_left and (hint := tracking.hint(self.results)):
             print(hint)
         print(f"ledger: {self.results}")
-        reported = not report or not done or build_report(self.results)
+        reported = not report or not done or build_report(self.results, training_effect)
         return 1 if unfinished or not reported else 0
 
     def dry_run(self, machines: Machines, *, retry_failed: bool = False) -> int:
@@ -203,8 +204,9 @@ def _track_sweep(results: Path, tracking: Tracking) -> None:
         print(f"W&B did not get the sweep's own run ({problem}); `sync` tries again")
 
 
-def build_report(results: Path) -> bool:
-    """Build the report if it is older than the ledger, and say where it is.
+def build_report(results: Path, training_effect: str = "") -> bool:
+    """Build the report if it is older than the ledger, or for a training-set effect, and say where
+    it is.
 
     In a process of its own: a sweep needs nothing of what reports are made with.
     """
@@ -213,9 +215,10 @@ def build_report(results: Path) -> bool:
         (file.stat().st_mtime for file in results.glob("trials/*/*.json")),
         default=(results / "sweep.json").stat().st_mtime,
     )
-    if not (page.exists() and page.stat().st_mtime > newest):
+    if training_effect or not (page.exists() and page.stat().st_mtime > newest):
         print("building the report ...", flush=True)
         command = [sys.executable, str(ROOT / "analysis" / "report.py"), str(results)]
+        command += ["--training-effect", training_effect] if training_effect else []
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]

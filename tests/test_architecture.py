@@ -24,7 +24,7 @@ SWEEPS = (
     {"distributed", "searching"},
     {"estimate"},
     {"sweep"},
-    {"paper_grid", "alpha_gamma", "seed_ladder", "train_one", "status"},
+    {"paper_grid", "alpha_gamma", "seed_ladder", "training_effect", "train_one", "status"},
     {"bench", "cli"},
 )
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""

@@ -70,6 +70,7 @@ NO_HELP = {
     "analysis/examples.py": "two arguments, no flags; runs here",
     "docs/example.py": "no flags; has its own test",
     "tests.test_golden": "rewrites golden files, no flags",
+    "tests.support.simulations": "minutes; its parts are tests",
 }
 
 

@@ -14,6 +14,8 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
+from analysis.statistics.absence import FEWEST_SEEDS, ODD, failures
 from lesion_core.results import STATUSES, Sweep
 
 
@@ -38,6 +40,8 @@ def section(given: ReportInput) -> Section | None:
             )
         )
     items.append(counts_table(given.all_cohorts))
+    if (table := failures_table(given.all_cohorts)) is not None:
+        items.append(table)
     absent = absent_trials(given.sweep)
     if len(absent):
         items.append(
@@ -140,6 +144,59 @@ def counts_table(cohorts: Sequence[CohortScores]) -> Table:
         ],
         losses=cohorts[0].losses if cohorts else (),
         caption=f"{int(frame['done'].sum())} of {int(frame['asked'].sum())} trials are complete.",
+    )
+
+
+def failures_table(cohorts: Sequence[CohortScores]) -> Table | None:
+    """How often training goes wrong, by loss, with exact intervals; None if it never ended."""
+    rows = []
+    for cohort in cohorts:
+        scores = cohort.last_by_case(cohort.test)[..., 0]
+        for loss, found in failures(cohort, scores).items():
+            if not found.ended:
+                continue
+            rate_low, rate_high = found.diverged_interval
+            odd_low, odd_high = found.odd_interval
+            rows.append(
+                {
+                    "cohort": cohort.title,
+                    LOSS: cohort.losses[loss],
+                    "ended": found.ended,
+                    "diverged": found.diverged,
+                    "diverged_low": rate_low,
+                    "diverged_high": rate_high,
+                    "judged": found.judged,
+                    "odd": found.odd if found.judged else float("nan"),
+                    "odd_low": odd_low,
+                    "odd_high": odd_high,
+                }
+            )
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    percent = {"decimals": 0, "percent": True}
+    interval = f"{confidence.in_percent()} of its rate"
+    return Table(
+        key="failures",
+        title="How often does training go wrong?",
+        frame=frame,
+        losses=cohorts[0].losses,
+        columns=[
+            Column(key="cohort", header="Cohort"),
+            Column(key=LOSS, header="Loss"),
+            Column(key="ended", header="Ended"),
+            Column(key="diverged", header="diverged", group="Diverged"),
+            Column(key="diverged_low", header="low", group=f"Diverged, {interval}", **percent),
+            Column(key="diverged_high", header="high", group=f"Diverged, {interval}", **percent),
+            Column(key="odd", header="far off", group="Far off"),
+            Column(key="odd_low", header="low", group=f"Far off, {interval}", **percent),
+            Column(key="odd_high", header="high", group=f"Far off, {interval}", **percent),
+        ],
+        caption="Failing is an outcome of a loss too. Ended: complete or diverged. Far off: "
+        f"complete trainings more than {ODD:g} robust standard deviations from the median DSC of "
+        f"the same loss and fold, where there are {FEWEST_SEEDS} seeds or more to tell. Exact "
+        f"intervals (Clopper and Pearson): that none was seen does not mean none will be. "
+        f"{int(frame['diverged'].sum())} of {int(frame['ended'].sum())} trainings diverged.",
     )
 
 

@@ -119,7 +119,8 @@ def _detection_table(cohort: CohortScores) -> Table:
             *pair("volume_error", "Volume error", 0, "min", True),
         ],
         caption="Test images at the last epoch: 26-connected lesions, one voxel of overlap is a "
-        f"hit. ±: {confidence.in_percent()} half-width for new seeds and patients. "
+        f"hit. F1 is 0 where there are lesions and none is predicted, or none and some are. "
+        f"±: {confidence.in_percent()} half-width for new seeds and patients. "
         f"{_defined(cohort, frame, names)} {cohort.presence}.",
     )
 
@@ -326,17 +327,19 @@ def draw_strata(losses: list[str], shown: list[int], frame: pd.DataFrame) -> Dra
     top = style.legend_height(losses, shown) + 0.24
     figure, axes = style.panels(1, 2, height=2.6 + top, top=top, gap_x=0.5, left=0.5, bottom=0.45)
     step = 0.8 / max(1, len(shown))
-    for axis, key, half, title in (
-        (axes[0, 0], "recall", "recall_half", "Lesions found"),
-        (axes[0, 1], "false_per_patient", "false_half", "False lesions per patient"),
+    for axis, key, title in (
+        (axes[0, 0], "recall", "Lesions found"),
+        (axes[0, 1], "false_per_patient", "False lesions per patient"),
     ):
         for number, loss in enumerate(shown):
             own = frame[frame[LOSS] == losses[loss]].set_index("size_mm3").reindex(STRATA)
             x = np.arange(len(STRATA)) - 0.4 + step * (number + 0.5)
-            y, error = own[key].to_numpy(float), own[half].to_numpy(float)
-            low, high = np.maximum(y - error, 0), y + error
+            y = own[key].to_numpy(float)
             if key == "recall":
-                high = np.minimum(high, 1)
+                low, high = own["recall_low"].to_numpy(float), own["recall_high"].to_numpy(float)
+            else:
+                error = own["false_half"].to_numpy(float)
+                low, high = np.maximum(y - error, 0), y + error
             axis.vlines(
                 x, low, high, color=style.colour(loss), linewidth=1, alpha=0.7, gid=f"L{loss}"
             )

@@ -14,8 +14,8 @@ from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import lottery, ranks
-from analysis.statistics.ladder import RUNG_NAMES
-from analysis.statistics.pairs import compare
+from analysis.statistics.ladder import RUNG_NAMES, RUNGS
+from analysis.statistics.pairs import DECLARED
 from lesion_core.results import SCHEMA_VERSION, Sweep
 from lesion_core.table1 import judged_brain_voxels
 
@@ -23,8 +23,10 @@ TRAPS = (
     "**A band is a range.** It widens with every seed and fold added; whether two bands overlap "
     "says nothing about a difference, because all losses share seeds, folds and patients.",
     "**Folds share most of their training data**, so no unbiased estimate of the variance of "
-    "cross-validation exists (Bengio & Grandvalet 2004). The truth lies between the rung for new "
-    "training sets and the cautious one (Nadeau & Bengio 2003): both are shown.",
+    "cross-validation exists (Bengio & Grandvalet 2004). Of what other training sets would do to a "
+    "mean over five folds, a sixteenth shows between the folds. The interval for new training sets "
+    "takes its size as given: declared, or measured on disjoint halves (`lesion-sweep "
+    "training-effect`). Every verdict says up to which size it stands.",
     "**Patients of one fold share their networks.** A test that treats patients (or patients "
     "times seeds) as independent, at the 5 % level, calls equal losses different in 10 to 50 % of "
     "sweeps instead of 5 %; resampling seeds alone does so in 20 to 45 %, because it knows "
@@ -34,7 +36,8 @@ TRAPS = (
     "**Comparing trained networks is not comparing losses.** Permuting predictions compares two "
     "trained instances; only new trainings compare training methods.",
     "**Many comparisons.** The primary question is declared: test DSC at the last epoch against "
-    "one reference, Holm-adjusted. Other metrics get intervals, not verdicts.",
+    "one reference, Holm-adjusted; all other pairs share a fifth of the error. Other metrics get "
+    "intervals, not verdicts.",
     "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
     "about one sweep of six (at the 5 % level); then *not separated* is a fact about the design, "
     "not about the losses.",
@@ -53,8 +56,12 @@ GLOSSARY = {
     "other folds (lofo)": "the epoch that the other folds would choose",
     "new seeds (L1)": "same patients, same splits, other seeds",
     "new patients (L2)": "other patients from the same population as well",
-    "new training sets (L3)": "networks trained on other patients as well",
-    "cautious (L3c)": "L3, widened because training sets of folds overlap",
+    "new training sets (L3)": "networks trained on other patients as well, if those move the "
+    "difference by the given training-set effect",
+    "training-set effect": "standard deviation, over training sets of this size, of the true "
+    "difference between two losses",
+    "survives": "the largest training-set effect under which a difference is still refuted to be "
+    "none, after Holm's adjustment",
     "rope": "region of practical equivalence: differences that nobody would act on",
     "HD95, NSD": "95th percentile of surface distances; share of surface within a tolerance",
 }
@@ -88,9 +95,8 @@ def section(given: ReportInput) -> Section | None:
                 Note(
                     body=prose(
                         methods_text(
+                            given,
                             cohort,
-                            given.reference_in(cohort),
-                            given.rope,
                             precision(given.sweep, cohort),
                             activity_text(given.sweep.meta, cohort.name),
                         )
@@ -168,10 +174,11 @@ def activity_text(meta: Mapping[str, Any], cohort: str) -> str:
 
 
 def methods_text(
-    cohort: CohortScores, reference: int, rope: float, precision: str, activity: str = ""
+    given: ReportInput, cohort: CohortScores, precision: str, activity: str = ""
 ) -> str:
     """One paragraph with the n, df and repetitions that were used."""
-    scores = cohort.last_by_case(cohort.test)[..., 0]
+    judged, rope = given.family(cohort), given.rope
+    effect = given.training.of(cohort.name)
     text = (
         f"{cohort.title}: {len(cohort.shown)} losses were trained with {len(cohort.seeds)} seeds "
         f"in {len(cohort.folds)}-fold cross-validation for {cohort.num_epochs} epochs in "
@@ -182,21 +189,31 @@ def methods_text(
             f"The cohort has {cohort.size}: sessions of a patient stay in one fold, and their "
             "scores were averaged before anything was counted, compared or resampled. "
         )
-    others = [loss for loss in cohort.shown if loss != reference]
-    if others:
-        fit = compare(scores, cohort.fold_of, others[-1], reference, cohort.subject_of).fit
+    if judged.pairs:
+        pair, _ = judged.against_reference[-1]
+        fit, reference = pair.fit, cohort.losses[judged.reference]
         dfs = ", ".join(
             f"{RUNG_NAMES[rung].lstrip('+ ')} {fit.df[rung]:.1f}"
-            for rung in ("L1", "L2", "L3")
+            for rung in RUNGS
             if fit.df[rung] > 0
         )
+        others = len(judged.pairs) - len(judged.against_reference)
         text += (
-            f"Test DSC at the last epoch was compared with {cohort.losses[reference]} on "
+            f"Test DSC at the last epoch was compared with {reference} on "
             f"{fit.num_cells} paired (seed, fold) cells and "
             f"{cohort.counted(fit.num_cases, fit.num_subjects)} by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[others[-1]]} − {cohort.losses[reference]}: {dfs or 'none'}), "
-            f"Holm-adjusted over {len(others)} comparisons; differences within ±{rope:g} "
+            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}). For new training sets, the "
+            "larger of two variances (of patients and seeds within folds, and of the fold means) "
+            f"was increased by {fit.overlap:.2f} τ², with a training-set effect τ of "
+            f"{effect.in_words} in DSC. p-values were Holm-adjusted over {len(judged.pairs)} pairs"
+            + (
+                f", {DECLARED:.0%} of the error for the {len(judged.against_reference)} with the "
+                "reference"
+                if others
+                else ""
+            )
+            + f"; differences within ±{rope:g}, refuted to be larger by two one-sided tests, "
             "count as practically none. "
         )
     return text + (

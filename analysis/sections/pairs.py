@@ -10,12 +10,25 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.flags import ROPE
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, decimals_for, written
+from analysis.page.items import (
+    LOSS,
+    Column,
+    Figure,
+    Heading,
+    Note,
+    Section,
+    Table,
+    decimals_for,
+    prose,
+    written,
+)
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.ladder import RUNG_NAMES, RUNGS, holm
-from analysis.statistics.pairs import Pair, against, every_pair, judge
+from analysis.statistics.absence import given_up
+from analysis.statistics.ladder import RUNG_NAMES, RUNGS
+from analysis.statistics.pairs import DECLARED, Family, Judgement, Pair, equality_limit
+from analysis.statistics.power import POWER, detectable_for_new_training_sets
 
 
 # ----------------------------------------------------------------------------------------- frames
@@ -47,11 +60,10 @@ def forest_frame(cohort: CohortScores, pairs: dict[str, list[Pair]]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> pd.DataFrame:
+def pair_frame(cohort: CohortScores, judged: Family, rope: float = ROPE) -> pd.DataFrame:
     """One row per pair with everything that is said about it."""
-    adjusted = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
     rows = []
-    for pair, word, p in zip(pairs, judge(pairs, rope), adjusted, strict=True):
+    for pair, judgement in zip(judged.pairs, judged.judgements, strict=True):
         low, high = pair.fit.interval("L3")
         rate_low, rate_high = pair.win_interval
         left, within, right = pair.fit.beyond(rope)
@@ -72,8 +84,9 @@ def pair_frame(cohort: CohortScores, pairs: list[Pair], rope: float = ROPE) -> p
                 "p_a_better": right,
                 "p_equal": within,
                 "p_b_better": left,
-                "p_holm": p,
-                "verdict": word,
+                "p_holm": judgement.p["L3"],
+                "survives": judgement.survives_rounded,
+                "verdict": judgement.in_words,
                 "cells": pair.fit.num_cells,
                 **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
             }
@@ -86,27 +99,19 @@ def section(given: ReportInput) -> Section | None:
     """Forest and matrix for every cohort."""
     if not given.cohorts:
         return None
-    items: list[Figure | Table | Heading] = []
+    items: list[Figure | Table | Note | Heading] = []
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        scores = cohort.last_by_case(cohort.test)
-        reference = given.reference_in(cohort)
-        pairs = {
-            metric: against(
-                scores[..., i], cohort.fold_of, cohort.shown, reference, cohort.subject_of
-            )
-            for i, metric in enumerate(METRICS)
-        }
-        if pairs["dice"]:
+        if note := given.reference_note(cohort):
+            items.append(Note(kind="warning", body=prose(note)))
+        judged = {metric: given.family(cohort, metric) for metric in METRICS}
+        if judged["dice"].pairs:
             items += [
-                _forest(cohort, pairs, reference, given.rope),
-                _forest_table(cohort, pairs["dice"], reference, given.rope),
-            ]
-            everyone = every_pair(scores[..., 0], cohort.fold_of, cohort.shown, cohort.subject_of)
-            items += [
-                _matrix(cohort, everyone, given.rope),
-                _pair_table(cohort, everyone, given.rope),
+                _forest(cohort, judged, given),
+                _forest_table(cohort, judged["dice"], given),
+                _matrix(cohort, judged["dice"], given.rope),
+                _pair_table(cohort, judged["dice"], given.rope),
             ]
     return Section(
         key="differences",
@@ -115,38 +120,48 @@ def section(given: ReportInput) -> Section | None:
         lead="Every difference is paired: same seed, same fold, same patients. Its interval "
         "grows with what it should hold for: other seeds on the same patients, other "
         "patients as well, other training sets as well. A claim about a loss in general "
-        "needs the last one.",
+        "needs the last one, and a cross-validation cannot measure it: how much other "
+        "training sets move a difference is assumed or measured apart, and every verdict "
+        "says how much of it would be borne.",
     )
 
 
-def _forest(
-    cohort: CohortScores, pairs: dict[str, list[Pair]], reference: int, rope: float
-) -> Figure:
-    name = cohort.losses[reference]
+def _forest(cohort: CohortScores, judged: dict[str, Family], given: ReportInput) -> Figure:
+    dice, rope = judged["dice"], given.rope
+    name = cohort.losses[dice.reference]
+    pairs = {metric: [pair for pair, _ in own.against_reference] for metric, own in judged.items()}
     words = "; ".join(
-        f"{cohort.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {word}"
-        for pair, word in zip(pairs["dice"], judge(pairs["dice"], rope), strict=True)
+        f"{cohort.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {judgement.in_words}"
+        for pair, judgement in dice.against_reference
+    )
+    effect = given.training.of(cohort.name)
+    without = [METRIC_NAMES[metric] for metric in METRICS if metric not in effect.tau]
+    unknown = (
+        f" Of {' and '.join(without)} no training-set effect is known (DSC's is not converted), so "
+        "there is no bar for it."
+        if without
+        else ""
     )
     return Figure(
         key=f"forest-{cohort.name}",
         data=forest_frame(cohort, pairs),
         title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
-        draw=partial(draw_forest, cohort.losses, pairs, reference, rope),
+        draw=partial(draw_forest, cohort.losses, pairs, dice.reference, rope),
         caption=f"Dot: mean difference over {cohort.units}.{cohort.averaged} Bars, thick to thin: "
         f"{confidence.in_percent()} intervals for new "
-        "seeds (same patients and splits), + new patients, + new training sets, and the "
-        f"cautious version for overlapping training sets. Grey: ±{rope:g}, practically "
-        "none. A bar that leaves the panel is longer than any difference can be. "
-        f"{_counted(cohort, pairs['dice'])}",
+        "seeds (same patients and splits), + new patients, and + new training sets, for a "
+        f"training-set effect with SD {effect.in_words} in DSC.{unknown} Each for itself, not "
+        f"adjusted for the others; the table's verdicts are. Grey: ±{rope:g}, practically none. "
+        f"{_counted(cohort, pairs['dice'])}{given_up(cohort)}",
         alt=f"Forest plot of differences in DSC, sensitivity and precision from {name}. DSC: "
         f"{words}.",
     )
 
 
-def _forest_table(cohort: CohortScores, pairs: list[Pair], reference: int, rope: float) -> Table:
+def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> Table:
     frame = []
-    adjusted = holm(np.array([pair.fit.p_value("L3") for pair in pairs]))
-    for pair, word, p in zip(pairs, judge(pairs, rope), adjusted, strict=True):
+    pairs = [pair for pair, _ in judged.against_reference]
+    for pair, judgement in judged.against_reference:
         row: dict[str, object] = {
             "cohort": cohort.name,
             LOSS: cohort.losses[pair.a],
@@ -154,22 +169,35 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], reference: int, rope:
         }
         for rung in RUNGS:
             row[rung] = pair.fit.half_width(rung)
-        reached = pair.fit.reached()
         row |= {
-            "reached": RUNG_NAMES.get(reached, "none"),
-            "p_holm": p,
-            "verdict": word,
+            "reached": RUNG_NAMES.get(judgement.holds, "none"),
+            "p_holm": judgement.p["L3"],
+            "survives": judgement.survives_rounded,
+            "detectable": _detectable(pair, judgement),
+            "verdict": judgement.in_words,
             **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
             "cells": pair.fit.num_cells,
         }
         frame.append(row)
     digits = decimals_for([pair.fit.se["L1"] for pair in pairs])
+    effect = given.training.of(cohort.name)
+    shares = (
+        f", {DECLARED:.0%} of the error for the {len(pairs)} with the reference"
+        if len(pairs) < len(judged.pairs)
+        else ""
+    )
+    limit = max((equality_limit(pair.fit, given.rope) for pair in pairs), default=float("nan"))
+    equal = (
+        f" With an effect of {limit:.3f} or more, nothing can be shown to be practically equal."
+        if limit == limit
+        else ""
+    )
     return Table(
         key=f"forest-table-{cohort.name}",
         frame=pd.DataFrame(frame),
         losses=cohort.losses,
-        title=f"DSC: difference from {cohort.losses[reference]} and what it generalises to, "
-        f"{cohort.title}",
+        title=f"DSC: difference from {cohort.losses[judged.reference]} and what it generalises "
+        f"to, {cohort.title}",
         columns=[
             Column(key=LOSS, header="Loss"),
             Column(key="difference", header="Difference", decimals=digits, signed=True),
@@ -184,34 +212,48 @@ def _forest_table(cohort: CohortScores, pairs: list[Pair], reference: int, rope:
             ),
             Column(key="reached", header="Holds for"),
             Column(key="p_holm", header="p, new training sets (Holm)", decimals=3),
+            Column(key="survives", header="Survives effects up to", decimals=3),
+            Column(key="detectable", header="Detectable", decimals=3),
             Column(key="verdict", header="Verdict"),
         ],
-        caption="Holds for: the highest rung whose interval excludes 0 while all lower ones do. "
-        f"p is adjusted over the {len(pairs)} comparisons (Holm). "
-        f"{_counted(cohort, pairs)}",
-        note="separated: refuted for new patients and new training sets; suggestive: for new "
-        "patients only; practically equal: "
-        f"{confidence.in_percent(confidence.equivalence())} interval within ±{rope:g}.",
+        caption="Holds for: the highest rung that refutes no difference, as all lower ones do that "
+        f"this design has, adjusted over all {len(judged.pairs)} pairs (Holm{shares}), as p is. "
+        "Survives: the largest SD of a training-set effect at which that is still so; assumed "
+        f"here: {effect.in_words}. Detectable: where nothing was found, the difference that "
+        f"{confidence.in_percent(POWER)} of such sweeps would find. "
+        f"{_counted(cohort, pairs)}{given_up(cohort)}",
+        note="better, worse: than the reference, separated from it for new training sets; perhaps: "
+        "for new patients, but only if training sets matter less than assumed; practically equal: "
+        f"a difference of ±{given.rope:g} or more is refuted for new training sets (of a pair by "
+        f"itself: {confidence.in_percent(confidence.equivalence())} interval within "
+        f"±{given.rope:g}).{equal}",
     )
 
 
-def _matrix(cohort: CohortScores, pairs: list[Pair], rope: float) -> Figure:
+def _detectable(pair: Pair, judgement: Judgement) -> float:
+    if judgement.word != "not separated":
+        return float("nan")
+    return detectable_for_new_training_sets(pair.fit, judgement.level)
+
+
+def _matrix(cohort: CohortScores, judged: Family, rope: float) -> Figure:
     return Figure(
         key=f"pairs-{cohort.name}",
         title=f"Every pair, DSC on test images, {cohort.title}",
-        draw=partial(draw_matrix, cohort.losses, cohort.shown, pairs, rope),
-        data=pair_frame(cohort, pairs, rope),
+        draw=partial(draw_matrix, cohort.losses, judged),
+        data=pair_frame(cohort, judged, rope),
         caption="Row minus column: mean difference, and cells (seed, fold) won by the row, of "
         "all. Colour: direction and size; a frame marks pairs that are separated, a "
-        "dotted frame suggestive ones. A pair's entry does not depend on which other "
-        f"losses are in the sweep, except for Holm's adjustment. "
-        f"{_counted(cohort, pairs)}",
-        alt=f"Matrix of pairwise differences between {len(cohort.shown)} losses.",
+        "dotted frame those that may be. A pair's difference does not depend on which other "
+        f"losses are in the sweep, its verdict only through Holm's adjustment. "
+        f"{_counted(cohort, judged.pairs)}{given_up(cohort)}",
+        alt=f"Matrix of pairwise differences between {len(judged.losses)} losses.",
     )
 
 
-def _pair_table(cohort: CohortScores, pairs: list[Pair], rope: float) -> Table:
-    frame = pair_frame(cohort, pairs, rope)
+def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
+    pairs = judged.pairs
+    frame = pair_frame(cohort, judged, rope)
     digits = decimals_for([pair.fit.se["L1"] for pair in pairs])
     return Table(
         key=f"pair-table-{cohort.name}",
@@ -247,12 +289,14 @@ def _pair_table(cohort: CohortScores, pairs: list[Pair], rope: float) -> Table:
             ),
             Column(key="p_b_better", header="B", group="P(better by more than rope)", decimals=2),
             Column(key="p_holm", header="p (Holm)", decimals=3),
-            Column(key="verdict", header="Verdict"),
+            Column(key="survives", header="Survives effects up to", decimals=3),
+            Column(key="verdict", header="A is"),
         ],
-        caption=f"Rope: ±{rope:g}. P(A>B): share of cells that A wins, with the percentile "
-        "bootstrap interval over cells (Bouthillier 2021), which asks only about this "
-        "grid of cells: read it as new seeds and splits of these patients. "
-        f"p over {len(pairs)} pairs. {_counted(cohort, pairs)}",
+        caption=f"Rope: ±{rope:g}. P(A>B): share of cells that A wins (Bouthillier 2021), ties "
+        "split, with the exact interval of independent cells, which asks only about this "
+        "grid of cells: read it as new seeds and splits of these patients. Intervals are each "
+        f"pair's own; p and verdict are adjusted over all {len(pairs)} pairs and are those of the "
+        f"table above. {_counted(cohort, pairs)}{given_up(cohort)}",
     )
 
 
@@ -296,7 +340,6 @@ def draw_forest(
         for y, pair in enumerate(own):
             colour = style.colour(pair.a)
             for rung, width, alpha in (
-                ("L3c", 0.8, 0.55),
                 ("L3", 1.6, 0.75),
                 ("L2", 3.2, 0.75),
                 ("L1", 5.4, 1.0),
@@ -313,7 +356,7 @@ def draw_forest(
                     solid_capstyle="butt",
                     gid=f"L{pair.a}",
                 )
-                reach += [low, high] if rung != "L3c" else []
+                reach += [low, high]
             if not np.isnan(pair.fit.estimate):
                 axis.plot(
                     pair.fit.estimate,
@@ -328,8 +371,7 @@ def draw_forest(
                 )
         axis.set_title(METRIC_NAMES[metric])
         axis.set_ylim(rows - 0.5, -0.5)
-        # A difference of two rates lies between -1 and 1; with few folds the intervals do not.
-        low, high = max(min(reach), -1.0), min(max(reach), 1.0)
+        low, high = min(reach), max(reach)
         margin = 0.06 * (high - low)
         axis.set_xlim(low - margin, high + margin)
         axis.set_yticks(range(rows), [losses[pair.a] for pair in own])
@@ -340,10 +382,11 @@ def draw_forest(
     return figure
 
 
-def draw_matrix(losses: list[str], shown: list[int], pairs: list[Pair], rope: float) -> Drawing:
+def draw_matrix(losses: list[str], judged: Family) -> Drawing:
     """Row minus column; the lower triangle mirrors the upper."""
     from matplotlib.patches import Rectangle
 
+    shown, pairs = judged.losses, judged.pairs
     size = len(shown)
     longest = max(len(losses[loss]) for loss in shown)
     left = min(2.2, 0.25 + 0.066 * longest)
@@ -359,8 +402,8 @@ def draw_matrix(losses: list[str], shown: list[int], pairs: list[Pair], rope: fl
     axis = axes[0, 0]
     place = {loss: number for number, loss in enumerate(shown)}
     reach = max([abs(p.fit.estimate) for p in pairs if not np.isnan(p.fit.estimate)] + [1e-9])
-    words = judge(pairs, rope)
-    for pair, word in zip(pairs, words, strict=True):
+    for pair, judgement in zip(pairs, judged.judgements, strict=True):
+        word = judgement.word
         for sign, row, column in ((1, pair.a, pair.b), (-1, pair.b, pair.a)):
             value = sign * pair.fit.estimate
             x, y = place[column], place[row]

@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.absence import given_up
 from analysis.statistics.policies import worlds
 
 
@@ -39,9 +40,12 @@ def section(given: ReportInput) -> Section | None:
 
 
 def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
-    count = frame["winner"].value_counts(sort=False)
-    order = sorted(count.index, key=lambda name: (-count[name], cohort.losses.index(name)))
-    words = ", ".join(f"{name} {count[name]}" for name in order)
+    count: dict[str, float] = {}
+    for winners in (text.split(" = ") for text in frame["winner"]):
+        for name in winners:
+            count[name] = count.get(name, 0.0) + 1 / len(winners)
+    order = sorted(count, key=lambda name: (-count[name], cohort.losses.index(name)))
+    words = ", ".join(f"{name} {count[name]:.3g}" for name in order)
     constant = []
     if frame["undefined"].nunique() == 1:
         constant.append("no case leaves DSC undefined")
@@ -68,7 +72,8 @@ def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
         title=f"The winner in {len(frame)} worlds, {cohort.title}",
         frame=frame,
         columns=columns,
-        caption=f"Wins, of {len(frame)} worlds: {words}. DSC: mean over folds on test images. "
-        f"τ: Kendall's agreement of the order of losses with the headline (first row)."
-        f"{because}{cohort.averaged} {cohort.presence}.",
+        caption=f"Wins, of {len(frame)} worlds, ties split: {words}. DSC: mean over folds on test "
+        "images, weighed by their patients as in the verdict, on the (seed, fold) cells that all "
+        "losses here have. τ: Kendall's agreement of the order of losses with the headline (first "
+        f"row).{because}{cohort.averaged}{given_up(cohort)} {cohort.presence}.",
     )

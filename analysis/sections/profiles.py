@@ -13,6 +13,7 @@ from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
+from analysis.statistics.absence import compared
 from analysis.statistics.profiles import THRESHOLDS, profile
 from analysis.statistics.ranks import resampled_patients, shared_scores
 
@@ -40,7 +41,7 @@ def section(given: ReportInput) -> Section | None:
 
 def _figure(cohort: CohortScores) -> Figure | Note:
     scores = cohort.last_by_case(cohort.test)[..., 0]
-    shared = shared_scores(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+    shared = shared_scores(scores, cohort.fold_of, compared(cohort), cohort.subject_of)
     if shared.num_subjects < 1:
         return Note(
             kind="warning",

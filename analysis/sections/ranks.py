@@ -13,6 +13,7 @@ from analysis.page.items import LOSS, Figure, Heading, Note, Section, prose, wri
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
+from analysis.statistics.absence import compared
 from analysis.statistics.ranks import (
     DRAWS,
     SCHEMES,
@@ -35,7 +36,7 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
-        shared = shared_scores(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+        shared = shared_scores(scores, cohort.fold_of, compared(cohort), cohort.subject_of)
         if len(shared.losses) < 2 or shared.num_subjects < 2:
             items.append(
                 Note(
@@ -101,25 +102,32 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
 
 def _lines(cohort: CohortScores, shared: SharedScores) -> Figure:
     patients = shared.patients
-    table = np.array([rank_by(patients, scheme) for scheme in SCHEMES])
+    every = {scheme: rank_by(patients, scheme) for scheme in SCHEMES}
+    kept = {scheme: row for scheme, row in every.items() if np.ptp(row) > 0}
+    tied = [SCHEMES[scheme] for scheme in SCHEMES if scheme not in kept]
+    if not kept:  # nothing tells them apart
+        kept, tied = every, []
+    table = np.array(list(kept.values()))
     names = [cohort.losses[loss] for loss in shared.losses]
     winners = sorted({names[i] for row in table for i in np.flatnonzero(row == row.min())})
     frame = pd.DataFrame(
         [
             {"cohort": cohort.name, "scheme": scheme, LOSS: names[i], "rank": float(row[i])}
-            for scheme, row in zip(SCHEMES, table, strict=True)
+            for scheme, row in kept.items()
             for i in range(len(names))
         ]
     )
     return Figure(
         key=f"schemes-{cohort.name}",
         title=f"Rank under other rules, DSC, {cohort.title}",
-        draw=partial(draw_lines, cohort.losses, shared.losses, table),
+        draw=partial(draw_lines, cohort.losses, shared.losses, list(kept), table),
         data=frame,
-        caption="The same patient scores (mean over seeds, last epoch), ranked in five ways. "
-        f"First under at least one rule: {', '.join(winners)}. "
-        f"{shared.counted(cohort)}",
-        alt=f"Ranks of {len(names)} losses under five rules; first under at least one: "
+        caption="The same patient scores (mean over seeds, last epoch), ranked in "
+        f"{len(kept)} ways. First under at least one rule, alone or with others: "
+        f"{', '.join(winners)}. "
+        + (f"Left out, since all losses tie: {'; '.join(tied)}. " if tied else "")
+        + f"{shared.counted(cohort)}",
+        alt=f"Ranks of {len(names)} losses under {len(kept)} rules; first under at least one: "
         f"{', '.join(winners)}.",
     )
 
@@ -184,7 +192,9 @@ def draw_blobs(
     return figure
 
 
-def draw_lines(losses: list[str], shown: list[int], table: np.ndarray) -> Drawing:
+def draw_lines(
+    losses: list[str], shown: list[int], schemes: list[str], table: np.ndarray
+) -> Drawing:
     """One line per loss over the schemes."""
     size = len(shown)
     figure, axes = style.panels(
@@ -193,14 +203,14 @@ def draw_lines(losses: list[str], shown: list[int], table: np.ndarray) -> Drawin
     axis = axes[0, 0]
     for i, loss in enumerate(shown):
         axis.plot(
-            range(len(SCHEMES)),
+            range(len(schemes)),
             table[:, i],
             marker=style.marker(loss),
             markersize=5,
             **style.line_style(loss),
         )
         axis.text(
-            len(SCHEMES) - 0.9,
+            len(schemes) - 0.9,
             table[-1, i] + _nudge(table, i),
             losses[loss],
             va="center",
@@ -208,10 +218,13 @@ def draw_lines(losses: list[str], shown: list[int], table: np.ndarray) -> Drawin
             color=style.INK,
             gid=f"L{loss}",
         )
-    axis.set_xticks(range(len(SCHEMES)), [name.replace(", ", ",\n") for name in SCHEMES.values()])
+    axis.set_xticks(
+        range(len(schemes)),
+        [name.replace(", ", ",\n") for name in (SCHEMES[scheme] for scheme in schemes)],
+    )
     axis.set_yticks(range(1, size + 1))
     axis.set_ylim(size + 0.5, 0.5)
-    axis.set_xlim(-0.15, len(SCHEMES) - 0.85)
+    axis.set_xlim(-0.15, len(schemes) - 0.85)
     axis.set_ylabel("rank")
     axis.grid(False, axis="x")
     return figure

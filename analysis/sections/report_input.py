@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from analysis.flags import ROPE
-from analysis.reading.scores import CohortScores
+from analysis.reading.scores import METRICS, CohortScores
+from analysis.reading.training_effect import TrainingEffect
+from analysis.statistics.absence import compared
+from analysis.statistics.pairs import Family, every_pair, judge
 from analysis.statistics.search_outcome import SearchOutcome
 from lesion_core.results import Sweep
 
@@ -23,6 +28,8 @@ class ReportInput:
     """The loss that the others are compared with."""
     rope: float = ROPE
     """Differences in DSC up to this size count as none."""
+    training: TrainingEffect = field(default_factory=TrainingEffect)
+    """How much a difference moves with the training set."""
     paper_colours: bool = False
     """Overlays in the paper's green, red and blue."""
     search: SearchOutcome | None = None
@@ -36,11 +43,74 @@ class ReportInput:
         return [cohort for cohort in self.all_cohorts if cohort.shown]
 
     def reference_in(self, cohort: CohortScores) -> int:
-        """Index of the reference in a cohort's losses; of the first shown one if it is not."""
-        names = [cohort.losses[loss] for loss in cohort.shown]
-        return cohort.shown[names.index(self.reference) if self.reference in names else 0]
+        """Index of the reference in a cohort's losses; of the first one that can be compared if it
+        cannot, which `reference_note` says."""
+        losses = compared(cohort)
+        names = [cohort.losses[loss] for loss in losses]
+        return losses[names.index(self.reference) if self.reference in names else 0]
+
+    def reference_note(self, cohort: CohortScores) -> str:
+        """A sentence where the reference is not what was asked for; "" where it is."""
+        instead = cohort.losses[self.reference_in(cohort)]
+        if instead == self.reference:
+            return ""
+        done = asked = 0
+        if self.reference in cohort.losses:
+            own = cohort.losses.index(self.reference)
+            done, asked = int(cohort.done[own].sum()), int((cohort.status[own] != "").sum())
+        why = (
+            f"was not asked for on {cohort.title}"
+            if not asked
+            else f"has {'no' if not done else f'only {done} of {asked}'} complete trials"
+        )
+        return (
+            f"The reference **{self.reference}** {why}, so nothing is compared with it: losses are "
+            f"compared with {instead} instead."
+        )
+
+    def tau(self, cohort: CohortScores, metric: str = "dice") -> float:
+        """The training-set effect to assume for a metric in a cohort; NaN where it is unknown."""
+        return self.training.of(cohort.name).tau_of(metric)
+
+    def family(
+        self, cohort: CohortScores, metric: str = "dice", scores: np.ndarray | None = None
+    ) -> Family:
+        """All comparisons of the losses that can be compared, of a test metric at the last epoch;
+        of other ``scores`` [L, S, P] if they are given."""
+        reference = self.reference_in(cohort)
+        if scores is None:
+            scores = cohort.last_by_case(cohort.test)[..., METRICS.index(metric)]
+        return family(
+            scores,
+            cohort,
+            compared(cohort),
+            reference,
+            tau=self.tau(cohort, metric),
+            rope=self.rope,
+        )
 
     @property
     def is_ledger(self) -> bool:
         """Whether this was read from a ledger; imported results lack a ledger's other tables."""
         return (self.sweep.path / "sweep.json").exists()
+
+
+def family(
+    scores: np.ndarray,
+    cohort: CohortScores,
+    losses: Sequence[int],
+    reference: int,
+    *,
+    tau: float,
+    rope: float,
+) -> Family:
+    """All comparisons of some losses, from scores [L, S, P]."""
+    pairs = every_pair(
+        scores,
+        cohort.fold_of,
+        losses,
+        cohort.subject_of,
+        tau=tau,
+        num_subjects=cohort.num_subjects,
+    )
+    return Family(pairs, judge(pairs, rope, reference), reference)

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
 from analysis.reading.scores import COHORT_TITLES, CohortScores
+from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.ladder import Ladder, ladder
+from analysis.statistics.ladder import DIFFERENCE, RATE, Ladder, ladder
 from analysis.statistics.search_outcome import (
     FEWEST_FOR_A_SURFACE,
     NAMES,
@@ -34,6 +35,8 @@ LOW = (
     "A pruned one was stopped for looking bad, after a test at each of its cells against a best "
     "one that is partly lucky, so its score is biased low."
 )
+OWN = "test, each fold's own choice"
+OPTIMISTIC = "test, the one choice (optimistic)"
 STATE_COLOURS = {
     "complete": "#3f90da",
     "pruned": "#b9ac70",
@@ -46,14 +49,21 @@ STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 # --------------------------------------------------------------------------------------- section
 def section(given: ReportInput) -> Section | None:
     """What a search found; None of a sweep without one."""
-    return None if given.search is None else search_section(given.search, given.tested)
+    if given.search is None:
+        return None
+    effect = given.training.of(given.search.search["cohort"])
+    return search_section(given.search, given.tested, effect)
 
 
-def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Section:
+def search_section(
+    found: SearchOutcome, cohorts: Sequence[CohortScores], effect: TrainingEffect | None = None
+) -> Section:
     """Surface, cost, importance, and the chosen configuration, judged without its luck.
 
-    ``cohorts``: of all test trials, those of `set_aside` losses too.
+    ``cohorts``: of all test trials, those of `set_aside` losses too.  ``effect``: of training sets
+    on a difference; None: what is declared.
     """
+    effect = effect or TrainingEffect()
     items: list[Item] = [_summary(found)]
     items += _surfaces(found)
     if len(found.search["objectives"]) > 1:
@@ -72,7 +82,7 @@ def search_section(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> Sec
             )
         )
     else:
-        items += _verdicts(found, cohorts)
+        items += _verdicts(found, cohorts, effect)
     items.append(_table(found))
     return Section(
         key="search",
@@ -226,24 +236,22 @@ def _importance(found: SearchOutcome) -> Table:
     )
 
 
-def _interval(fit: Ladder, rung: str, *, rate: bool = True) -> str:
-    """In words; of a rate it ends at 0 and 1."""
+def _interval(fit: Ladder, rung: str) -> str:
+    """In words; "" where the design cannot tell."""
     low, high = fit.interval(rung)
-    if rate:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return (
-        ""
-        if math.isnan(fit.half_width(rung))
-        else f"{written(low, '.3f')} to {written(high, '.3f')}"
-    )
+    return "" if math.isnan(low) else f"{written(low, '.3f')} to {written(high, '.3f')}"
 
 
-def _cells_ladder(grid: np.ndarray) -> Ladder:
+def _cells_ladder(
+    grid: np.ndarray, tau: float = float("nan"), bounds: tuple[float, float] = RATE
+) -> Ladder:
     """The ladder of [S, F] cell means, folds weighing alike."""
-    return ladder(grid, np.arange(grid.shape[1]))
+    return ladder(grid, np.arange(grid.shape[1]), tau=tau, bounds=bounds)
 
 
-def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Item]:
+def _verdicts(
+    found: SearchOutcome, cohorts: Sequence[CohortScores], effect: TrainingEffect
+) -> list[Item]:
     """The chosen configuration: as the search has it, without its luck, and on the test folds."""
     assert found.chosen is not None
     best = found.configurations[found.chosen]["loss"]
@@ -252,27 +260,27 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
     for metric in found.judged_by:
         for judged, against in (
             _searched(found, metric),
-            _confirmed(found, metric, best),
+            _confirmed(found, metric, best, effect.tau_of(metric)),
             *(
-                _tested(found, metric, cohort, best)
+                _tested(found, metric, cohort, best, effect.tau_of(metric))
                 for cohort in cohorts
                 if cohort.name == found.search["cohort"]
             ),
         ):
             rows += [{"score_name": NAMES[metric]} | row for row in judged]
             versus += [{"score_name": NAMES[metric]} | row for row in against]
-    order = ("judged", "loss", "score_name", "score", "seeds", "training", "cells", "trials")
+    order = ("judged", "loss", "score_name", "score", "seeds", "patients", "cells", "trials")
     blank = dict.fromkeys(order, "")
     frame = pd.DataFrame([blank | row for row in rows])
     several = [Column(key="score_name", header="Score")] if len(found.judged_by) > 1 else []
     name = NAMES[found.objective] if not several else "score"
     drawn = [
-        Column(key="cells", header="cells drawn again", group=f"{confidence.in_percent()} interval")
+        Column(key="cells", header="folds drawn again", group=f"{confidence.in_percent()} interval")
     ]
     if not any(row.get("cells") for row in rows):
         drawn = []
     items: list[Item] = [
-        Note(kind="key", body=prose(_headline(found, best))),
+        Note(kind="key", body=prose(_headline(found, best, cohorts))),
         Table(
             key="search-verdict",
             title="How good is the chosen configuration? "
@@ -287,22 +295,24 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                     key="seeds", header="new seeds", group=f"{confidence.in_percent()} interval"
                 ),
                 Column(
-                    key="training",
-                    header="+ new training sets",
+                    key="patients",
+                    header="+ new patients",
                     group=f"{confidence.in_percent()} interval",
                 ),
                 *drawn,
                 Column(key="trials", header="Trials"),
             ],
-            caption="First row: the mean that won, optimistic since it was chosen for being high. "
-            "Bootstrap: cells drawn with replacement, the best complete configuration on them "
+            caption="As searched: the mean that won, optimistic since it was chosen for being "
+            "high, so it has no interval. "
+            "Bootstrap: folds drawn with replacement, the best complete configuration on them "
             "scored on those not drawn (Tsamardinos et al. 2018); pruning and proposals are not "
-            "done again, so some luck remains. Fresh seeds: the same validation parts, seeds that "
-            "the search never saw; a number only if every cell is there. Test: the whole training "
+            "done again, so some luck remains. Fresh seeds: the same validation patients that "
+            "chose it, seeds that the search never saw, so that only the luck of seeds is gone; a "
+            "number only if every cell is there. Test: the whole training "
             "fold. In a fold its test cases play no part, but across folds most are validation "
-            "cases elsewhere, so the test score of the chosen one is slightly optimistic. Each "
+            "cases elsewhere, so the test score of the one choice is optimistic too. Each "
             "fold's own choice: in every fold the complete configuration with the highest DSC in "
-            "that fold's cells, which has seen none of its test cases. "
+            "that fold's cells, which has seen none of its test cases: the one unbiased score. "
             f"{_openings(found)} Means over cells; validation over {_validated(found)}.",
         ),
     ]
@@ -328,27 +338,50 @@ def _verdicts(found: SearchOutcome, cohorts: Sequence[CohortScores]) -> list[Ite
                     Column(key="trials", header="Cells"),
                 ],
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
-                "interval that holds 0 leaves open which one is better.",
+                "interval that holds 0 leaves open which one is better. For new training sets: at "
+                f"a training-set effect with SD {effect.in_words} in DSC; of another score none is "
+                "known.",
             )
         )
     return items
 
 
-def _headline(found: SearchOutcome, best: str) -> str:
+def _headline(found: SearchOutcome, best: str, cohorts: Sequence[CohortScores] = ()) -> str:
+    """The unbiased score first, if it is there; then by how much the score that won is too high."""
     assert found.chosen is not None
     metric = found.objective
     searched = found.grid(found.chosen, metric).mean()
-    words = (
-        f"Chosen: **{best}**, validation {NAMES[metric]} **{written(searched, '.3f')}** as "
-        f"searched. The best of {len(found.configurations)} is partly lucky."
+    words = f"Chosen: **{best}**."
+    tested = [
+        row
+        for cohort in cohorts
+        if cohort.name == found.search["cohort"]
+        for row in _tested(found, metric, cohort, best)[0]
+        if row["judged"] == OWN
+    ]
+    if tested:
+        words += (
+            f" On the test folds, each fold's own choice has {NAMES[metric]} "
+            f"**{written(tested[0]['score'], '.3f')}**"
+            + (
+                f" ({confidence.in_percent()} for new patients {tested[0]['patients']})"
+                if tested[0]["patients"]
+                else ""
+            )
+            + ", in which no test case had a say: this is what such a search promises."
+        )
+    words += (
+        f" Its validation {NAMES[metric]} as searched, {written(searched, '.3f')}, is optimistic: "
+        f"the best of {len(found.configurations)} is partly lucky."
     )
     complete = found.scores[metric][found.states == "complete"]
     if len(found.search["objectives"]) == 1:
-        mean, *_ = corrected(complete, np.random.default_rng(1))
+        mean, *_ = corrected(complete, np.random.default_rng(1), found.fold_of)
         if not math.isnan(mean):
             words += (
                 f" With choosing among the {len(complete)} complete ones done again, a bootstrap "
-                f"expects {written(mean, '.3f')}; some luck remains."
+                f"over folds expects {written(mean, '.3f')}, "
+                f"{written(mean - searched, '+.3f')} from that; some luck remains."
             )
     fresh = found.fresh[metric].get(best)
     if fresh is None:
@@ -357,7 +390,10 @@ def _headline(found: SearchOutcome, best: str) -> str:
     if there < fresh.size:
         return words + f" On fresh seeds {there} of {fresh.size} cells are there: not comparable."
     drop = written(fresh.mean() - searched, "+.3f")
-    return words + f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that."
+    return words + (
+        f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that; the "
+        "validation patients are those that chose it, so only the luck of seeds is gone."
+    )
 
 
 def _validated(found: SearchOutcome) -> str:
@@ -382,17 +418,17 @@ def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]
     """As searched, and with the choosing among complete configurations done again."""
     assert found.chosen is not None
     fit = _cells_ladder(found.grid(found.chosen, metric))
-    rows = [
-        _judged(
-            "validation, as searched (optimistic)",
-            found.configurations[found.chosen]["loss"],
-            fit,
-            len(found.cells),
-        )
+    rows: list[dict] = [
+        {
+            "judged": "validation, as searched (optimistic)",
+            "loss": found.configurations[found.chosen]["loss"],
+            "score": fit.estimate,
+            "trials": f"{fit.num_cells} of {len(found.cells)}",
+        }
     ]
     complete = found.scores[metric][found.states == "complete"]
     if len(found.search["objectives"]) == 1:
-        mean, low, high = corrected(complete, np.random.default_rng(1))
+        mean, low, high = corrected(complete, np.random.default_rng(1), found.fold_of)
         if not math.isnan(mean):
             rows.append(
                 {
@@ -406,7 +442,9 @@ def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]
     return rows, []
 
 
-def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict], list[dict]]:
+def _confirmed(
+    found: SearchOutcome, metric: str, best: str, tau: float = float("nan")
+) -> tuple[list[dict], list[dict]]:
     """On fresh seeds, the chosen one and its comparators."""
     rows, versus = [], []
     fresh = found.fresh[metric]
@@ -415,7 +453,8 @@ def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict]
     for loss in [name for name in wanted if name in fresh]:
         if whole[loss]:
             fit = _cells_ladder(fresh[loss])
-            rows.append(_judged("validation, fresh seeds", loss, fit, fresh[loss].size))
+            judged = "validation, fresh seeds, same patients"
+            rows.append(_judged(judged, loss, fit, fresh[loss].size))
         else:
             there = int((~np.isnan(fresh[loss])).sum())
             rows.append(
@@ -427,7 +466,7 @@ def _confirmed(found: SearchOutcome, metric: str, best: str) -> tuple[list[dict]
                 }
             )
         if loss != best and whole[loss] and whole.get(best):
-            difference = _cells_ladder(fresh[best] - fresh[loss])
+            difference = _cells_ladder(fresh[best] - fresh[loss], tau, DIFFERENCE)
             versus.append(_versus("validation, fresh seeds", loss, difference))
     return rows, versus
 
@@ -438,7 +477,7 @@ def _judged(judged: str, loss: str, fit: Ladder, asked: int) -> dict:
         "loss": loss,
         "score": fit.estimate,
         "seeds": _interval(fit, "L1"),
-        "training": _interval(fit, "L3"),
+        "patients": _interval(fit, "L2"),
         "trials": f"{fit.num_cells} of {asked}",
     }
 
@@ -448,14 +487,18 @@ def _versus(judged: str, loss: str, fit: Ladder) -> dict:
         "judged": judged,
         "loss": loss,
         "difference": fit.estimate,
-        "seeds": _interval(fit, "L1", rate=False),
-        "training": _interval(fit, "L3", rate=False),
+        "seeds": _interval(fit, "L1"),
+        "training": _interval(fit, "L3"),
         "trials": fit.num_cells,
     }
 
 
 def _tested(
-    found: SearchOutcome, metric: str, cohort: CohortScores, best: str
+    found: SearchOutcome,
+    metric: str,
+    cohort: CohortScores,
+    best: str,
+    tau: float = float("nan"),
 ) -> tuple[list[dict], list[dict]]:
     """The chosen loss, its comparators and each fold's own choice on the search's cells."""
     seeds = [i for i, seed in enumerate(cohort.seeds) if seed in {s for s, _ in found.cells}]
@@ -468,21 +511,29 @@ def _tested(
             own[:, of] = scores[cohort.losses.index(label)][:, of]
     wanted = [best, *(name for name in found.search["comparators"] if name != best)]
     there = {name: scores[cohort.losses.index(name)] for name in wanted if name in cohort.losses}
-    choices = {"test": there.pop(best, None), "test, each fold's own choice": own}
+    choices = {OWN: own, OPTIMISTIC: there.pop(best, None)}
     whose = cohort.fold_of, cohort.subject_of
     rows, versus = [], []
     for judged, values in choices.items():
         if values is None or np.isnan(values).all():
             continue
-        fit = ladder(values, *whose)
-        loss = best if judged == "test" else "own of each fold"
+        fit = ladder(values, *whose, bounds=RATE)
+        loss = best if judged == OPTIMISTIC else "own of each fold"
         rows.append(_judged(judged, loss, fit, len(found.cells)))
         for other, theirs in there.items():
             if not np.isnan(values - theirs).all():
-                versus.append(_versus(judged, other, ladder(values - theirs, *whose)))
+                difference = ladder(
+                    values - theirs,
+                    *whose,
+                    tau=tau,
+                    num_subjects=cohort.num_subjects,
+                    bounds=DIFFERENCE,
+                )
+                versus.append(_versus(judged, other, difference))
     for other, theirs in there.items():
         if not np.isnan(theirs).all():
-            rows.append(_judged("test", other, ladder(theirs, *whose), len(found.cells)))
+            fit = ladder(theirs, *whose, bounds=RATE)
+            rows.append(_judged("test", other, fit, len(found.cells)))
     return rows, versus
 
 

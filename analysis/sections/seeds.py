@@ -16,7 +16,8 @@ from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Ta
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.ladder import ladder
+from analysis.statistics.absence import compared, lacking
+from analysis.statistics.ladder import RATE, ladder
 from analysis.statistics.lottery import (
     CompleteCells,
     can_win,
@@ -50,9 +51,9 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
-        complete = complete_cells(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+        complete = complete_cells(scores, cohort.fold_of, compared(cohort), cohort.subject_of)
         if len(complete.losses) == 1 and len(complete.seeds) > 1:
-            items += _needed(cohort, complete, scores, given.rope)
+            items += _needed(cohort, complete, scores, given)
             continue
         if len(complete.losses) < 2 or len(complete.seeds) < 2:
             items.append(
@@ -71,7 +72,7 @@ def section(given: ReportInput) -> Section | None:
             _flip_table(cohort, complete, scores),
             _cherry_figure(cohort, complete),
         ]
-        items += _needed(cohort, complete, scores, given.rope)
+        items += _needed(cohort, complete, scores, given)
     return Section(
         key="seeds",
         title="What if fewer seeds had been run?",
@@ -88,9 +89,10 @@ def counted(cohort: CohortScores, complete: CompleteCells) -> str:
         f"{len(complete.seeds)} of {len(cohort.seeds)} seeds (complete in every fold), "
         f"{len(complete.losses)} of {len(cohort.shown)} losses"
     )
-    if complete.left_out:
-        names = ", ".join(cohort.losses[loss] for loss in complete.left_out)
-        text += f"; left out for missing trials: {names}"
+    left = [loss for loss in cohort.shown if loss not in complete.losses]
+    if left:
+        names = ", ".join(cohort.losses[loss] for loss in left)
+        text += f"; left out for {lacking(cohort, left)}: {names}"
     return text + "."
 
 
@@ -234,19 +236,22 @@ def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
 
 
 def _needed(
-    cohort: CohortScores, complete: CompleteCells, scores: np.ndarray, rope: float
+    cohort: CohortScores, complete: CompleteCells, scores: np.ndarray, given: ReportInput
 ) -> list[Figure | Table | Note]:
     """For the two losses with the highest mean; for the mean itself of a single one."""
+    rope, effect = given.rope, given.training.of(cohort.name)
+    known = {"tau": effect.tau_of("dice"), "num_subjects": cohort.num_subjects}
     means = (complete.values @ complete.weights).mean(1)
     order = np.argsort(-means, kind="stable")
     best = complete.losses[order[0]]
     if len(order) > 1:
         second = complete.losses[order[1]]
-        fit = compare(scores, cohort.fold_of, best, second, cohort.subject_of).fit
+        fit = compare(scores, cohort.fold_of, best, second, cohort.subject_of, **known).fit
         names = f"{cohort.losses[best]} − {cohort.losses[second]}"
         what = "For the two losses with the highest mean."
     else:
-        fit = ladder(scores[best], cohort.fold_of, cohort.subject_of)
+        known["tau"] = float("nan")  # what is known of a difference says nothing of one loss
+        fit = ladder(scores[best], cohort.fold_of, cohort.subject_of, bounds=RATE, **known)
         names = f"mean of {cohort.losses[best]}"
         what = "For the mean of the only loss that was run."
     if np.isnan(fit.components.residual):
@@ -268,7 +273,12 @@ def _needed(
         else "patients add no visible variance here"
     )
     limit = frame.loc[frame["rung"] == "L3", "detectable"].iloc[-1]
-    floor = f"{limit:.3f}" if limit == limit else "nothing that two folds could tell"
+    floor = (
+        f" With {max(FRESH_SEEDS)} seeds and these patients, a claim about new training sets still "
+        f"needs a difference of {limit:.3f}, at a training-set effect of {effect.in_words}."
+        if limit == limit
+        else ""
+    )
     counted = (
         f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} cells, "
         f"{cohort.part(fit.num_cases, fit.num_subjects)}."
@@ -282,10 +292,8 @@ def _needed(
             caption=f"{what} Left: half-width of the {confidence.in_percent()} "
             "interval; right: smallest true difference found with "
             f"{confidence.in_percent(POWER)} power. Grey: ±{rope:g}. Vertical line: seeds "
-            f"run here. {enough.capitalize()}; {dominate}. "
-            f"With {max(FRESH_SEEDS)} seeds and these folds, a claim about new training sets "
-            f"still needs a difference of {floor}. (P(A>B) asks for {pairs_for_win_rate()} "
-            f"independent pairs.) {counted}",
+            f"run here. {enough.capitalize()}; {dominate}.{floor} (P(A>B) asks for "
+            f"{pairs_for_win_rate()} independent pairs.) {counted}",
             alt=f"{enough}; {dominate}.",
         ),
         _rungs_table(cohort, names, frame, len(complete.seeds), counted, f"{enough}; {dominate}."),

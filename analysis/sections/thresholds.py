@@ -79,17 +79,24 @@ def _items(
     rows = []
     for loss in shown:
         folds = [fold for fold in range(curves.shape[1]) if chosen[loss, fold] >= 0]
-        own = np.nanmean([curves[loss, fold, chosen[loss, fold], 0] for fold in folds])
+        at_both = np.array(
+            [[curves[loss, fold, t, 0] for t in (HALF, chosen[loss, fold])] for fold in folds]
+        )
+        # The gain is between the same folds: one that is undefined at either threshold is in none.
+        usable = ~np.isnan(at_both).any(1)
+        half, own = at_both[usable].mean(0) if usable.any() else (float("nan"),) * 2
+        folds = [fold for fold, used in zip(folds, usable, strict=True) if used]
         best = int(np.nanargmax(mean[loss, :, 0]))
         rows.append(
             {
                 "cohort": cohort.name,
                 LOSS: cohort.losses[loss],
-                "at_half": mean[loss, HALF, 0],
+                "at_half": float(half),
                 "own": float(own),
-                "gain": float(own - mean[loss, HALF, 0]),
-                "threshold_low": THRESHOLDS[min(chosen[loss, folds])],
-                "threshold_high": THRESHOLDS[max(chosen[loss, folds])],
+                "gain": float(own - half),
+                "folds": len(folds),
+                "threshold_low": THRESHOLDS[min(chosen[loss, folds])] if folds else float("nan"),
+                "threshold_high": THRESHOLDS[max(chosen[loss, folds])] if folds else float("nan"),
                 "best": mean[loss, best, 0],
                 "best_at": THRESHOLDS[best],
             }
@@ -160,9 +167,18 @@ def _items(
                 Column(key="best", header="best on test", group="Optimistic", decimals=3),
                 Column(key="best_at", header="at", group="Optimistic", decimals=2),
             ],
-            caption=f"{words} Means over folds. {counted}",
+            caption=f"{words} Means over the folds in which DSC is defined at 0.5 and at the own "
+            f"threshold, the same for both: {_folds(frame, curves.shape[1])}. {counted}",
         ),
     ]
+
+
+def _folds(frame: pd.DataFrame, total: int) -> str:
+    """How many of how many folds are behind each row, in words."""
+    short = [
+        f"{row[LOSS]} {row['folds']}" for row in frame.to_dict("records") if row["folds"] < total
+    ]
+    return f"of {total}, {', '.join(short)}, the others all" if short else f"all {total}"
 
 
 # ---------------------------------------------------------------------------------------- drawing

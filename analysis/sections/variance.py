@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import Figure, Heading, Note, Section, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.absence import compared, lacking
 from analysis.statistics.lottery import complete_cells
 from analysis.statistics.variance import balanced, components
 
@@ -20,8 +21,9 @@ PARTS = {
     "fold": "fold (training set and its patients)",
     "loss": "loss",
     "loss_patient": "loss × patient",
+    "cell": "seed, shared by all losses",
     "loss_fold": "loss × training set",
-    "run": "run (seed)",
+    "run": "loss × seed (run)",
     "rest": "rest",
 }
 
@@ -48,7 +50,7 @@ def _figure(cohort: CohortScores) -> Figure | Note:
     final, rows, counts = cohort.last_by_case(cohort.test), {}, {}
     for i, metric in enumerate(METRICS):
         scores = final[..., i]
-        complete = complete_cells(scores, cohort.fold_of, cohort.shown, cohort.subject_of)
+        complete = complete_cells(scores, cohort.fold_of, compared(cohort), cohort.subject_of)
         own, folds, num_cases = balanced(scores, cohort.fold_of, complete, cohort.subject_of)
         if min(own.shape) < 2 or len(np.unique(folds)) < 2:
             continue
@@ -78,11 +80,9 @@ def _figure(cohort: CohortScores) -> Figure | Note:
     )
     dice = rows.get("dice", next(iter(rows.values())))
     shape, num_cases, complete = counts.get("dice", next(iter(counts.values())))
-    left = (
-        f" (left out: {', '.join(cohort.losses[i] for i in complete.left_out)})"
-        if complete.left_out
-        else ""
-    )
+    absent = [loss for loss in cohort.shown if loss not in complete.losses]
+    names = ", ".join(cohort.losses[loss] for loss in absent)
+    left = f" (left out for {lacking(cohort, absent)}: {names})" if absent else ""
     words = ", ".join(
         f"{PARTS[part]} {value**0.5:.3f}" for part, value in dice.items() if value == value
     )
@@ -93,8 +93,11 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         data=frame,
         caption="Standard deviations of the components of a patient's score at the last epoch "
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
-        "means differ; loss × patient: patients for whom the order of losses differs; "
-        f"run: the luck of one training. {shape[0]} of {len(cohort.shown)} losses{left}, "
+        "means differ; loss × patient: patients for whom the order of losses differs; seed: first "
+        "weights and order of batches, which all losses of a (seed, fold) share; run: the luck "
+        "that a loss has alone, which is what a comparison bears; loss × training set: what shows "
+        "between folds, which share most of their training sets. "
+        f"{shape[0]} of {len(cohort.shown)} losses{left}, "
         f"{shape[1]} of {len(cohort.seeds)} seeds, {cohort.part(num_cases, shape[2])}."
         f"{cohort.averaged}",
         alt=f"Standard deviations of DSC: {words}.",

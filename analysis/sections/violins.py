@@ -12,6 +12,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.absence import compared, given_up
 from analysis.statistics.subjects import first_cases
 from analysis.statistics.violins import outline, patient_scores, pooled_epochs
 
@@ -74,14 +75,15 @@ def section(given: ReportInput) -> Section | None:
 
 
 def _patient_lines(cohort: CohortScores, scores: np.ndarray) -> Figure:
-    complete = ~np.isnan(scores[cohort.shown, :, 0]).any(0)
-    dice = scores[cohort.shown][:, complete, 0]
+    losses = compared(cohort)
+    complete = ~np.isnan(scores[losses, :, 0]).any(0)
+    dice = scores[losses][:, complete, 0]
     spread = np.ptp(dice, axis=0)
     middle = f"{np.median(spread):.3f}" if len(spread) else "undefined"
-    best = np.argmax(dice, axis=0) if complete.any() else []
-    wins = [int((np.asarray(best) == place).sum()) for place in range(len(cohort.shown))]
+    first = dice == dice.max(0, initial=-np.inf)
+    wins = (first / np.maximum(first.sum(0), 1)).sum(1)
     words = ", ".join(
-        f"{cohort.losses[loss]} {count}" for loss, count in zip(cohort.shown, wins, strict=True)
+        f"{cohort.losses[loss]} {count:.3g}" for loss, count in zip(losses, wins, strict=True)
     )
     return Figure(
         key=f"patients-{cohort.name}",
@@ -92,9 +94,9 @@ def _patient_lines(cohort: CohortScores, scores: np.ndarray) -> Figure:
         ),
         caption="One column per patient, from hard to easy (mean over losses); a marker per loss: "
         "mean over seeds at the last epoch. The grey bar spans the losses: where it is short, the "
-        f"patient decides, not the loss (median span {middle}). Best loss, by number of patients: "
-        f"{words}. {int(complete.sum())} of {cohort.num_subjects} {cohort.units} have a value for "
-        f"every loss. {cohort.averaged.strip()}{' ' if cohort.averaged else ''}{cohort.presence}.",
+        f"patient decides, not the loss (median span {middle}). Best loss, by number of patients, "
+        f"ties split: {words}. {int(complete.sum())} of {cohort.num_subjects} {cohort.units} have "
+        f"a value for every loss.{given_up(cohort)}{cohort.averaged} {cohort.presence}.",
         alt=f"DSC of every patient under every loss; best loss by number of patients: {words}.",
     )
 

@@ -46,6 +46,22 @@ def normal_factor() -> float:
     return float(stats.norm.ppf(upper()))
 
 
+def exact_share(hits: float, total: float, level: float | None = None) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of independent trials, also at 0 and at all; NaN of
+    none.  A tie may count as half a hit.
+
+    >>> low, high = exact_share(0, 25)
+    >>> low, round(high, 3)
+    (0.0, 0.137)
+    """
+    if not total > 0:
+        return float("nan"), float("nan")
+    beyond = 1 - upper(level)
+    low = 0.0 if hits <= 0 else float(stats.beta.ppf(beyond, hits, total - hits + 1))
+    high = 1.0 if hits >= total else float(stats.beta.ppf(1 - beyond, hits + 1, total - hits))
+    return low, high
+
+
 def in_percent(level: float | None = None) -> str:
     """A level in words.
 

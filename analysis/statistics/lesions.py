@@ -25,15 +25,18 @@ def lesion_rates(final: pd.DataFrame) -> pd.DataFrame:
     """Lesion-wise rates of each row of the last epoch's test rows.
 
     recall = hit reference lesions / reference lesions; precision = hit predicted lesions /
-    predicted lesions; F1 = harmonic mean, 0 if both are 0; undefined where a denominator is 0.
-    (The WMH challenge writes 1 there.)  false = predicted lesions without a hit.  volume error =
-    |predicted - reference| / reference volume, undefined without reference.
+    predicted lesions, undefined where the denominator is 0.  (The WMH challenge writes 1 there.)
+    F1 = harmonic mean; 0 where there are lesions and none is predicted, or the other way round,
+    since all are wrong then; undefined where there is neither.  false = predicted lesions without a
+    hit.  volume error = |predicted - reference| / reference volume, undefined without reference.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = (final["n_ref_hit"] / final["n_ref"]).to_numpy(float)
         precision = (final["n_pred_hit"] / final["n_pred"]).to_numpy(float)
         total = recall + precision
         f1 = np.where(total == 0, 0.0, 2 * recall * precision / total)
+        one_sided = (final["n_ref"] > 0).to_numpy() != (final["n_pred"] > 0).to_numpy()
+        f1 = np.where(one_sided, 0.0, f1)
         reference = (final["tp"] + final["fn"]).to_numpy(float)
         volume = np.abs((final["fp"] - final["fn"]).to_numpy(float)) / reference
     volume[reference == 0] = np.nan
@@ -68,26 +71,32 @@ def mean_and_error(
     return fit.estimate, fit.half_width("L2"), fit.num_cases, fit.num_subjects
 
 
-def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float]:
-    """Share of hits with patients as clusters, and half the width of its interval.
+def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float, float]:
+    """Share of hits with patients as clusters, and the ends of its interval, inside [0, 1].
 
     Ratio estimator p = sum h / sum n over patients, SE^2 = P / (P - 1) sum (h - p n)^2 / (sum n)^2,
-    t with P - 1 degrees of freedom.  NaN half-width with fewer than two patients.
+    t with P - 1 degrees of freedom.  Where all or no lesion is hit there is no spread to go by: the
+    exact interval of as many trials as there are patients.  NaN with fewer than two patients.
 
-    >>> share, half = clustered_share(np.array([1.0, 3.0]), np.array([2.0, 6.0]))
-    >>> share, half
-    (0.5, 0.0)
+    >>> clustered_share(np.array([1.0, 3.0]), np.array([2.0, 6.0]))
+    (0.5, 0.5, 0.5)
+    >>> share, low, high = clustered_share(np.zeros(20), np.ones(20))
+    >>> share, low, round(high, 3)
+    (0.0, 0.0, 0.168)
     """
     used = total > 0
     hits, total = hits[used], total[used]
     if len(total) == 0:
-        return float("nan"), float("nan")
-    share = hits.sum() / total.sum()
-    if len(total) < 2:
-        return float(share), float("nan")
+        return float("nan"), float("nan"), float("nan")
+    share = float(hits.sum() / total.sum())
     count = len(total)
+    if count < 2:
+        return share, float("nan"), float("nan")
+    if share in (0.0, 1.0):
+        return share, *confidence.exact_share(share * count, count)
     se = np.sqrt(count / (count - 1) * ((hits - share * total) ** 2).sum()) / total.sum()
-    return float(share), float(confidence.t_factor(count - 1) * se)
+    half = float(confidence.t_factor(count - 1) * se)
+    return share, max(share - half, 0.0), min(share + half, 1.0)
 
 
 def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
@@ -134,7 +143,7 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
                     n_false[index, place, tested] / times[tested],
                 )
             )
-            share, half = clustered_share(found, total)
+            share, low, high = clustered_share(found, total)
             spread = (
                 confidence.t_factor(len(wrong) - 1) * wrong.std(ddof=1) / np.sqrt(len(wrong))
                 if len(wrong) > 1
@@ -148,7 +157,8 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
                     "reference_lesions": references.sum(),
                     "patients": int((total > 0).sum()),
                     "recall": share,
-                    "recall_half": half,
+                    "recall_low": low,
+                    "recall_high": high,
                     "false_per_patient": wrong.mean() if len(wrong) else float("nan"),
                     "false_half": float(spread),
                 }

@@ -9,8 +9,9 @@ import pandas as pd
 
 from analysis.reading.scores import COUNTS, CohortScores
 from analysis.statistics import selection
+from analysis.statistics.absence import compared, shared_cells
 from analysis.statistics.ranks import order_agreement
-from analysis.statistics.subjects import by_subject, part_of
+from analysis.statistics.subjects import by_subject, number_of, part_of
 
 AGGREGATIONS = {"mean": "mean over cases", "pooled": "all voxels together"}
 UNDEFINED = {"drop": "left out", "0": "counted as 0", "1": "counted as 1"}
@@ -69,9 +70,14 @@ def fold_values(
 
 
 def world_means(
-    values: np.ndarray, last_epoch: np.ndarray, best_train: np.ndarray, selector: str
+    values: np.ndarray,
+    last_epoch: np.ndarray,
+    best_train: np.ndarray,
+    selector: str,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[L] mean over folds of a selector's DSC from [L, S, F, E + 1]."""
+    """[L] mean over folds of a selector's DSC from [L, S, F, E + 1], folds by ``weight`` [F] (None:
+    alike), over those in which every loss has a value; NaN if there is none."""
     curves = np.full((*values.shape, len(selection.VIEWS), len(selection.METRICS)), np.nan)
     curves[..., selection.TEST, selection.DICE] = values
     if selector == "best_train":
@@ -79,16 +85,35 @@ def world_means(
         by_fold = selection.mean_over(chosen, 1)
     else:
         by_fold = selection.by_fold(curves, last_epoch, selector)
-    return selection.mean_over(by_fold[..., selection.TEST, selection.DICE], 1)
+    dice = by_fold[..., selection.TEST, selection.DICE]
+    common = ~np.isnan(dice).any(0)
+    share = np.where(common, 1.0 if weight is None else weight, 0.0)
+    if not share.sum() > 0:
+        return np.full(len(dice), np.nan)
+    return np.where(common, dice, 0.0) @ (share / share.sum())
 
 
 def worlds(cohort: CohortScores) -> pd.DataFrame:
-    """One row per world: the choices, the two best losses, and agreement with the headline."""
-    tp, fp, fn = (cohort.counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
-    masked = cohort.counts[..., COUNTS.index("fp_masked")]
+    """One row per world: the choices, the two best losses, and agreement with the headline.
+
+    Losses that can be compared (`absence.compared`), on the (seed, fold) cells that all of them
+    have; patients weigh alike, as in the verdict.  A world in which several are best has several
+    winners.
+    """
+    losses = compared(cohort)
+    cells = shared_cells(cohort, losses)
+    counts = cohort.counts[losses]
+    counts = np.where(cells[:, cohort.fold_of][None, :, :, None, None], counts, np.nan)
+    last_epoch = np.where(cells, cohort.last_epoch[losses], -1)
+    curves = np.where(cells[None, :, :, None, None, None], cohort.curves[losses], np.nan)
+    weight = np.array(
+        [number_of(cohort.subject_of, cohort.fold_of == f) for f in range(len(cohort.folds))], float
+    )
+    tp, fp, fn = (counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
+    masked = counts[..., COUNTS.index("fp_masked")]
     empty = bool(((tp + fp + fn) == 0).any())
     differs = bool((masked != fp)[~np.isnan(fp)].any())
-    best_train = selection.epochs(cohort.curves, cohort.last_epoch, "best_train")
+    best_train = selection.epochs(curves, last_epoch, "best_train")
     rows = []
     reference = None
     choices = product(
@@ -110,13 +135,14 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
             undefined,
             cohort.subject_of,
         )
-        means = world_means(values, cohort.last_epoch, best_train, selector)[cohort.shown]
+        means = world_means(values, last_epoch, best_train, selector, weight)
         if np.isnan(means).all():
             continue
         if reference is None:
             reference = means  # the first world: last epoch, mean over cases, left out, counted
-        order = np.argsort(np.where(np.isnan(means), np.inf, -means), kind="stable")
-        second = float(means[order[1]]) if len(order) > 1 else float("nan")
+        best = np.flatnonzero(means == means.max())
+        rest = [loss for loss in np.argsort(-means, kind="stable") if loss not in best]
+        second = float(means[rest[0]]) if rest else float("nan")
         rows.append(
             {
                 "cohort": cohort.name,
@@ -124,10 +150,10 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
                 "aggregation": AGGREGATIONS[aggregation].replace("cases", cohort.units),
                 "undefined": UNDEFINED[undefined],
                 "label_2": LABEL_2[label],
-                "winner": cohort.losses[cohort.shown[order[0]]],
-                "dice": float(means[order[0]]),
-                "second": cohort.losses[cohort.shown[order[1]]] if len(order) > 1 else "–",
-                "margin": float(means[order[0]]) - second,
+                "winner": " = ".join(cohort.losses[losses[loss]] for loss in best),
+                "dice": float(means.max()),
+                "second": cohort.losses[losses[rest[0]]] if rest else "–",
+                "margin": 0.0 if len(best) > 1 else float(means.max()) - second,
                 "tau": float(order_agreement(reference, means[None])[0])
                 if len(means) > 1 and not np.isnan(means).any()
                 else float("nan"),

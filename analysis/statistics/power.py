@@ -6,12 +6,13 @@ import math
 from functools import cache
 from typing import cast
 
+import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 from scipy.optimize import brentq
 
 from analysis.statistics import confidence
-from analysis.statistics.ladder import Ladder
+from analysis.statistics.ladder import Ladder, with_training_sets
 from analysis.statistics.pairs import MEANINGFUL
 
 FRESH_SEEDS = tuple(range(1, 31))
@@ -24,21 +25,23 @@ def needed_seeds(
 ) -> pd.DataFrame:
     """Half-width and smallest detectable difference of a pair for k seeds per fold.
 
-    Var(D; k) = s_patient / P + s_training / F + s_run / (k F) + s_rest / (k P), with the
-    components of the ladder; a rung keeps the terms that it generalises over.  Detectable: found
-    at `confidence.error` with the given power (non-central t).  Degrees of freedom: F (k - 1) on
-    L1, P - F on L2, F - 1 on L3; a single seed has none on L1.
+    Var(D; k) = s_patient / P + s_run / (k F) + s_rest / (k P), with the components of the ladder,
+    and the given training-set effect on L3; a rung keeps the terms that it generalises over.
+    Detectable: found at `confidence.error` with the given power (non-central t).  Degrees of
+    freedom: F (k - 1) on L1, P - F on L2 and, with the known term, on L3; a single seed has none on
+    L1.
     """
     part = fit.components
     rows = []
     for k in counts:
         seed_part = part.run * fit.run_share / k + part.residual * fit.patient_share / k
-        patient_part = part.patient * fit.patient_share
-        fold_part = part.training_set * fit.run_share
+        both = seed_part + part.patient * fit.patient_share
+        patients = float(fit.num_subjects - fit.num_folds)
+        everything, more = with_training_sets(both, patients, fit.overlap, fit.tau)
         for rung, variance, df in (
-            ("L1", seed_part, fit.num_folds * (k - 1)),
-            ("L2", seed_part + patient_part, fit.num_subjects - fit.num_folds),
-            ("L3", seed_part + patient_part + fold_part, fit.num_folds - 1),
+            ("L1", seed_part, float(fit.num_folds * (k - 1))),
+            ("L2", both, patients),
+            ("L3", float(everything), float(more) if fit.tau == fit.tau else 0.0),
         ):
             se = math.sqrt(variance) if variance >= 0 else float("nan")
             half = confidence.t_factor(df) * se if df > 0 else float("nan")
@@ -54,11 +57,24 @@ def needed_seeds(
     return pd.DataFrame(rows)
 
 
-def detectable(se: float, df: float, power: float = POWER) -> float:
-    """Smallest difference that a two-sided t-test at `confidence.error` finds with that power."""
+def detectable(se: float, df: float, power: float = POWER, level: float | None = None) -> float:
+    """Smallest difference that a two-sided t-test finds with that power, at a confidence level
+    (None: the usual one)."""
     if not df > 0 or math.isnan(se):
         return float("nan")
-    return se * _shift(float(df), power, confidence.upper())
+    return se * _shift(float(df), power, confidence.upper(level))
+
+
+def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) -> float:
+    """The same of a pair, for new training sets; NaN where the design cannot tell, infinite where
+    no possible difference would be found."""
+    if not fit.df["L3"] > 0:
+        return float("nan")
+    found = max(
+        detectable(fit.se["L3"], fit.df["L3"], level=level),
+        detectable(fit.base_se, fit.base_df, level=level),
+    )
+    return found if found <= fit.bounds[1] else math.inf
 
 
 def seeds_until_patients_dominate(fit: Ladder) -> float:
@@ -83,6 +99,13 @@ def pairs_for_win_rate() -> int:
 @cache
 def _shift(df: float, power: float, upper: float) -> float:
     """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
-    critical = stats.t.ppf(upper, df)
-    root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
-    return cast(float, root)  # the tuple comes with full_output alone
+    critical = float(stats.t.ppf(upper, df))
+    if critical < 20:
+        root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
+        return cast(float, root)  # the tuple comes with full_output alone
+    # Beyond, scipy's distribution gives no numbers: P(Z + shift > critical chi / sqrt(df)).
+    chi = np.sqrt(stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, df) / df)
+    root = brentq(
+        lambda shift: special.ndtr(shift - critical * chi).mean() - power, 0, 10 * critical
+    )
+    return cast(float, root)

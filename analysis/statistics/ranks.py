@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis.reading.scores import CohortScores
 from analysis.statistics import confidence
+from analysis.statistics.absence import lacking
 from analysis.statistics.ladder import holm
 from analysis.statistics.subjects import by_subject, part_of
 
@@ -60,9 +61,10 @@ class SharedScores:
             f"{cohort.part(self.num_cases, self.num_subjects)} and {self.num_cells} of {cells} "
             f"(seed, fold) cells that {len(self.losses)} of {len(cohort.shown)} losses share"
         )
-        if self.left_out:
-            names = ", ".join(cohort.losses[loss] for loss in self.left_out)
-            text += f"; left out for missing trials: {names}"
+        left = [loss for loss in cohort.shown if loss not in self.losses]
+        if left:
+            names = ", ".join(cohort.losses[loss] for loss in left)
+            text += f"; left out for {lacking(cohort, left)}: {names}"
         return text + "."
 
 

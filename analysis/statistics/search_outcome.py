@@ -83,6 +83,11 @@ class SearchOutcome:
         return [(seed, fold) for seed, fold in self.search["cells"]]
 
     @property
+    def fold_of(self) -> np.ndarray:
+        """[K] fold of every cell."""
+        return np.array([fold for _, fold in self.cells])
+
+    @property
     def met(self) -> np.ndarray:
         """[C] number of cells with a score."""
         return (~np.isnan(self.scores["dice"])).sum(1)
@@ -184,22 +189,33 @@ def additive(scores: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.nda
     return estimate, error
 
 
-def corrected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+def corrected(
+    scores: np.ndarray, rng: np.random.Generator, fold_of: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """Mean and interval of the best of C configurations [C, K], the choosing included.
 
-    Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): cells are drawn with
-    replacement, the best configuration on these is chosen, and scored on the cells not drawn.
-    NaN with fewer than three cells or five configurations.
+    Bootstrap bias correction (Tsamardinos, Greasidou & Borboudakis 2018): folds are drawn with
+    replacement, the best configuration on these is chosen, and scored on the folds not drawn.
+    Folds, not cells: the seeds of a fold are judged on the same patients, so that a cell that is
+    left out knows them already.  ``fold_of`` [K]; None: every cell is a fold of its own.  NaN with
+    fewer than three folds or five configurations.
     """
-    number = scores.shape[1]
+    folds = (
+        np.arange(scores.shape[1])
+        if fold_of is None
+        else np.unique(fold_of, return_inverse=True)[1]
+    )
+    number = len(np.unique(folds))
     if number < 3 or len(scores) < FEWEST_TO_RESAMPLE:
         return float("nan"), float("nan"), float("nan")
+    of_fold = (folds == np.arange(number)[:, None]).astype(float)  # [folds, K]
+    by_fold = scores @ of_fold.T / of_fold.sum(1)
     drawn = rng.integers(number, size=(RESAMPLES, number))
-    weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, K]
-    best = np.argmax(weight @ scores.T, 1)
+    weight = np.stack([np.bincount(row, minlength=number) for row in drawn])  # [R, folds]
+    best = np.argmax(weight @ by_fold.T, 1)
     out = weight == 0
     some = out.any(1)
-    means = (scores[best] * out).sum(1)[some] / out.sum(1)[some]
+    means = (by_fold[best] * out).sum(1)[some] / out.sum(1)[some]
     low, high = np.quantile(means, confidence.quantiles())
     return float(means.mean()), float(low), float(high)
 

@@ -12,8 +12,9 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
     """Variance components of complete scores [L, S, P], patients nested in folds, by the method of
     moments (ANOVA mean squares; exact for equal folds, the usual approximation otherwise).
 
-    y = mean + loss + fold + patient(fold) + loss x fold + loss x patient + run + rest, where a run
-    is one (loss, seed, fold).  `loss` is the variance of the loss means after what noise adds to
+    y = mean + loss + fold + patient(fold) + cell + loss x fold + loss x patient + run + rest, where
+    a cell is one (seed, fold), whose first weights and order of batches all losses share, and a run
+    one (loss, seed, fold).  `loss` is the variance of the loss means after what noise adds to
     them.  Negative estimates are 0.  NaN where a mean square has no degrees of freedom.
     """
     losses, num_seeds, _ = scores.shape
@@ -24,12 +25,14 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
     by_fold = np.array([block.mean((1, 2)) for block in folds])  # [F, L]
     weight = sizes / total
 
-    ss: dict[str, float] = dict.fromkeys(("rest", "run", "loss_patient", "patient"), 0.0)
+    ss: dict[str, float] = dict.fromkeys(("rest", "run", "cell", "loss_patient", "patient"), 0.0)
     for block, size in zip(folds, sizes, strict=True):
         case, run, mean = block.mean(1), block.mean(2), block.mean((1, 2))
         rest = block - case[:, None] - run[:, :, None] + mean[:, None, None]
         ss["rest"] += (rest**2).sum()
-        ss["run"] += size * ((run - mean[:, None]) ** 2).sum()
+        apart = run - mean[:, None]
+        ss["cell"] += losses * size * (apart.mean(0) ** 2).sum()
+        ss["run"] += size * ((apart - apart.mean(0)) ** 2).sum()
         centred = case - mean[:, None]
         ss["patient"] += losses * num_seeds * (centred.mean(0) ** 2).sum()
         ss["loss_patient"] += num_seeds * ((centred - centred.mean(0)) ** 2).sum()
@@ -42,7 +45,8 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
     ss["loss"] = float(total * num_seeds * ((grand - overall) ** 2).sum())
     df = {
         "rest": losses * ((num_seeds - 1) * (sizes - 1)).sum(),
-        "run": losses * num_folds * (num_seeds - 1),
+        "run": (losses - 1) * num_folds * (num_seeds - 1),
+        "cell": num_folds * (num_seeds - 1),
         "loss_patient": (losses - 1) * (total - num_folds),
         "patient": total - num_folds,
         "loss_fold": (losses - 1) * (num_folds - 1),
@@ -53,8 +57,16 @@ def components(scores: np.ndarray, fold_of: np.ndarray) -> dict[str, float]:
     s, n = num_seeds, per_fold
     found = {
         "patient": (ms["patient"] - ms["loss_patient"]) / (losses * s),
-        "fold": (ms["fold"] - ms["loss_fold"] - ms["patient"] + ms["loss_patient"])
+        "fold": (
+            ms["fold"]
+            - ms["loss_fold"]
+            - ms["patient"]
+            + ms["loss_patient"]
+            - ms["cell"]
+            + ms["run"]
+        )
         / (losses * s * n),
+        "cell": (ms["cell"] - ms["run"]) / (losses * n),
         "loss": (ms["loss"] - ms["loss_fold"]) / (s * total),
         "loss_patient": (ms["loss_patient"] - ms["rest"]) / s,
         "loss_fold": (ms["loss_fold"] - ms["run"] - ms["loss_patient"] + ms["rest"]) / (s * n),

@@ -19,7 +19,7 @@ from sweeps.tracking.policy import Tracking
 if TYPE_CHECKING:
     from lesion_core.images import LoadedCohort
 
-CASE_LISTS = {"test_cases", "validation_cases"}
+CASE_LISTS = {"test_cases", "validation_cases", "training_cases"}
 """Fields of a trial's configuration that name cases."""
 NOT_CONFIG = ("config", "loss_params", "schema_version")
 """What trial.json says of a trial beside its configuration, or twice."""

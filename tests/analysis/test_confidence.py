@@ -22,17 +22,18 @@ SWEEP = FakeSweep(num_cases=8, epochs=2, losses=("xent", "new"), seeds=(1, 2, 3)
 OTHER = 0.8
 
 HALF_WIDTHS = {
-    "tables/forest-table-wmh2017": ["L1", "L2", "L3", "L3c"],
+    "tables/forest-table-wmh2017": ["L1", "L2", "L3"],
     "tables/lesions-wmh2017": ["lesion_recall_half", "lesion_f1_half"],
     "tables/distances-wmh2017": ["hd95_mm_half"],
     "tables/sites-wmh2017": ["dice_Utrecht_half"],
     "tables/seeds-needed-wmh2017": ["L1", "L2", "L3"],
     "figures/needed-wmh2017": ["half_width", "detectable"],
-    "figures/strata-wmh2017": ["recall_half", "false_half"],
+    "figures/strata-wmh2017": ["false_half"],
 }
 INTERVALS = {
     "figures/forest-wmh2017": ("low", "high"),
     "figures/profile-wmh2017": ("low", "high"),
+    "figures/strata-wmh2017": ("recall_low", "recall_high"),
     "tables/pair-table-wmh2017": ("low", "high"),
 }
 
@@ -75,6 +76,9 @@ def test_half_widths_follow(reports: dict[float, Path], name: str) -> None:
 def test_intervals_follow(reports: dict[float, Path], name: str) -> None:
     usual, other = (table(folder, name) for folder in reports.values())
     low, high = INTERVALS[name]
+    known = usual[low].notna()  # a training-set effect is known of DSC alone
+    assert known.any() and (known == other[low].notna()).all()
+    usual, other = usual[known], other[known]
     wide, narrow = usual[high] - usual[low], other[high] - other[low]
     assert (narrow <= wide + 1e-9).all() and narrow.sum() < 0.95 * wide.sum()
 
@@ -94,7 +98,7 @@ def test_decisions_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     fold_of = np.repeat(np.arange(5), 6)
     scores = np.stack([rng.normal(0.5, 0.05, (5, 30)) + shift for shift in (0.0, 0.012)])
-    pair = pairs.compare(scores, fold_of, 1, 0)
+    pair = pairs.compare(scores, fold_of, 1, 0, tau=0.002)
     p = max(pair.fit.p_value(rung) for rung in ("L1", "L2", "L3"))
     seen = set()
     for level in (1 - 2 * p, 1 - p / 2):  # refuted at the first, not at the second
@@ -102,7 +106,8 @@ def test_decisions_follow(monkeypatch: pytest.MonkeyPatch) -> None:
         low, high = pair.fit.interval("L3")
         refuted = pair.fit.p_value("L3") < confidence.error()
         assert refuted == (low > 0 or high < 0)
-        seen.add((pair.fit.reached() in ("L3", "L3c"), pairs.judge([pair], 0.0)[0]))
+        (said,) = pairs.judge([pair], 0.0)
+        seen.add((said.holds == "L3", said.word))
     assert {reached for reached, _ in seen} == {True, False} and len(seen) == 2
 
 

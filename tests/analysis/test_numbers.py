@@ -234,6 +234,7 @@ def test_profile_falls_from_all_to_none() -> None:
 # ----------------------------------------------------------------------------------- variance
 def test_variance_components_are_recovered_on_average() -> None:
     truth = {"patient": 0.1, "loss_patient": 0.05, "loss_fold": 0.03, "run": 0.04, "rest": 0.06}
+    truth |= {"cell": 0.05}
     rng = np.random.default_rng(10)
     fold_of = np.repeat(np.arange(5), 12)
     found = []
@@ -242,6 +243,7 @@ def test_variance_components_are_recovered_on_average() -> None:
             rng.normal(0, truth["patient"], (1, 1, 60))
             + rng.normal(0, truth["loss_patient"], (4, 1, 60))
             + rng.normal(0, truth["loss_fold"], (4, 1, 5))[:, :, fold_of]
+            + rng.normal(0, truth["cell"], (1, 5, 5))[:, :, fold_of]
             + rng.normal(0, truth["run"], (4, 5, 5))[:, :, fold_of]
             + rng.normal(0, truth["rest"], (4, 5, 60))
         )
@@ -285,9 +287,25 @@ def test_clustered_interval_covers_the_share() -> None:
     for _ in range(600):
         total = rng.integers(1, 30, 40)
         hits = rng.binomial(total, rng.beta(6, 4, 40))  # patients differ: mean 0.6
-        share, half = lesions.clustered_share(hits.astype(float), total.astype(float))
-        covered += abs(share - 0.6) <= half
+        _, low, high = lesions.clustered_share(hits.astype(float), total.astype(float))
+        covered += low <= 0.6 <= high
     assert 0.92 <= covered / 600 <= 0.975
+
+
+def test_share_of_all_or_none_still_has_an_interval() -> None:
+    total = np.full(17, 3.0)
+    for hits, share in ((0 * total, 0.0), (total, 1.0)):
+        found, low, high = lesions.clustered_share(hits, total)
+        assert found == share and high - low == pytest.approx(1 - 0.025 ** (1 / 17))
+
+
+def test_lesion_f1_is_undefined_only_where_there_is_nothing() -> None:
+    final = pd.DataFrame(
+        {"tp": 0, "fp": 0, "fn": 0, "n_ref": [2, 0, 0, 2], "n_pred": [0, 3, 0, 2],
+         "n_ref_hit": 0, "n_pred_hit": 0}
+    )  # fmt: skip
+    f1 = lesions.lesion_rates(final)["lesion_f1"]
+    assert f1[[0, 1, 3]].tolist() == [0, 0, 0] and np.isnan(f1[2])
 
 
 def test_strata_add_up_to_all_reference_lesions(sweep: results.Sweep, cohort: CohortScores) -> None:
@@ -379,6 +397,17 @@ def test_headline_world_is_the_last_epoch_of_the_bands(cohort: CohortScores) -> 
     np.testing.assert_allclose(
         values, cohort.curves[..., VIEWS.index("test"), METRICS.index("dice")]
     )
+
+
+def test_worlds_weigh_patients_alike_and_share_a_win() -> None:
+    values = np.full((2, 1, 2, 3), 0.0)
+    values[0, 0, :, 1:], values[1, 0, :, 1:] = [[0.6], [0.2]], [[0.5], [0.4]]
+    last, none = np.full((2, 1, 2), 2), np.full((2, 1, 2), 2)
+    alike = policies.world_means(values, last, none, "last")
+    weighed = policies.world_means(values, last, none, "last", np.array([50.0, 10.0]))
+    assert alike == pytest.approx([0.4, 0.45]) and weighed == pytest.approx([32 / 60, 29 / 60])
+    values[1, 0, 1] = np.nan  # what one loss does not define counts for none
+    assert policies.world_means(values, last, none, "last") == pytest.approx([0.6, 0.5])
 
 
 def test_pooled_world_weighs_voxels_not_cases() -> None:

@@ -3,48 +3,139 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from analysis.reading.training_effect import TrainingEffect
 from analysis.sections import verdict
+from analysis.sections.report_input import ReportInput, family
 from analysis.statistics.lottery import fresh_flip
 from analysis.statistics.order import best_first
-from analysis.statistics.pairs import Pair, against, compare, judge
+from analysis.statistics.pairs import compare, judge
 
 RNG = np.random.default_rng(0)
 FOLD = np.arange(60) % 5
 BASE = RNG.uniform(0.5, 0.9, (5, 60))
+SMALL = 0.002
+"""A training-set effect that lets equality be shown."""
 
 
-def small(losses: int, seeds: int = 5, fold_of: np.ndarray = FOLD) -> SimpleNamespace:
-    return SimpleNamespace(
+def small(scores: np.ndarray, fold_of: np.ndarray = FOLD, **changes: Any) -> SimpleNamespace:
+    """What the sentences ask of a cohort, of scores [L, S, P]."""
+    losses, seeds = scores.shape[:2]
+    folds = len(np.unique(fold_of))
+    done = np.stack([~np.isnan(scores[:, :, fold_of == f]).all(2) for f in range(folds)], 2)
+    found = SimpleNamespace(
+        name="toy",
+        title="toy",
         losses=[f"l{i}" for i in range(losses)],
         seeds=list(range(seeds)),
-        folds=list(range(len(np.unique(fold_of)))),
-        part=lambda cases, _subjects: f"{cases} of 60 cases",
-        shown=list(range(losses)),
+        folds=list(range(folds)),
+        num_cases=60,
+        num_subjects=60,
+        shown=[loss for loss in range(losses) if done[loss].any()],
+        done=done,
+        status=np.where(done, "done", "missing").astype(object),
         fold_of=fold_of,
-        subject_of=None,
+        subject_of=np.arange(60),
+        presence=f"{done.sum()} of {done.size} trials",
+        part=lambda cases, subjects: f"{cases} of 60 cases",
+        last_by_case=lambda values: values[..., None],
+        test=scores,
+    )
+    vars(found).update(changes)
+    return found
+
+
+def given(tau: float = 0.01, reference: str = "l0") -> ReportInput:
+    return ReportInput(
+        sweep=None, all_cohorts=[], reference=reference, training=TrainingEffect({"dice": tau})
+    )  # type: ignore[arg-type]
+
+
+def noisy(values: np.ndarray, shift: float, spread: float = 0.01, seed: int = 1) -> np.ndarray:
+    return values + shift + np.random.default_rng(seed).normal(0, spread, values.shape)
+
+
+def difference(
+    scores: np.ndarray, fold_of: np.ndarray = FOLD, tau: float = 0.01, rope: float = 0.01
+) -> str:
+    cohort = small(scores, fold_of)
+    judged = family(scores, cohort, cohort.shown, 0, tau=tau, rope=rope)
+    effect = TrainingEffect({"dice": tau})
+    return verdict._difference_sentence(cohort, *judged.of(1, 0), judged, effect, rope)
+
+
+# ------------------------------------------------------------------------------------------ words
+def test_headline_has_a_direction() -> None:
+    for shift, word in ((0.1, "l1 is better than l0"), (-0.1, "l0 is better than l1")):
+        scores = np.stack([BASE, noisy(BASE, shift)])
+        assert verdict.verdict(given(), small(scores)).headline == word
+    for tau, word in ((0.002, "l1 is better than l0"), (0.1, "l1 may be better than l0")):
+        scores = np.stack([BASE, noisy(BASE, 0.02)])
+        assert verdict.verdict(given(tau), small(scores)).headline == word
+
+
+def test_what_holds_is_adjusted_for_the_other_comparisons() -> None:
+    scores = np.stack(
+        [BASE, noisy(BASE, 0.0155, 0.05), *(noisy(BASE, 0, 0.05, s) for s in range(9))]
+    )
+    cohort = small(scores)
+    judged = family(scores, cohort, cohort.shown, 0, tau=SMALL, rope=0.001)
+    pair, said = judged.of(1, 0)
+    rungs = ("L1", "L2", "L3")
+    assert all(said.p[rung] >= 5 * pair.fit.p_value(rung) or said.p[rung] == 1 for rung in rungs)
+    highest = [rung for rung in rungs if said.p[rung] < 0.05]
+    assert said.holds == (highest[-1] if highest else "")
+    low, high = pair.fit.interval("L3", said.level)
+    assert (low > 0 or high < 0) == (said.p["L3"] < 0.05)
+
+
+def test_a_pair_has_one_verdict_wherever_it_stands() -> None:
+    scores = np.stack([noisy(BASE, 0.01 * i, 0.04, i) for i in range(5)])
+    cohort = small(scores)
+    judged = family(scores, cohort, cohort.shown, 2, tau=SMALL, rope=0.001)
+    opposite = {"better": "worse", "worse": "better"}
+    for pair, said in zip(judged.pairs, judged.judgements, strict=True):
+        there, back = judged.of(pair.a, pair.b), judged.of(pair.b, pair.a)
+        assert there[1] is said and there[0] is pair
+        assert back[0].fit.estimate == -pair.fit.estimate
+        word = said.in_words.split()[-1]
+        assert back[1].in_words.split()[-1] == opposite.get(word, word)
+    assert [pair.b for pair, _ in judged.against_reference] == [2] * 4
+
+
+def test_equality_is_a_claim_about_new_training_sets() -> None:
+    scores = np.stack([BASE, noisy(BASE, 0.001, 0.003)])
+    (small_effect,) = judge([compare(scores, FOLD, 1, 0, tau=SMALL)])
+    (usual_effect,) = judge([compare(scores, FOLD, 1, 0, tau=0.01)])
+    assert small_effect.word == "practically equal" and usual_effect.word != "practically equal"
+    assert "smaller than 0.01" in difference(scores, tau=SMALL)
+    assert "could not be shown by any number of seeds" in difference(
+        np.stack([BASE, noisy(BASE, 0, 0.05)])
     )
 
 
-def noisy(values: np.ndarray, shift: float, spread: float = 0.01) -> np.ndarray:
-    return values + shift + np.random.default_rng(1).normal(0, spread, values.shape)
+def test_nothing_found_comes_with_what_would_have_been_found() -> None:
+    text = difference(np.stack([BASE, noisy(BASE, 0.0, 0.05)]))
+    assert "would be found by 80 % of such sweeps" in text
 
 
-def difference(scores: np.ndarray, fold_of: np.ndarray, pairs: list[Pair] | None = None) -> str:
-    cohort = small(len(scores), scores.shape[1], fold_of)
-    pairs = pairs or [compare(scores, fold_of, 1, 0)]
-    return verdict._difference_sentence(cohort, pairs[0], judge(pairs)[0], 0.01, pairs)
+def test_robustness_is_printed_beside_what_is_assumed() -> None:
+    text = difference(np.stack([BASE, noisy(BASE, 0.1)]))
+    assert "survives training-set effects up to SD **0.0" in text
+    assert "assumed here: 0.010" in text and "luck of one training here" in text
 
 
+# ---------------------------------------------------------------------------------------- absence
 def test_loss_without_the_hard_fold_is_not_the_best() -> None:
     hard = BASE - 0.4 * (FOLD == 0)
     scores = np.stack([hard, noisy(hard, -0.05)])
     scores[1, 2:, FOLD == 0] = np.nan  # three of five seeds lack it
     scores[1][:, (FOLD == 0) & (np.arange(60) > 4)] = np.nan
-    cohort = small(2)
+    cohort = small(scores)
     assert np.nanmean(scores[1]) > np.nanmean(scores[0])
     assert best_first(scores, cohort) == [0, 1]
     assert "**l0** has the highest mean" in verdict._best_sentence(cohort, scores, 0, 1)
@@ -57,25 +148,20 @@ def test_loss_without_the_hard_fold_is_not_the_best() -> None:
 def test_losses_that_share_nothing_are_still_ordered() -> None:
     scores = np.stack([BASE, BASE + 0.1])
     scores[0, 2:], scores[1, :2] = np.nan, np.nan
-    assert best_first(scores, small(2)) == [1, 0]
-    assert "no trial in common" in verdict._best_sentence(small(2), scores, 1, 0)
+    assert best_first(scores, small(scores)) == [1, 0]
+    assert "no trial in common" in verdict._best_sentence(small(scores), scores, 1, 0)
 
 
-def test_adjusted_values_decide_what_holds_after_adjusting() -> None:
-    scores = np.stack([BASE, noisy(BASE, 0.005, 1e-4), noisy(BASE, 0.0, 0.05)])
-    pairs = against(scores, FOLD, [0, 1, 2], 0)
-    assert judge(pairs)[0] == "practically equal"
-    text = difference(scores, FOLD, pairs)
-    assert "also after adjusting" in text and "but not after" not in text
-
-
-def test_one_fold_or_one_seed_cannot_tell_and_says_no_more() -> None:
+def test_one_fold_can_tell_with_enough_seeds_and_one_seed_with_enough_folds() -> None:
     scores = np.stack([BASE, noisy(BASE, 0.05)])
     one_fold = np.zeros(60, int)
-    assert judge([compare(scores, one_fold, 1, 0)]) == ["cannot tell"]
-    text = difference(scores, one_fold)
-    assert "for new seeds and new patients;" in text and "but not for" not in text
-    assert judge([compare(scores[:, :1], FOLD, 1, 0)]) == ["cannot tell"]
+    assert judge([compare(scores, one_fold, 1, 0, tau=0.01)])[0].word == "separated"
+    assert judge([compare(scores[:, :1], FOLD, 1, 0, tau=0.01)])[0].word == "separated"
+    assert judge([compare(scores[:, :2], one_fold, 1, 0, tau=0.01)])[0].word == "cannot tell"
+    text = difference(scores[:, :1])
+    assert "no fold has a second seed" in text and "It holds for new seeds, new patients" in text
+    assert "can say nothing" in difference(scores[:, :2], one_fold)
+    assert "One seed and one fold" in difference(scores[:, :1], one_fold)
 
 
 def test_fresh_seed_is_predicted_from_the_seeds_that_are_there() -> None:
@@ -84,7 +170,7 @@ def test_fresh_seed_is_predicted_from_the_seeds_that_are_there() -> None:
     pair = compare(scores, FOLD, 1, 0)
     pair = pair if pair.fit.estimate > 0 else compare(scores, FOLD, 0, 1)
     expected = fresh_flip(pair.fit, 2, 1)
-    text = verdict._seed_sentence(small(2), scores, pair)
+    text = verdict._seed_sentence(small(scores), scores, pair)
     assert f"**{expected:.0%}**" in text and "2 of 5 seeds" in text
     assert expected != pytest.approx(fresh_flip(pair.fit, 5, 1), abs=0.001)
 
@@ -92,7 +178,8 @@ def test_fresh_seed_is_predicted_from_the_seeds_that_are_there() -> None:
 def test_several_seeds_that_do_not_meet_are_not_called_one_seed() -> None:
     scores = np.stack([BASE, noisy(BASE, 0.05)])
     scores[1, :, FOLD == 0] = np.nan
-    text = verdict._seed_sentence(small(2), scores, compare(scores, FOLD, 0, 1))
+    text = verdict._seed_sentence(small(scores), scores, compare(scores, FOLD, 0, 1))
     assert "two complete seeds in common" in text and "1 of 2 losses" in text
-    single = verdict._seed_sentence(small(2, 1), scores[:, :1], compare(scores[:, :1], FOLD, 0, 1))
+    one = scores[:, :1]
+    single = verdict._seed_sentence(small(one), one, compare(one, FOLD, 0, 1))
     assert single.startswith("With one seed per fold")
