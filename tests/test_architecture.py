@@ -31,7 +31,7 @@ SWEEPS = (
 
 MAY_KNOW = {
     "statistics": {"flags", "reading"},
-    "reading": set(),
+    "reading": {"flags"},
     "page": {"flags"},
     "sections": {"flags", "statistics", "page", "reading"},
     "flags": set(),
