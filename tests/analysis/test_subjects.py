@@ -108,8 +108,12 @@ def alike(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 STATISTICS = {
     "ladder": lambda y, fold, who: ladder(y[0] - y[2], fold, who),
     "pair": lambda y, fold, who: pairs.compare(y, fold, 0, 2, who),
-    "verdicts": lambda y, fold, who: pairs.judge(pairs.every_pair(y, fold, [0, 1, 2], who)),
-    "against": lambda y, fold, who: pairs.adjusted(pairs.against(y, fold, [0, 1, 2], 1, who)),
+    "verdicts": lambda y, fold, who: pairs.judge(
+        pairs.every_pair(y, fold, [0, 1, 2], who, tau=0.01)
+    ),
+    "against": lambda y, fold, who: pairs.judge(
+        pairs.against(y, fold, [0, 1, 2], 1, who, tau=0.01), reference=1
+    ),
     "cells": lambda y, fold, who: pairs.cell_means(y[0], fold, who),
     "lottery": lambda y, fold, who: complete_cells(y, fold, [0, 1, 2], who),
     "needed": lambda y, fold, who: needed_seeds(ladder(y[0] - y[1], fold, who), 3),
