@@ -180,24 +180,6 @@ def cell_means(
     return cells
 
 
-def against(
-    scores: np.ndarray,
-    fold_of: np.ndarray,
-    shown: Sequence[int],
-    reference: int,
-    subject_of: np.ndarray | None = None,
-    *,
-    tau: float = float("nan"),
-    num_subjects: int | None = None,
-) -> list[Pair]:
-    """Every shown loss minus the reference."""
-    return [
-        compare(scores, fold_of, loss, reference, subject_of, tau=tau, num_subjects=num_subjects)
-        for loss in shown
-        if loss != reference
-    ]
-
-
 def every_pair(
     scores: np.ndarray,
     fold_of: np.ndarray,

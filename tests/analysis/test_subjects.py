@@ -109,10 +109,7 @@ STATISTICS = {
     "ladder": lambda y, fold, who: ladder(y[0] - y[2], fold, who),
     "pair": lambda y, fold, who: pairs.compare(y, fold, 0, 2, who),
     "verdicts": lambda y, fold, who: pairs.judge(
-        pairs.every_pair(y, fold, [0, 1, 2], who, tau=0.01)
-    ),
-    "against": lambda y, fold, who: pairs.judge(
-        pairs.against(y, fold, [0, 1, 2], 1, who, tau=0.01), reference=1
+        pairs.every_pair(y, fold, [0, 1, 2], who, tau=0.01), reference=1
     ),
     "cells": lambda y, fold, who: pairs.cell_means(y[0], fold, who),
     "lottery": lambda y, fold, who: complete_cells(y, fold, [0, 1, 2], who),
