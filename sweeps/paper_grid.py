@@ -114,7 +114,8 @@ def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[C
         names = asked or tuple(cohorts_found(data))
     except ValueError as error:
         raise ValueError(
-            f"{error}; or try --demo, or prepare a download with `python -m lesion_core.prepare`"
+            f"{error}; or try --demo or --cohorts simulated, or prepare a download with "
+            "`python -m lesion_core.prepare`"
         ) from None
     demo = Simulated(name=DEMO, kind="wmh", num_cases=6, seed=1, voxel_scale=4.0)
     return [
