@@ -19,7 +19,7 @@ from sweeps.training_effect import effect_of
 from tests.support.tiny import write_case
 
 TINY = ["--cohorts", "ours", "--channels", "t1", "flair", "--folds", "2", "--epochs", "1"]
-TINY += ["--patch-size", "8", "--filters", "4", "8", "--batch-size", "4", "--seeds", "1", "2"]
+TINY += ["--patch-size", "8", "--filters", "8", "16", "--batch-size", "4", "--seeds", "1", "2"]
 
 
 class Case:
