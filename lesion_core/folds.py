@@ -81,6 +81,11 @@ def folds_by(rule: str, cases: Sequence[Member], num_folds: int) -> list[list[st
     subjects: dict[str, list[str]] = {}
     for case in order:
         subjects.setdefault(case.subject, []).append(case.id)
+    if len(subjects) < min(num_folds, len(cases)):
+        raise ValueError(
+            f"{len(cases)} cases of {len(subjects)} subjects for {num_folds} folds: cases of a "
+            "subject stay together, so every fold needs a subject; ask for fewer folds"
+        )
     rank = {case.id: place for place, case in enumerate(cases)}
     return [
         sorted((case for subject in fold for case in subjects[subject]), key=rank.__getitem__)
@@ -156,7 +161,7 @@ def rule_label(rule: str) -> str:
 
 
 def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list[str]]:
-    """Test folds from a file; every case is tested exactly once.
+    """Test folds from a file; every case is tested exactly once, in the fold of its subject.
 
     nnU-Net's form, ``[{"train": [...], "val": [...]}, ...]``, where what is trained must be what
     is not tested; or the test folds alone, ``[[...], ...]``.
@@ -195,6 +200,16 @@ def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list
             raise ValueError(
                 f"{path}: {found[0]}{more} {wrong}; expected every case in one test fold"
             )
+    fold_of = {case: number for number, fold in enumerate(folds) for case in fold}
+    first_of: dict[str, str] = {}
+    for case in cases:
+        first = first_of.setdefault(case.subject, case.id)
+        if fold_of[first] != fold_of[case.id]:
+            raise ValueError(
+                f"{path}: {first} and {case.id} are of one subject, {case.subject}, but tested in "
+                f" folds {fold_of[first]} and {fold_of[case.id]}; expected them in one, or a "
+                "network is tested on a patient that it was trained on"
+            )
     for number, (fold, split) in enumerate(zip(folds, content, strict=True)):
         if not fold:
             raise ValueError(f"{path}: fold {number} tests no case")
@@ -222,10 +237,12 @@ def write_splits(path: Path, folds: Sequence[Sequence[str]]) -> None:
 
 
 def fold_table(folds: Sequence[Sequence[str]], cases: Sequence[Member]) -> str:
-    """Text: for every fold the number of test cases, per site if there are several, and who.
+    """Text: for every fold the number of test cases, of subjects if they are fewer, per site if
+    there are several, and who.
 
     >>> from types import SimpleNamespace as Case
-    >>> print(fold_table([["a"], ["b"]], [Case(id="a", site="X"), Case(id="b", site="Y")]))
+    >>> a, b = Case(id="a", site="X", subject="a"), Case(id="b", site="Y", subject="b")
+    >>> print(fold_table([["a"], ["b"]], [a, b]))
     fold  cases  X  Y  tested
        0      1  1  0  a
        1      1  0  1  b
@@ -233,9 +250,13 @@ def fold_table(folds: Sequence[Sequence[str]], cases: Sequence[Member]) -> str:
     site = {case.id: case.site for case in cases}
     sites = list(dict.fromkeys(site.values()))
     sites = sites if sites[1:] else []
-    rows = [["fold", "cases", *(name or "none" for name in sites), "tested"]]
+    subject = {case.id: case.subject for case in cases}
+    several = len(set(subject.values())) < len(subject)
+    people = ["subjects"] if several else []
+    rows = [["fold", "cases", *people, *(name or "none" for name in sites), "tested"]]
     for number, fold in enumerate(folds):
-        counts = [sum(site[case] == name for case in fold) for name in sites]
+        counts = [len({subject[case] for case in fold})] if several else []
+        counts += [sum(site[case] == name for case in fold) for name in sites]
         rows.append([str(number), str(len(fold)), *map(str, counts), " ".join(fold)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(

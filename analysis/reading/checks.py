@@ -5,12 +5,16 @@ Nothing here stops a report: every finding becomes a sentence in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from analysis.reading.scores import COUNTS, CohortScores
 from lesion_core.results import Sweep
+
+SESSION = re.compile("^sub-.+_ses-")
+"""How BIDS names a session: a case that may be one of several of its subject."""
 
 
 def findings(sweep: Sweep, cohorts: Sequence[CohortScores]) -> list[str]:
@@ -68,6 +72,12 @@ def cohort_findings(cohort: CohortScores) -> list[str]:
         found.append(
             "sessions of one patient are tested in several folds, so networks are tested on "
             f"patients that they were trained on: {_some(twice)}."
+        )
+    sessions = [case for case in cohort.cases if SESSION.search(case)]
+    if sessions and not cohort.has_sessions:
+        found.append(
+            "whose case each case is was not kept, so every one counts as a patient of its own, "
+            f"though these look like sessions: {_some(sessions)}."
         )
     lengths = sorted(set(cohort.last_epoch[cohort.done].tolist()))
     if len(lengths) > 1:

@@ -9,7 +9,8 @@ per epoch, the first one untrained; columns `{train,val,test}_{dsc,fn,...}` hold
 them, so a fold's mean stands for its patients: nothing can be said about new patients.
 
 A tidy CSV has a row per (loss, seed, fold, epoch, case) with the columns REQUIRED and either the
-voxel counts `tp fp fn` or rates among `dice sensitivity precision`; OPTIONAL columns help.
+voxel counts `tp fp fn` or rates among `dice sensitivity precision`; OPTIONAL columns help: with
+`subject`, cases of one patient are averaged before patients are counted.
 """
 
 from __future__ import annotations
@@ -93,6 +94,12 @@ def read_tidy(path: Path) -> Sweep:
     if twice.any():
         first = rows.loc[twice, key].iloc[0]
         raise ValueError(f"{path}: two rows for {', '.join(f'{k} {v}' for k, v in first.items())}")
+    whose = rows.groupby(["cohort", "case"], sort=False)["subject"].nunique()
+    if (whose > 1).any():
+        cohort, case = whose.index[int(np.argmax(whose > 1))]
+        raise ValueError(
+            f"{path}: case {case} of cohort {cohort} has {whose.max()} subjects; expected one"
+        )
     if not counts:
         rows[["tp", "fp", "fn"]] = np.nan
         for name in METRICS:

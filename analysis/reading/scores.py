@@ -78,7 +78,8 @@ class CohortScores:
     counts: np.ndarray
     """[L, S, P, E + 1, COUNTS] voxel and lesion counts of the test images; NaN if missing."""
     pooled: np.ndarray
-    """[L, S, F, E + 1, views, tp fp fn tn fp_sure fn_sure] counts summed over the cases."""
+    """[L, S, F, E + 1, views, tp fp fn tn fp_sure fn_sure] counts summed over the subjects, of each
+    the mean over its images; of patches, over the cases."""
     final: pd.DataFrame
     """Test rows of the last epoch: every column of results.CASES, and the three rates."""
     voxel_mm3: np.ndarray
@@ -265,13 +266,14 @@ def _scores_of(
     )
     size = int(np.prod(shape)) * (num_epochs + 1) * 3
     patch = view == 0
+    alone = subject.nunique() == rows["case"].nunique()  # no subject has several cases
     curves, defined = [], []
     for column, metric in enumerate(METRICS):
         ok = ~np.isnan(rates[:, column])
         number = np.where(patch, _numbers(rows, f"patch_{metric}_n"), ok)
         sums = np.where(patch, rows[f"patch_{metric}_sum"].to_numpy(float), rates[:, column])
         weight = number
-        if subject.nunique() < rows["case"].nunique():
+        if not alone:
             # An image counts as one of those of its subject that define the rate.
             share = ok / _counts_like(flat, subject, ok)
             weight, sums = np.where(patch, number, share), np.where(patch, sums, sums * share)
@@ -284,9 +286,10 @@ def _scores_of(
         defined.append(number)
     asked = np.bincount(flat, np.where(patch, _numbers(rows, "n_patch"), 1.0), size)
     names = ("tp", "fp", "fn", "tn", "fp_sure", "fn_sure")
+    images = 1 if alone else np.where(patch, 1, _counts_like(flat, subject, np.full(len(rows), 1)))
     pooled = np.stack(
-        [np.bincount(flat, rows[name].to_numpy(float), size).astype(float) for name in names], -1
-    )
+        [np.bincount(flat, rows[name].to_numpy(float) / images, size) for name in names], -1
+    ).astype(float)
     pooled[np.bincount(flat, minlength=size) == 0] = np.nan
 
     tested = view == 2

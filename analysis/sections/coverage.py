@@ -35,7 +35,7 @@ def section(given: ReportInput) -> Section | None:
                 data=tiles(cohort),
                 caption="One tile per trial: loss by seed and fold. "
                 + cohort.presence
-                + (f", on {cohort.size}." if cohort.has_sessions else "."),
+                + (f". They are tested on {cohort.size}." if cohort.has_sessions else "."),
                 alt=f"Coverage map of {cohort.title}: {cohort.presence}.",
             )
         )

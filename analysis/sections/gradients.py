@@ -188,7 +188,8 @@ def _confidence_figure(cohort: CohortScores) -> Figure:
         title=f"Confident errors over epochs, test images, {cohort.title}",
         draw=partial(draw_confidence, cohort, low, mean, high),
         caption="Left: share of lesion voxels given p ≤ 0.1. Right: share of predicted voxels "
-        "that are background given p ≥ 0.9. Counts are summed over a fold's test images; "
+        f"that are background given p ≥ 0.9.{cohort.averaged} Counts are summed over a fold's "
+        f"test {'patients' if cohort.has_sessions else 'images'}; "
         "line: mean over trials; band: lowest to highest. An epoch without predicted "
         f"voxels has no right-hand value. {cohort.presence}.",
         alt=f"At the last epoch, confidently missed and confidently invented: {ends}.",

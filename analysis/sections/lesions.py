@@ -5,6 +5,7 @@ Every table says for how many cases a rate is defined.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -76,14 +77,20 @@ def _defined(cohort: CohortScores, frame: pd.DataFrame, names: dict[str, str]) -
     for key, name in names.items():
         cases = sorted(set(frame[f"{key}_cases"].astype(int))) if len(frame) else [0]
         if cases != [total]:
-            each = f"{cases[0]}" if len(cases) == 1 else f"{cases[0]} to {cases[-1]}"
-            parts.append(f"{name} {each}")
+            of = _range(frame[f"{key}_patients"].astype(int)) if cohort.has_sessions else ""
+            parts.append(f"{name} {_range(cases)}" + (f" (of {of} patients)" if of else ""))
     return (
         f"{noun.capitalize()} with a value in every trial, of {total}: {', '.join(parts)}; the "
         "other columns all."
         if parts
         else f"{total} of {total} {noun} define every column."
     ) + cohort.averaged
+
+
+def _range(counts: Iterable[int]) -> str:
+    """The lowest and the highest of some counts, in words."""
+    low, high = min(counts := list(counts)), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _detection_table(cohort: CohortScores) -> Table:
@@ -317,7 +324,8 @@ def _empty_table(cohort: CohortScores) -> list[Table]:
             f"{'sessions' if cohort.has_sessions else 'cases'} have no reference lesion: "
             "sensitivity "
             "is undefined there, DSC undefined if nothing is predicted and 0 otherwise. One "
-            f"image per case and training. {cohort.presence}.",
+            f"image per {'session' if cohort.has_sessions else 'case'} and training. "
+            f"{cohort.presence}.",
         )
     ]
 

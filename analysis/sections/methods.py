@@ -64,13 +64,22 @@ GLOSSARY = {
 }
 
 
+PATIENT = (
+    "the subject of one or more sessions (cases); a patient's score is the mean of the sessions, "
+    "and patients are what is counted, compared and resampled"
+)
+
+
 def section(given: ReportInput) -> Section | None:
     """Text to paste, what to beware of, where the numbers come from, and what words mean."""
     if not given.cohorts:
         return None
     body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
+    glossary = GLOSSARY
+    if any(cohort.has_sessions for cohort in given.cohorts):
+        glossary = {"patient": PATIENT, **GLOSSARY}
     terms = "".join(
-        f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in GLOSSARY.items()
+        f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in glossary.items()
     )
     return Section(
         key="methods",
@@ -111,8 +120,8 @@ def methods_text(given: ReportInput, cohort: CohortScores, precision: str) -> st
     )
     if cohort.has_sessions:
         text += (
-            f"There are {cohort.size}, whose sessions stay in one fold and whose scores were "
-            "averaged over them before anything was counted, compared or resampled. "
+            f"The cohort has {cohort.size}: sessions of a patient stay in one fold, and their "
+            "scores were averaged before anything was counted, compared or resampled. "
         )
     if judged.pairs:
         pair, _ = judged.against_reference[-1]

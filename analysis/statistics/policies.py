@@ -40,8 +40,8 @@ def fold_values(
 ) -> np.ndarray:
     """[L, S, F, E + 1] DSC of each fold from counts [L, S, P, E + 1]; NaN where absent.
 
-    aggregation "mean": mean over cases, those of one subject first; "pooled": one DSC from the
-    fold's summed counts.
+    aggregation "mean": mean over cases; "pooled": one DSC from the fold's summed counts.  DSC or
+    counts of one subject's cases are averaged first.
     undefined: what a case with two empty masks counts as ("drop", "0", "1"); pooling has none.
     """
     found = np.full((*tp.shape[:2], num_folds, tp.shape[3]), np.nan)
@@ -49,7 +49,8 @@ def fold_values(
         a, b, c = (part[:, :, fold_of == fold] for part in (tp, fp, fn))
         absent = np.isnan(a).all(2)
         if aggregation == "pooled":
-            a, b, c = (np.nansum(part, 2) for part in (a, b, c))
+            whose = part_of(subject_of, fold_of == fold)
+            a, b, c = (np.nansum(by_subject(part, whose, axis=2), 2) for part in (a, b, c))
             value = np.divide(
                 2 * a, 2 * a + b + c, out=np.full(a.shape, np.nan), where=2 * a + b + c > 0
             )

@@ -77,6 +77,28 @@ def test_one_subject_is_never_on_both_sides(rule):
         assert not subjects & others
 
 
+def test_a_file_that_parts_a_subject_is_refused(tmp_path):
+    members = [case(f"{subject}{visit}", subject=subject) for subject in "abc" for visit in "12"]
+    file = tmp_path / "f.json"
+    file.write_text('[["a1", "b1", "b2"], ["a2", "c1", "c2"]]')
+    with pytest.raises(ValueError, match=r"f\.json: a1 and a2 are of one subject, a, .* 0 and 1"):
+        read_folds(file, members, 2)
+    file.write_text('[["b1", "b2"], ["a1", "a2", "c1", "c2"]]')
+    assert read_folds(file, members, 2) == [["b1", "b2"], ["a1", "a2", "c1", "c2"]]
+    table = fold_table(read_folds(file, members, 2), members).splitlines()
+    assert [line.split()[:3] for line in table] == [
+        ["fold", "cases", "subjects"],
+        ["0", "2", "1"],
+        ["1", "4", "2"],
+    ]
+
+
+def test_every_fold_needs_a_subject_not_only_a_case():
+    members = [case(f"{subject}{visit}", subject=subject) for subject in "ab" for visit in "12"]
+    with pytest.raises(ValueError, match="4 cases of 2 subjects for 3 folds"):
+        folds_by("strided", members, 3)
+
+
 def test_written_splits_are_read_back(tmp_path):
     members = cases(u=5, s=6)
     split = folds_by("site", members, 3)

@@ -1,4 +1,4 @@
-"""A ledger in which every case is there twice: as two sessions of one subject."""
+"""A ledger whose cases are there several times, as sessions of one subject that are all alike."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ import pyarrow.parquet as pq
 from lesion_core import results
 
 
-def doubled(ledger: Path, target: Path) -> Path:
-    """Copy a ledger to ``target``, each case as the sessions ``CASE-a`` and ``CASE-b``, alike."""
+def multiplied(ledger: Path, target: Path, most: int = 3) -> Path:
+    """Copy a ledger to ``target``: its first case is there once, the second twice, up to ``most``,
+    and so on from one; as ``CASE-a``, ``CASE-b``, ..."""
     shutil.copytree(ledger, target)
-    for file in [*target.glob("trials/*/*.parquet"), *target.glob("cohorts/*/*.parquet")]:
-        schema = pq.read_schema(file)
-        if "case" not in schema.names:
-            continue
-        rows = pq.read_table(file).to_pylist()
-        twice = [
-            row | {"case": f"{row['case']}-{session}"} for row in rows for session in ("a", "b")
-        ]
-        results.write_table(file, twice, schema.remove_metadata())
+    for table in sorted(target.glob("cohorts/*/cases.parquet")):
+        cohort = table.parent.name
+        cases = pd.read_parquet(table)["case"]
+        sessions = {case: "abcdefgh"[: 1 + place % most] for place, case in enumerate(cases)}
+        for file in [*table.parent.glob("*.parquet"), *target.glob(f"trials/{cohort}-*/*.parquet")]:
+            schema = pq.read_schema(file)
+            if "case" in schema.names:
+                rows = [
+                    row | {"case": f"{row['case']}-{session}"}
+                    for row in pq.read_table(file).to_pylist()
+                    for session in sessions[row["case"]]
+                ]
+                results.write_table(file, rows, schema.remove_metadata())
     return target
 
 
 def without_subjects(ledger: Path) -> None:
-    """Make a ledger as one that was written before whose cases they are was kept."""
+    """Make a ledger one that was written before it was kept whose case each case is."""
     for file in ledger.glob("cohorts/*/cases.parquet"):
-        pd.read_parquet(file).drop(columns="subject").to_parquet(file)
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns("subject"), file)
