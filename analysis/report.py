@@ -150,6 +150,8 @@ def report_input(
     cohorts = cohort_scores(sweep)
     if not cohorts and search is None:
         raise ValueError(f"{everything.path}: lists no trial; nothing to report on")
+    if training is not None:
+        training.check_cohorts([cohort.name for cohort in cohorts] or [training.cohort or ""])
     return ReportInput(
         sweep=sweep,
         all_cohorts=cohorts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,15 @@ class TrainingEffect:
     def of(self, cohort: str) -> TrainingEffect:
         """What is known for a cohort: what was measured on another one is not."""
         return self if self.cohort in (None, cohort) else TrainingEffect()
+
+    def check_cohorts(self, names: Sequence[str]) -> None:
+        """Raise ValueError where it was measured on none of these cohorts: data of one say nothing
+        of another."""
+        if self.cohort is not None and self.cohort not in names:
+            raise ValueError(
+                f"the training-set effect was measured on {self.cohort}, the report is on "
+                f"{', '.join(names)}: give --training-effect a number, or a measurement on these"
+            )
 
     def tau_of(self, metric: str) -> float:
         """The effect to assume for a metric; NaN where it is unknown."""

@@ -17,8 +17,12 @@ from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Ta
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
+from analysis.statistics.ladder import RATE
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep
+
+RATES = ("lesion_recall", "lesion_precision", "lesion_f1", "nsd")
+"""Columns between 0 and 1."""
 
 
 # --------------------------------------------------------------------------------------- sections
@@ -50,7 +54,12 @@ def _means(cohort: CohortScores, columns: dict[str, np.ndarray]) -> pd.DataFrame
     for loss in cohort.shown:
         row: dict[str, object] = {"cohort": cohort.name, LOSS: cohort.losses[loss]}
         for name, values in columns.items():
-            mean, half, *sizes = mean_and_error(values[loss], cohort.fold_of, cohort.subject_of)
+            mean, half, *sizes = mean_and_error(
+                values[loss],
+                cohort.fold_of,
+                cohort.subject_of,
+                RATE if name in RATES else (0.0, np.inf),
+            )
             row |= {name: mean, f"{name}_half": half} | _columns(cohort, name, *sizes)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -120,8 +129,8 @@ def _detection_table(cohort: CohortScores) -> Table:
         ],
         caption="Test images at the last epoch: 26-connected lesions, one voxel of overlap is a "
         f"hit. F1 is 0 where there are lesions and none is predicted, or none and some are. "
-        f"±: {confidence.in_percent()} half-width for new seeds and patients. "
-        f"{_defined(cohort, frame, names)} {cohort.presence}.",
+        f"±: {confidence.in_percent()} half-width for new seeds and patients, of intervals "
+        f"that end where a value can lie. {_defined(cohort, frame, names)} {cohort.presence}.",
     )
 
 
@@ -239,7 +248,7 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             for i, metric in enumerate(METRICS):
                 values = final[loss, :, here, i].T
                 mean, half, *sizes = mean_and_error(
-                    values, cohort.fold_of[here], cohort.subject_of[here]
+                    values, cohort.fold_of[here], cohort.subject_of[here], RATE
                 )
                 name = f"{metric}_{site}"
                 row |= {name: mean, f"{name}_half": half} | _columns(cohort, name, *sizes)

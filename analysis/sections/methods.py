@@ -39,8 +39,8 @@ TRAPS = (
     "one reference, Holm-adjusted; all other pairs share a fifth of the error. Other metrics get "
     "intervals, not verdicts.",
     "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
-    "about one sweep of six (at the 5 % level); then *not separated* is a fact about the design, "
-    "not about the losses.",
+    "two sweeps of five by itself, and in one of seven beside five other losses (at the 5 % level, "
+    "simulated); then *not separated* is a fact about the design, not about the losses.",
     "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
 )
@@ -203,10 +203,15 @@ def methods_text(
             f"{fit.num_cells} paired (seed, fold) cells and "
             f"{cohort.counted(fit.num_cases, fit.num_subjects)} by "
             f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}). For new training sets, the "
-            "larger of two variances (of patients and seeds within folds, and of the fold means) "
-            f"was increased by {fit.overlap:.2f} τ², with a training-set effect τ of "
-            f"{effect.in_words} in DSC. p-values were Holm-adjusted over {len(judged.pairs)} pairs"
+            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}). "
+            + (
+                "For new training sets, the larger of two variances (of patients and seeds within "
+                f"folds, and of the fold means) was increased by {fit.overlap:.2f} τ², with a "
+                f"training-set effect τ of {effect.in_words} in DSC. "
+                if fit.df["L3"] > 0
+                else ""
+            )
+            + f"p-values were Holm-adjusted over {len(judged.pairs)} pairs"
             + (
                 f", {DECLARED:.0%} of the error for the {len(judged.against_reference)} with the "
                 "reference"

@@ -75,5 +75,5 @@ def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
         caption=f"Wins, of {len(frame)} worlds, ties split: {words}. DSC: mean over folds on test "
         "images, weighed by their patients as in the verdict, on the (seed, fold) cells that all "
         "losses here have. τ: Kendall's agreement of the order of losses with the headline (first "
-        f"row).{because}{cohort.averaged}{given_up(cohort)} {cohort.presence}.",
+        f"row).{because}{given_up(cohort)}{cohort.averaged} {cohort.presence}.",
     )

@@ -17,10 +17,10 @@ from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Ta
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.thresholds import (
-    HALF,
     THRESHOLDS,
     calibration,
     fold_curves,
+    half_and_own,
     histograms,
     own_thresholds,
     rates_at_thresholds,
@@ -78,22 +78,15 @@ def _items(
         return [Note(kind="warning", body=prose(f"{cohort.title}: DSC is undefined throughout."))]
     rows = []
     for loss in shown:
-        folds = [fold for fold in range(curves.shape[1]) if chosen[loss, fold] >= 0]
-        at_both = np.array(
-            [[curves[loss, fold, t, 0] for t in (HALF, chosen[loss, fold])] for fold in folds]
-        )
-        # The gain is between the same folds: one that is undefined at either threshold is in none.
-        usable = ~np.isnan(at_both).any(1)
-        half, own = at_both[usable].mean(0) if usable.any() else (float("nan"),) * 2
-        folds = [fold for fold, used in zip(folds, usable, strict=True) if used]
+        half, own, folds = half_and_own(curves[loss, :, :, 0], chosen[loss])
         best = int(np.nanargmax(mean[loss, :, 0]))
         rows.append(
             {
                 "cohort": cohort.name,
                 LOSS: cohort.losses[loss],
-                "at_half": float(half),
-                "own": float(own),
-                "gain": float(own - half),
+                "at_half": half,
+                "own": own,
+                "gain": own - half,
                 "folds": len(folds),
                 "threshold_low": THRESHOLDS[min(chosen[loss, folds])] if folds else float("nan"),
                 "threshold_high": THRESHOLDS[max(chosen[loss, folds])] if folds else float("nan"),

@@ -86,11 +86,8 @@ def verdict(given: ReportInput, cohort: CohortScores) -> Verdict:
     effect = given.training.of(cohort.name)
     sentences = [*note, _best_sentence(cohort, scores, order[0], order[1])]
     sentences.append(_difference_sentence(cohort, pair, judgement, judged, effect, given.rope))
-    sentences.append(
-        _seed_sentence(
-            cohort, scores, compare(scores, cohort.fold_of, order[0], order[1], cohort.subject_of)
-        )
-    )
+    first_two = compare(scores, cohort.fold_of, order[0], order[1], cohort.subject_of)
+    sentences.append(_seed_sentence(cohort, scores, first_two))
     others = [
         f"{cohort.losses[other.a]} {said.in_words}"
         for other, said in judged.against_reference

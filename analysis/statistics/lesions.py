@@ -63,11 +63,14 @@ def by_case(cohort: CohortScores, values: np.ndarray) -> np.ndarray:
 
 
 def mean_and_error(
-    values: np.ndarray, fold_of: np.ndarray, subject_of: np.ndarray | None = None
+    values: np.ndarray,
+    fold_of: np.ndarray,
+    subject_of: np.ndarray | None = None,
+    bounds: tuple[float, float] = (0.0, np.inf),
 ) -> tuple[float, float, int, int]:
     """Mean of one loss's [S, P], the half-width of its interval for new seeds and patients (L2 of
-    the ladder), and the number of cases and of subjects behind both."""
-    fit = ladder(values, fold_of, subject_of)
+    the ladder, inside the bounds), and the number of cases and of subjects behind both."""
+    fit = ladder(values, fold_of, subject_of, bounds=bounds)
     return fit.estimate, fit.half_width("L2"), fit.num_cases, fit.num_subjects
 
 

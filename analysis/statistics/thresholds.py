@@ -109,6 +109,27 @@ def own_thresholds(curves: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def half_and_own(curves: np.ndarray, chosen: np.ndarray) -> tuple[float, float, list[int]]:
+    """Mean DSC at 0.5 and at a loss's own thresholds, over the same folds, and these.
+
+    ``curves`` [F, thresholds], ``chosen`` [F] as from `own_thresholds`.  A fold whose DSC is
+    undefined at either threshold is in neither mean, or their difference would be between unlike
+    folds; NaN if none is left.
+
+    >>> curves = np.zeros((2, 99)) + [[0.4], [0.8]]
+    >>> curves[1, 10] = np.nan
+    >>> half_and_own(curves, np.array([20, 10]))
+    (0.4, 0.4, [0])
+    """
+    folds = [fold for fold in range(len(curves)) if chosen[fold] >= 0]
+    both = {fold: curves[fold, [HALF, chosen[fold]]] for fold in folds}
+    folds = [fold for fold in folds if not np.isnan(both[fold]).any()]
+    if not folds:
+        return float("nan"), float("nan"), []
+    half, own = np.mean([both[fold] for fold in folds], 0)
+    return float(half), float(own), folds
+
+
 def calibration(
     lesion: np.ndarray, background: np.ndarray, groups: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,12 @@ from lesion_core.losses import LOSSES
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps import training_effect as command
+from sweeps.paper_grid import PaperGrid
 from sweeps.training_effect import effect_of
 from tests.support.tiny import write_case
 
 TINY = ["--cohorts", "ours", "--channels", "t1", "flair", "--folds", "2", "--epochs", "1"]
-TINY += ["--patch-size", "8", "--filters", "4", "8", "--batch-size", "4", "--seeds", "1", "2"]
+TINY += ["--patch-size", "8", "--filters", "8", "16", "--batch-size", "4", "--seeds", "1", "2"]
 
 
 class Case:
@@ -104,6 +105,15 @@ def test_effect_is_measured_written_and_read(tmp_path: Path, capsys: pytest.Capt
     assert effect.of("another").tau_of("dice") == TRAINING_EFFECT
 
 
+@pytest.mark.parametrize("asked", ["0.02", ""])
+def test_sweeps_take_an_effect_for_their_report(asked: str) -> None:
+    PaperGrid(training_effect=asked).check_reporting()
+    with pytest.raises(ValueError, match="--training-effect 3: expected a standard deviation"):
+        PaperGrid(training_effect="3").check_reporting()
+    with pytest.raises(ValueError, match=r"--training-effect none\.json"):
+        PaperGrid(training_effect="none.json").check_reporting()
+
+
 def test_report_takes_a_number_a_file_or_what_lies_in_the_folder(tmp_path: Path) -> None:
     entry = {"estimate": 0.002, "upper": 0.004, "confidence": 0.95, "run_sd": 0.01}
     content = {"cohort": "wmh2017", "losses": ["new", "xent"], "schema_version": 1}
@@ -115,6 +125,9 @@ def test_report_takes_a_number_a_file_or_what_lies_in_the_folder(tmp_path: Path)
     assert found.tau_of("precision") == 0.004
     assert found.in_words == "0.004 (measured on new and xent, 95 % upper bound)"
     assert training_effect(str(tmp_path / FILE), Path("elsewhere")) == found
+    found.check_cohorts(["lit", "wmh2017"])
+    with pytest.raises(ValueError, match="measured on wmh2017, the report is on lit"):
+        found.check_cohorts(["lit"])
     for wrong in ("-1", "2", "nothing.json"):
         with pytest.raises(ValueError, match="--training-effect"):
             training_effect(wrong, tmp_path)
