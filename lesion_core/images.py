@@ -39,8 +39,8 @@ from lesion_core.nifti import (
     LEFT_RIGHT,
     File,
     axis_and_sign,
+    binary_mask,
     finite_values,
-    mask_labels,
     read,
     read_on_grid,
 )
@@ -243,7 +243,7 @@ def load_case(
         brain = grid.mask(_nonzero(case, first))
     else:
         files.append(read_on_grid(case.brain, first))
-        brain = grid.mask(mask_labels(files[-1], highest=1)) == 1
+        brain = grid.mask(binary_mask(files[-1])) == 1
     box = bounding_box(brain)
     if box is None:
         raise ValueError(
@@ -467,10 +467,11 @@ def _warnings(
     found = []
     lesion = marks.lesion
     total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
-    if marks.lesion_ignored:
+    if marks.lesion_ignored is not None:
+        ignored = np.count_nonzero(marks.lesion_ignored)
         found.append(
-            f"{ignore_name}: {marks.lesion_ignored} of {total + marks.lesion_ignored} lesion "
-            "voxels are to be ignored and count for nothing"
+            f"{ignore_name}: {ignored} of {total + ignored} lesion voxels are to be ignored and "
+            "count for nothing"
         )
     if outside:
         found.append(
