@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from lesion_core.cohorts import natural_key
 from lesion_core.cohorts.files import ORIGINAL_LESION, optional, required, subfolders
 from lesion_core.metrics import components
-from lesion_core.nifti import binary_mask, finite_values, read, read_on_grid
+from lesion_core.nifti import (
+    binary_mask,
+    finite_values,
+    read,
+    read_header,
+    read_on_grid,
+    write_like,
+)
 from lesion_core.preparation.flags import UNCERTAIN_SD, Uncertain
 
 METHOD = "positive-zscore-1"
@@ -147,7 +153,7 @@ def keep_positive(
             raise ValueError(f"{folder}: {error}") from None
         original = folder / lesion.name.replace("lesion", ORIGINAL_LESION)
         lesion.rename(original)
-        _write_like(original, mask, lesion)
+        write_like(lesion, mask.astype(np.uint8), read_header(original))
         record[folder.name] = _of_case(changes)
         for line in _lines(changes):
             say(f"{folder.name}: {line}")
@@ -213,11 +219,3 @@ def _listed(changes: Sequence[Change]) -> str:
         f"({each.difference_sd:+.2f}, {'kept' if each.kept else 'left out'})"
         for each in changes
     )
-
-
-def _write_like(original: Path, mask: np.ndarray, path: Path) -> None:
-    """A mask with the header of another one."""
-    image: Any = nib.load(original)
-    header = image.header.copy()
-    header.set_data_dtype(np.uint8)
-    nib.save(type(image)(mask.astype(np.uint8), None, header), path)
