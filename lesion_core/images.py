@@ -32,6 +32,7 @@ from lesion_core.cohorts import (
     brain_methods,
     cases_as_read,
 )
+from lesion_core.cohorts.files import ORIGINAL_LESION, required
 from lesion_core.fingerprint import FORMAT_VERSION, digests_of, fingerprint_of
 from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
@@ -39,8 +40,8 @@ from lesion_core.nifti import (
     LEFT_RIGHT,
     File,
     axis_and_sign,
+    binary_mask,
     finite_values,
-    mask_labels,
     read,
     read_on_grid,
 )
@@ -201,9 +202,9 @@ def load_cohort(
         loading = pool.map(
             lambda case: _load_cached(case, digests, cohort.brain_place(data, case), cure), cases
         )
-        for number, image in enumerate(loading, start=1):
+        for number, (case, image) in enumerate(zip(cases, loading, strict=True), start=1):
             image = replace(image, brain_method=methods[image.case])
-            images.append(_of_activity(image, activity))
+            images.append(image if activity is None else _of_activity(case, image, activity))
             if on_case is not None:
                 on_case(number, len(cases), image.case)
     finally:
@@ -243,7 +244,7 @@ def load_case(
         brain = grid.mask(_nonzero(case, first))
     else:
         files.append(read_on_grid(case.brain, first))
-        brain = grid.mask(mask_labels(files[-1], highest=1)) == 1
+        brain = grid.mask(binary_mask(files[-1])) == 1
     box = bounding_box(brain)
     if box is None:
         raise ValueError(
@@ -405,17 +406,36 @@ def _from_store(case: Case, arrays: dict[str, Any], values: dict[str, Any]) -> I
 
 
 # ------------------------------------------------------------------------------------- helpers
-def _of_activity(image: Image, activity: Activity | None) -> Image:
-    """The image with what is recorded of its mask, and a warning if it is not that mask."""
-    counts = activity.cases.get(image.case) if activity else None
+def _of_activity(case: Case, image: Image, activity: Activity) -> Image:
+    """The image with what is recorded of its mask, and a warning if it is not that mask.
+
+    Recorded are the files' voxels, ignored ones too; what the image keeps is counted as it is used.
+    """
+    counts, voxels = activity.cases.get(case.id), image.lesion_voxels
+    if counts and (image.source_shape or image.ignore is not None):
+        first = read(next(iter(case.channels.values())))
+        original = required(case.lesion.parent, ORIGINAL_LESION)
+        change = read_marks(replace(case, lesion=original), first).on(
+            Grid.of(first, case.spacing_mm)
+        )
+        voxels = int(np.count_nonzero(binary_mask(read(case.lesion))))
+        used = replace(
+            counts,
+            lesions=image.num_lesions,
+            voxels=image.lesion_voxels,
+            all_lesions=components(change.lesion)[1],
+            all_voxels=int(np.count_nonzero(change.lesion)),
+        )
+    else:
+        used = counts
     warnings = image.warnings
-    if activity and (counts is None or counts.voxels != image.lesion_voxels):
+    if counts is None or counts.voxels != voxels:
         expected = "no mask" if counts is None else f"one of {counts.voxels} voxels"
         warnings += (
-            f"{image.case}: the lesion mask holds {image.lesion_voxels} voxels, but {PREPARED} "
+            f"{case.lesion.parent.name}/{case.lesion.name}: holds {voxels} voxels, but {PREPARED} "
             f"records {expected} as positive activity; sort out the cohort again",
         )
-    return replace(image, activity=counts, warnings=warnings)
+    return replace(image, activity=used, warnings=warnings)
 
 
 def _check_masks(cases: Sequence[Case]) -> None:
@@ -467,10 +487,11 @@ def _warnings(
     found = []
     lesion = marks.lesion
     total, outside = np.count_nonzero(lesion), np.count_nonzero(lesion & ~brain)
-    if marks.lesion_ignored:
+    if marks.lesion_ignored is not None:
+        ignored = np.count_nonzero(marks.lesion_ignored)
         found.append(
-            f"{ignore_name}: {marks.lesion_ignored} of {total + marks.lesion_ignored} lesion "
-            "voxels are to be ignored and count for nothing"
+            f"{ignore_name}: {ignored} of {total + ignored} lesion voxels are to be ignored and "
+            "count for nothing"
         )
     if outside:
         found.append(

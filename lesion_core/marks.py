@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lesion_core.cohorts import Case
-from lesion_core.nifti import File, mask_labels, read_on_grid, stored_values, whole_numbers
+from lesion_core.nifti import File, binary_mask, read_on_grid, stored_values, whole_numbers
 from lesion_core.resampling import Grid
 
 
@@ -20,9 +20,8 @@ class Marks:
     """Other pathology; None if the case cannot have any."""
     ignore: np.ndarray | None
     """Left out of training and of every score; None if the case cannot have any."""
-    lesion_ignored: int = 0
-    """Voxels that the lesion mask marks as lesion where another file says to ignore them."""
-
+    lesion_ignored: np.ndarray | None = None
+    """What the lesion mask marks as lesion where another file says to ignore it; None: nothing."""
     files: tuple[File, ...] = ()
     """Where it was read from."""
 
@@ -30,12 +29,9 @@ class Marks:
         """The same on the grid that the case is used on: those of the nearest voxel."""
         if not grid.resampled:
             return self
-        return replace(
-            self,
-            lesion=grid.mask(self.lesion),
-            other=None if self.other is None else grid.mask(self.other),
-            ignore=None if self.ignore is None else grid.mask(self.ignore),
-        )
+        masks = {name: getattr(self, name) for name in ("other", "ignore", "lesion_ignored")}
+        moved = {name: grid.mask(mask) for name, mask in masks.items() if mask is not None}
+        return replace(self, lesion=grid.mask(self.lesion), **moved)
 
     @property
     def lesion_or_other(self) -> np.ndarray:
@@ -60,15 +56,16 @@ def read_marks(case: Case, grid: File) -> Marks:
     ignore = np.isin(numbers, case.labels.ignore) if case.labels.ignore else None
     if case.ignore is not None:
         files.append(read_on_grid(case.ignore, grid))
-        also = mask_labels(files[-1], highest=1) == 1
+        also = binary_mask(files[-1]) == 1
         ignore = also if ignore is None else ignore | also
     if ignore is None:
         return Marks(lesion=lesion, other=other, ignore=None, files=tuple(files))
+    both = lesion & ignore
     return Marks(
         lesion=lesion & ~ignore,
         other=None if other is None else other & ~ignore,
         ignore=ignore,
-        lesion_ignored=int(np.count_nonzero(lesion & ignore)),
+        lesion_ignored=both if both.any() else None,
         files=tuple(files),
     )
 

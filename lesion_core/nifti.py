@@ -258,13 +258,12 @@ def finite_values(file: File) -> np.ndarray:
     return values
 
 
-def mask_labels(file: File, highest: int) -> np.ndarray:
-    """uint8 labels 0 to ``highest``, exactly as stored."""
-    expected = "0 and 1" if highest == 1 else f"0 to {highest}"
-    labels = whole_numbers(file, expected)
-    if labels.max() > highest:
+def binary_mask(file: File) -> np.ndarray:
+    """A mask's 0 and 1, uint8, exactly as stored; anything else is refused."""
+    labels = whole_numbers(file, "0 and 1")
+    if labels.max() > 1:
         raise ValueError(
-            f"{file.path}: the mask holds {stored_values(np.unique(labels))}; expected {expected} "
+            f"{file.path}: the mask holds {stored_values(np.unique(labels))}; expected 0 and 1 "
             "only; binarise it first"
         )
     return labels.astype(np.uint8)

@@ -61,12 +61,12 @@ def _alone(image: Image, patch_size: int | None) -> Iterator[str]:
     load = image.lesion_voxels / np.count_nonzero(image.brain)
     if load > LARGE_LOAD:
         yield f"lesions fill {load:.0%} of the brain; is it the lesion mask?"
-    for axis, size in enumerate(image.box_shape):
-        if patch_size is not None and size < patch_size:
-            world = next(w for w in range(3) if axis_and_sign(image.affine, w)[0] == axis)
+    if patch_size is not None:
+        sides = zip(_by_direction(image.box_shape, image), WORLD_AXES, strict=True)
+        if short := [f"{size:.0f} voxels {name}" for size, name in sides if size < patch_size]:
             yield (
-                f"the brain is {size} voxels {WORLD_AXES[world]}, a patch {patch_size}: patches "
-                "are filled up with zeros; smaller ones (--patch-size) or --spacing help"
+                f"the brain is {', '.join(short)}, a patch {patch_size}: patches are filled up "
+                "with zeros; smaller ones (--patch-size) or --spacing help"
             )
 
 
@@ -123,7 +123,7 @@ def _intensity(images: Sequence[Image]) -> Iterator[tuple[int, str]]:
             continue
         mean, sd, negative = np.array([images[n].raw[channel] for n in known]).T
         level = np.maximum(np.abs(mean), sd)
-        far = _far(sd, INTENSITY) | _far(level / sd, INTENSITY)
+        far = _far(level, INTENSITY) | _far(sd, INTENSITY) | _far(level / sd, INTENSITY)
         far |= (negative > NEGATIVE) & (np.median(negative) <= NEGATIVE / 10)
         for place in np.flatnonzero(far):
             minus = f", {negative[place]:.0%} of it negative" if negative[place] > NEGATIVE else ""

@@ -115,10 +115,11 @@ class Data:
         """Read every image, and note what is unusual (for patches of this size, if one is given).
 
         Raises:
-            ValueError: a case cannot be used, or a file has changed.
+            ValueError: a case cannot be used, none has a lesion, or a file has changed.
         """
         from lesion_core.cohort_rows import ignored_lines
         from lesion_core.cohorts.labels import label_lines
+        from lesion_core.cohorts.spacing import spacing_lines
         from lesion_core.images import load_cohort
         from lesion_core.unusual import noted
 
@@ -129,12 +130,20 @@ class Data:
                 f"{self.folder / self.name}: the files change while they are read; wait until "
                 "they are complete"
             )
+        if not any(image.num_lesions for image in loaded.images):
+            ignored = any(image.ignore is not None for image in loaded.images)
+            raise ValueError(
+                f"{self.folder / self.name}: no case has a lesion voxel"
+                + (" that is not to be ignored" if ignored else "")
+                + "; check the masks, and --lesion-label if it was given"
+            )
         size = sum(image.voxels.nbytes for image in loaded.images) / 1e9
         print(
             f"{self.name}: {len(loaded.images)} cases, {size:.1f} GB, "
             f"read in {time.monotonic() - begun:.0f} s"
         )
-        for line in (*label_lines(case.labels for case in self.members), *ignored_lines(loaded)):
+        labels = label_lines(case.labels for case in self.members)
+        for line in (*labels, *spacing_lines(self.members), *ignored_lines(loaded)):
             print(f"  {line}")
         odd = [f"{image.case}: {line}" for image in loaded.images for line in image.warnings]
         for warning in odd[:3]:

@@ -43,7 +43,7 @@ class Bids(Dataset):
     """A BIDS dataset as it is: images in ``sub-*/[ses-*/]anat/*_{channel}``, masks in derivatives.
 
     A lesion mask is a file ``derivatives/*/sub-*/[ses-*/]anat/*_{mask,dseg,roi}`` whose ``label``
-    or ``desc`` speaks of lesions (lesion, L, WMH, tumour, stroke, ...; `bids_names` has the words).
+    or ``desc`` speaks of lesions (lesion, L, WMH, tumour, stroke, ...; `labels.names_lesion`).
     Where the whole dataset has none, a mask whose name says nothing is taken.  One of brain or
     tissue never is.  All come from one folder and have one form of name, or the dataset is refused.
     The labels of a ``dseg`` are those of its lookup table ``*dseg.tsv``, or 1 and 2, other
@@ -527,10 +527,10 @@ def _no_lesions(dataset: _Dataset) -> str:
     ]
     place = "derivatives/" + (next(iter(dataset.asked)) if dataset.asked else "*")
     expected = f"{dataset.root / place}/sub-*/[ses-*/]anat/*_label-lesion_mask.nii.gz"
-    if masks:
-        there = f"; there: {_counted(masks)}"
-    elif among:
+    if among:
         there = f"; move {among[0].path} and its like there"
+    elif masks:
+        there = f"; there: {_counted(masks)}"
     else:
         there = f"; folders there: {', '.join(dataset.pipelines) or 'none'}"
     unclear = any(file.meaning in ("plain", "unclear") for file in masks)

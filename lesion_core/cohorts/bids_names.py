@@ -8,20 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lesion_core.cohorts.labels import names_lesion
+
 MASKS = ("mask", "dseg", "roi")
 """Suffixes of masks and segmentations; roi is of older releases of BIDS."""
 
 NATIVE = ("orig", "individual", "native", "scanner", "subject", "T1w", "T2w", "FLAIR", "PDw")
 """Spaces that are a session's own: a mask in one of them can lie on the raw images' grid."""
-
-LESIONS = re.compile(
-    r"lesion|wmh|wml|hyperintens|leukoaraio|plaque|tumou?r|glio(?:ma|blastoma)|meningioma|metasta"
-    r"|stroke|infarct|isch(ae|e)m|lacune|ha?emorrhage|haematoma|bleed|contusion|o?edema|dysplasia"
-    r"|fcd|abnormal|patholog"
-)
-"""Words of lesions in a label or desc; BIDS itself abbreviates lesion as L."""
-
-NO_LESIONS = re.compile(r"(non|no|without|minus|outside)-?lesion|lesions?-?(free|fill|inpaint)")
 
 BRAIN = re.compile(r"(?<!mid)(?<!fore)(?<!hind)(?<!non)(?<!no)(?<!minus)brain(?!stem|ventric)")
 
@@ -124,7 +117,7 @@ class BidsFile:
 
 
 def _spoken(text: str) -> Literal["lesion", "brain"] | None:
-    if LESIONS.search(text) and not NO_LESIONS.search(text):
+    if names_lesion(text) or "edema" in text:
         return "lesion"
     return "brain" if BRAIN.search(text) else None
 

@@ -18,8 +18,9 @@ from lesion_core import cache, cohorts, results, table1
 from lesion_core.cohort_rows import PATCH_SIZE, describe, ignored_lines
 from lesion_core.cohorts import Case, Cohort, cases_as_read
 from lesion_core.cohorts.labels import label_lines
+from lesion_core.cohorts.spacing import spacing_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
-from lesion_core.nifti import by, read_header
+from lesion_core.nifti import read_header
 from lesion_core.resampling import Grid
 from lesion_core.unusual import noted
 
@@ -36,10 +37,8 @@ def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Ro
         print(remark)
     methods = Counter(cohorts.brain_methods(cohort, data, cases).values())
     print(f"brain masks: {', '.join(f'{name} ({n} cases)' for name, n in methods.items())}")
-    for line in label_lines(case.labels for case in cases):
+    for line in (*label_lines(case.labels for case in cases), *spacing_lines(cases)):
         print(line)
-    if spacing_mm := cases[0].spacing_mm:
-        print(f"resampled to {by(spacing_mm)} mm (left-right, back-front, foot-head)")
     if activity := cohorts.activity_in(data / cohort.name):
         counts = activity.summary([case.id for case in cases])
         print(

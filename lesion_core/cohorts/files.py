@@ -7,6 +7,12 @@ from pathlib import Path
 
 from lesion_core.paths import close_to, existing, existing_folder, is_folder, is_there, readable
 
+ORIGINAL_LESION = "lesion_all"
+"""The mask of all change beside a `lesion` that was sorted out of it (`lesion_core.prepare`)."""
+
+MASKS = ("brain", "lesion", "ignore", ORIGINAL_LESION)
+"""Names of masks in a case's folder; no image is called so."""
+
 
 def natural_key(text: str) -> tuple[list[int | str], str]:
     """Sorts numbers inside names by value.
@@ -84,7 +90,7 @@ def required(folder: Path, stem: str) -> Path:
         with readable(folder):
             names = [p.name for p in folder.iterdir()] if is_folder(folder) else []
         there = sorted({name.partition(".nii")[0] for name in names if _is_image(name)})
-        near = close_to(stem, [name for name in there if name not in ("brain", "lesion")])
+        near = close_to(stem, [name for name in there if name not in MASKS])
         hint = f"; did you mean {near}?" if near else ""
         listed = f"; there: {', '.join(there)}" if there else ""
         raise ValueError(

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_core.cohorts.case import Case, Layout
-from lesion_core.cohorts.files import case_folders, check_name, natural_key, optional, required
+from lesion_core.cohorts.files import (
+    MASKS,
+    case_folders,
+    check_name,
+    natural_key,
+    optional,
+    required,
+)
 from lesion_core.cohorts.labels import LESION, numbered
 from lesion_core.cohorts.tables import with_table
 
@@ -27,11 +34,10 @@ class Folder(Layout):
         if not self.channels:
             raise ValueError(f"cohort {self.name!r}: name at least one channel, such as t1 flair")
         for channel in self.channels:
-            if channel in ("brain", "lesion", "ignore") or not re.fullmatch(r"[\w.+-]+", channel):
+            if channel in MASKS or not re.fullmatch(r"[\w.+-]+", channel):
                 raise ValueError(
                     f"cohort {self.name!r}: channel {channel!r} cannot be used; expected a file "
-                    "name without folder and ending, other than brain, lesion and ignore, such as "
-                    "flair"
+                    f"name without folder and ending, such as flair, and none of {', '.join(MASKS)}"
                 )
         if len(set(self.channels)) < len(self.channels):
             raise ValueError(

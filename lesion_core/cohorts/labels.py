@@ -166,27 +166,31 @@ def named(declared: Declared, chosen: Sequence[str], file: Path) -> Labels:
 
 
 def names_lesion(name: str) -> bool:
-    """Whether a label is named as a lesion.
+    """Whether a label, or a mask, is named as a lesion.
 
     >>> [names_lesion(name) for name in ("MS", "white_matter-Hyperintensities", "enhancingTumour")]
     [True, True, True]
-    >>> [names_lesion(name) for name in ("brain", "non-lesion", "perilesional", "white matter")]
+    >>> [names_lesion(name) for name in ("brain", "non-lesion", "perilesional", "lesionFilled")]
     [False, False, False, False]
     """
-    return any(
-        _LESION.fullmatch(word) and before not in _NOT and after != "free"
-        for words in (_words(name), _words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
-        for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False)
-    )
+    if _NO_LESION.search(name.casefold()):
+        return False
+    alone = any(word in _LESIONS_ALONE for word in _words(name))
+    return alone or _LESION.search(name.casefold()) is not None
 
 
 _LESION = re.compile(
-    r"(ms|wmh|wml|gbm|met)s?"
-    r"|(?!non|peri)\w*(lesion|tumou?r|infarct|infarction|stroke|plaque|dysplasia|glioma"
-    r"|glioblastoma|meningioma|ha?ematoma|ha?emorrhage|microbleed|leukoaraiosis)s?"
-    r"|\w*(hyperintensit(y|ies)|metastas[ie]s)"
+    r"lesion|wmh|wml|hyperintens|leukoaraio|plaque|tumou?r|glio(?:ma|blastoma)|meningioma|metasta"
+    r"|stroke|infarct|isch(ae|e)m|lacune|ha?emorrhage|ha?ematoma|bleed|contusion|dysplasia|fcd"
+    r"|abnormal|patholog"
 )
-_NOT = {"non", "no", "not", "without", "outside", "around", "near", "peri"}
+_LESIONS_ALONE = {"ms", "gbm", "met", "mets"}
+"""Abbreviations that mean lesions where they are a word."""
+
+_NO_LESION = re.compile(
+    r"(non|without|minus|outside|around|peri|\b(no|not|near))[-_ ]*(lesion|tumou?r|stroke|infarct)"
+    r"|lesions?[-_ ]*(free|fill|inpaint)"
+)
 
 
 def _words(name: str) -> list[str]:

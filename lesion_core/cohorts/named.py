@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from lesion_core.cohorts.bids import USUAL, Bids
 from lesion_core.cohorts.case import Case, Dataset
-from lesion_core.cohorts.files import check_name, subfolders
+from lesion_core.cohorts.files import MASKS, check_name, subfolders
 from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
@@ -143,7 +143,7 @@ def _unknown(name: str, data: Path | None) -> str:
         if is_folder(root):
             first = next((place for place in subfolders(root) if _images(place)), None)
             found = " ".join(
-                image for image in _images(first) if image not in ("brain", "lesion")
+                image for image in _images(first) if image not in MASKS
             ) if first else ""  # fmt: skip
             there = f" ({first} has {found})" if found else ""
             return (

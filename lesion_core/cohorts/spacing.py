@@ -55,6 +55,14 @@ def cases_as_read(cohort: Layout, data: Path) -> list[Case]:
     return [replace(case, spacing_mm=spacing_mm) for case in cases] if spacing_mm else cases
 
 
+def spacing_lines(cases: Sequence[Case]) -> list[str]:
+    """The line that says to which voxel size a cohort's cases are resampled; none if to none."""
+    if not cases or (spacing_mm := cases[0].spacing_mm) is None:
+        return []
+    size = " x ".join(f"{side_mm:g}" for side_mm in spacing_mm)
+    return [f"resampled to {size} mm (left-right, back-front, foot-head)"]
+
+
 def _spacing_mm(cohort: Layout, cases: Sequence[Case]) -> tuple[float, float, float] | None:
     """Voxel size that the cases are resampled to, mm (left-right, back-front, foot-head).
 

@@ -44,8 +44,8 @@ def read_table(path: Path, key: str, wanted: Sequence[str]) -> Table:
     header = _cells(lines[0][1]) if lines else []
     folded = [name.casefold() for name in header]
     if key not in folded:
-        commas = len(header) == 1 and re.search(r"[,;]", header[0])
-        cure = "; separate its columns by tabs" if commas else ""
+        no_tabs = len(header) == 1 and re.search(r"[,; ]", header[0])
+        cure = "; separate its columns by tabs" if no_tabs else ""
         raise ValueError(
             f"{path}: no column {key}, only {', '.join(header) or 'an empty file'}{cure}"
         )

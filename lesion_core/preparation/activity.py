@@ -14,15 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from lesion_core.cohorts import natural_key
-from lesion_core.cohorts.files import optional, required, subfolders
+from lesion_core.cohorts.files import ORIGINAL_LESION, optional, required, subfolders
 from lesion_core.metrics import components
-from lesion_core.nifti import finite_values, mask_labels, read, read_on_grid
-from lesion_core.preparation.flags import ORIGINAL, UNCERTAIN_SD, Uncertain
+from lesion_core.nifti import (
+    binary_mask,
+    finite_values,
+    read,
+    read_header,
+    read_on_grid,
+    write_like,
+)
+from lesion_core.preparation.flags import UNCERTAIN_SD, Uncertain
 
 METHOD = "positive-zscore-1"
 """Recorded wherever such masks are used; ends in a number that grows when masks change."""
@@ -114,10 +120,10 @@ def keep_all(root: Path) -> None:
         folder.rename(root / folder.name)
     shutil.rmtree(root / EXCLUDED, ignore_errors=True)
     for folder in subfolders(root):
-        original = optional(folder, ORIGINAL)
+        original = optional(folder, ORIGINAL_LESION)
         if original is not None:
             required(folder, "lesion").unlink()
-            original.rename(folder / original.name.replace(ORIGINAL, "lesion"))
+            original.rename(folder / original.name.replace(ORIGINAL_LESION, "lesion"))
 
 
 def keep_positive(
@@ -125,7 +131,7 @@ def keep_positive(
 ) -> dict[str, Any]:
     """Replace the masks of a prepared cohort of all change by their positive part.
 
-    The original stays beside it (`ORIGINAL`).  Patients without positive activity move to
+    The original stays beside it (`ORIGINAL_LESION`).  Patients without positive activity move to
     `EXCLUDED`.  Returns what prepared.json shall say (`lesion_core.cohorts.activity`).
 
     Raises:
@@ -139,15 +145,15 @@ def keep_positive(
         baseline, followup = (
             finite_values(read_on_grid(required(folder, name), grid)) for name in channels
         )
-        brain = mask_labels(read_on_grid(required(folder, "brain"), grid), highest=1) == 1
-        change = mask_labels(read_on_grid(lesion, grid), highest=1) == 1
+        brain = binary_mask(read_on_grid(required(folder, "brain"), grid)) == 1
+        change = binary_mask(read_on_grid(lesion, grid)) == 1
         try:
             mask, changes = positive(change, baseline, followup, brain, uncertain)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
-        original = folder / lesion.name.replace("lesion", ORIGINAL)
+        original = folder / lesion.name.replace("lesion", ORIGINAL_LESION)
         lesion.rename(original)
-        _write_like(original, mask, lesion)
+        write_like(lesion, mask.astype(np.uint8), read_header(original))
         record[folder.name] = _of_case(changes)
         for line in _lines(changes):
             say(f"{folder.name}: {line}")
@@ -213,11 +219,3 @@ def _listed(changes: Sequence[Change]) -> str:
         f"({each.difference_sd:+.2f}, {'kept' if each.kept else 'left out'})"
         for each in changes
     )
-
-
-def _write_like(original: Path, mask: np.ndarray, path: Path) -> None:
-    """A mask with the header of another one."""
-    image: Any = nib.load(original)
-    header = image.header.copy()
-    header.set_data_dtype(np.uint8)
-    nib.save(type(image)(mask.astype(np.uint8), None, header), path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lesion_core.cohorts import ReadingInSpace, dataset_spellings
+from lesion_core.cohorts.files import ORIGINAL_LESION
 from lesion_core.flags import add_flags
 
 DESCRIPTION = """From a public download to a prepared cohort.
@@ -27,9 +28,6 @@ Uncertain = Literal["sign", "keep", "drop"]
 
 UNCERTAIN_SD = 0.25
 """A lesion whose mean difference is closer to 0 than this, in z-scores, is uncertain."""
-
-ORIGINAL = "lesion_all"
-"""Name of the mask of all change, beside the one in use; no layout takes it for an image."""
 
 
 def parser(program: str | None) -> argparse.ArgumentParser:
@@ -79,7 +77,8 @@ def parser(program: str | None) -> argparse.ArgumentParser:
         choices=get_args(Activity),
         help="which changes the masks mark: all (default), as the archive has them; positive: new "
         "and enlarging lesions, which compare with the paper, patients without any left out. The "
-        f"original mask stays beside it ({ORIGINAL}.nii.gz), and the other choice goes back to it",
+        f"original mask stays beside it ({ORIGINAL_LESION}.nii.gz); the other choice goes back to "
+        "it",
     )
     lit.add_argument(
         "--uncertain",

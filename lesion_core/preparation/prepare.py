@@ -41,7 +41,7 @@ from lesion_core.flags import taken_from
 from lesion_core.images import LARGEST_BRAIN_ML
 from lesion_core.itk import as_array, as_itk
 from lesion_core.marks import read_marks
-from lesion_core.nifti import File, finite_values, mask_labels, read, read_on_grid, write_like
+from lesion_core.nifti import File, binary_mask, finite_values, read, read_on_grid, write_like
 from lesion_core.paths import (
     existing,
     existing_folder,
@@ -320,9 +320,9 @@ def _patient_id(name: str) -> str:
 def _check_patient(patient: Patient) -> None:
     """Every file can be used; the masks and the co-registered images share a grid."""
     grid = read(patient.brain)
-    if not mask_labels(grid, highest=1).any():
+    if not binary_mask(grid).any():
         raise ValueError(f"{patient.brain}: the brain mask is empty; expected 1 inside the brain")
-    mask_labels(read_on_grid(patient.lesion, grid), highest=1)
+    binary_mask(read_on_grid(patient.lesion, grid))
     for study in patient.studies:
         if study.common is not None:
             finite_values(read_on_grid(study.common, grid))
@@ -351,7 +351,7 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
     grid = read(patient.brain)
     for line in oddities_of([grid]):
         say(f"{patient.id}: warning: {line}")
-    mask = as_itk(mask_labels(grid, highest=1), grid)
+    mask = as_itk(binary_mask(grid), grid)
     images, sources = _in_common_space(patient, mask)
     volume, method = brain.volume_ml(mask), "shipped"
     if volume > LARGEST_BRAIN_ML:
@@ -369,7 +369,7 @@ def _prepare_patient(patient: Patient, folder: Path, derive_brain: bool, say: Sa
                 "brain (a whole head?); --derive-brain makes another mask"
             )
     images = [sitk.Mask(correct_bias(image, mask), mask) for image in images]
-    lesion = mask_labels(read(patient.lesion), highest=1)
+    lesion = binary_mask(read(patient.lesion))
     folder.mkdir(parents=True)
     arrays = [as_array(image).astype(np.float32) for image in images]
     arrays += [as_array(mask).astype(np.uint8), lesion]
@@ -493,7 +493,7 @@ def _brain_of(case: Case, target: Path, place: Path, derive_brain: bool, say: Sa
     """
     if case.brain is not None:
         file = read(case.brain)
-        shipped = mask_labels(file, highest=1)
+        shipped = binary_mask(file)
         volume = brain.volume_ml(as_itk(shipped, file))
         if volume <= LARGEST_BRAIN_ML or not derive_brain:
             if volume > LARGEST_BRAIN_ML:
@@ -544,7 +544,7 @@ def _check_case(case: Case) -> None:
     for path in paths:
         finite_values(read_on_grid(path, grid))
     read_marks(case, grid)
-    if case.brain is not None and not mask_labels(read_on_grid(case.brain, grid), highest=1).any():
+    if case.brain is not None and not binary_mask(read_on_grid(case.brain, grid)).any():
         raise ValueError(f"{case.brain}: the brain mask is empty; expected 1 inside the brain")
 
 

@@ -26,6 +26,7 @@ from lesion_core.paths import is_there
 from sweeps.ledger import lock
 from sweeps.ledger.contents import (
     AttemptProgress,
+    CohortEntry,
     EpochContent,
     Failure,
     Go,
@@ -392,7 +393,9 @@ def _differences(old: SweepContent, new: SweepContent) -> list[str]:
             for key in ("channels", "num_cases", "fingerprint")
             if before.get(key) != now.get(key)
         ]
-        if changed:
+        if read_otherwise := _reading_differences(before, now):
+            found.append(f"cohort {cohort} is read otherwise ({', '.join(read_otherwise)})")
+        elif changed:
             found.append(f"the data of cohort {cohort} have changed ({', '.join(changed)})")
         elif not found and old["folds"][cohort] != new["folds"][cohort]:
             found.append(f"the folds of cohort {cohort} hold other cases")
@@ -406,6 +409,23 @@ def _differences(old: SweepContent, new: SweepContent) -> list[str]:
         f"loss {loss} is {losses[loss]} there, {parameters} now"
         for loss, parameters in {t["loss"]: t["loss_params"] for t in new["trials"]}.items()
         if losses.get(loss, parameters) != parameters
+    ]
+
+
+def _reading_differences(before: CohortEntry, now: CohortEntry) -> list[str]:
+    """Which flags say another thing of how a cohort's files are read, if the data differ by that.
+
+    Empty where the fingerprints are equal: then they mean the same.
+    """
+    if before["fingerprint"] == now["fingerprint"]:
+        return []
+    old, new = (entry.get("definition", {}).get("fields", {}) for entry in (before, now))
+    flags = [key for key in dict.fromkeys([*old, *new]) if key not in ("name", "channels")]
+    return [
+        f"{key} is {_short(old.get(key) or 'not given')} there, "
+        f"{_short(new.get(key) or 'not given')} now"
+        for key in flags
+        if old.get(key) != new.get(key)
     ]
 
 

@@ -227,6 +227,25 @@ def test_table_1_shows_what_is_used_and_all_change_beside_it(data, capsys):
     assert all(row.labels in imbalance.SOURCES for row in (used, every))
 
 
+def test_all_change_is_counted_in_the_voxels_that_are_used(data):
+    """Resampled, or partly ignored: the record speaks of the files' voxels."""
+    assert sort_out(data, "--activity", "positive") == 0
+    plain = pd.DataFrame(describe(load_cohort(Lit(), data))[0])
+    halved = load_cohort(Lit(spacing=("0.5", "1", "1")), data)
+    assert not any("sort out" in str(image.warnings) for image in halved.images)
+    frame = pd.DataFrame(describe(halved)[0])
+    for name in ("lesion_voxels", "lesion_voxels_all_change", "brain_voxels"):
+        assert frame[name].tolist() == (2 * plain[name]).tolist()
+    assert frame["n_lesions_all_change"].tolist() == plain["n_lesions_all_change"].tolist()
+    folder = data / "lit" / "patient01"
+    place = voxels(folder / "lesion_all.nii.gz") & ~voxels(folder / "lesion.nii.gz")
+    save(folder / "ignore.nii.gz", place)
+    ignoring = load_cohort(Lit(), data)
+    assert not any("sort out" in str(image.warnings) for image in ignoring.images)
+    (row, _) = describe(ignoring)[0]
+    assert row["lesion_voxels_all_change"] == row["lesion_voxels"] == plain["lesion_voxels"][0]
+
+
 def test_tables_of_older_results_have_no_second_row(tmp_path):
     write_lit_cohort(tmp_path)
     frame = pd.DataFrame(describe(load_cohort(Lit(), tmp_path))[0])

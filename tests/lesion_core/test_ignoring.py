@@ -22,8 +22,9 @@ from lesion_core.training.randomness import generator
 from lesion_core.training.step import WARM_UP, Step, optimiser_of
 from lesion_core.trial import Trial, run
 from lesion_core.unet import UNet3d
+from sweeps.data import Data
 from tests.support.fake_graph import Tape, install
-from tests.support.tiny import noise, save, write_case
+from tests.support.tiny import noise, one_lesion, save, write_case
 from tests.support.toy import toy_cohort, toy_image
 
 SETTINGS = TrainSettings(epochs=1, patch_size=16, batch_size=5, filters=(8, 16))
@@ -301,3 +302,12 @@ def test_a_typical_patch_holds_no_ignored_lesion():
     less = replace(cohort, images=[ignoring(image, slab(image))])
     sizes = [TypicalPatch.of(one, SETTINGS).lesion_voxels for one in (cohort, less)]
     assert sizes[1] < sizes[0]
+
+
+def test_a_sweep_of_a_cohort_whose_lesions_are_all_ignored_is_refused(tmp_path):
+    for case in "ab":
+        folder = write_case(tmp_path / "mine" / case, ("t1",))
+        save(folder / "ignore.nii.gz", one_lesion())
+    data = Data.of(Folder(name="mine", channels=("t1",)), tmp_path)
+    with pytest.raises(ValueError, match=r"mine: no case has a lesion voxel that is not to be ign"):
+        data.load()

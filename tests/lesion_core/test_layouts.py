@@ -353,6 +353,14 @@ def test_missing_bids_files_are_named(tmp_path):
         cohort.cases(tmp_path)
 
 
+def test_lesion_masks_among_the_images_are_to_be_moved(tmp_path):
+    root = write_bids(tmp_path)
+    shutil.rmtree(root / "derivatives/experts")
+    save(root / "sub-01/anat/sub-01_label-lesion_mask.nii.gz", one_lesion())
+    with pytest.raises(ValueError, match=r"move .*sub-01_label-lesion_mask.* and its like there"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
 def test_session_without_anatomy_is_no_case(tmp_path):
     root = write_bids(tmp_path, sessions=("ses-1",))
     (root / "sub-01" / "ses-2" / "func").mkdir(parents=True)
@@ -384,7 +392,8 @@ def lesions(data: Path, **reading: str) -> set[str]:
 
 TISSUES = ["label-WM_mask", "label-GM_mask", "label-CSF_mask", "desc-aseg_dseg", "dseg",
            "desc-brainstem_mask", "label-WM_desc-lesionfilled_mask", "desc-ribbon_mask",
-           "label-cortex_mask", "label-thalamus_roi", "desc-unheardof_mask"]  # fmt: skip
+           "label-cortex_mask", "label-thalamus_roi", "label-perilesional_mask",
+           "desc-unheardof_mask"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TISSUES)
@@ -404,7 +413,7 @@ def test_a_mask_of_tissue_is_never_one_of_lesions(tmp_path, name):
     "name",
     ["label-lesion_mask", "label-L_mask", "desc-WMH_mask", "label-L_desc-T1lesion_mask",
      "lesion_roi", "T2w_desc-lesion_mask", "desc-tumour_dseg", "desc-brainlesions_mask",
-     "desc-manual_mask", "mask"],
+     "desc-manual_mask", "mask", "label-MS_mask", "label-lacune_mask", "desc-edema_mask"],
 )  # fmt: skip
 def test_masks_of_lesions_are_known_by_their_names(tmp_path, name):
     root = write_bids(tmp_path, lesion=name)
@@ -519,6 +528,7 @@ def test_participants_are_read_however_they_are_written(tmp_path, content):
         (lambda text: text.replace("sub-02\t40\tB\n", ""), "no row for sub-02"),
         (lambda text: text.replace("sub-", "S"), "none of its 3 rows, such as 'S01'.*sub-01 or 01"),
         (lambda text: text.replace("\t", ","), "no column participant_id.*by tabs"),
+        (lambda text: text.replace("\t", "   "), "no column participant_id.*by tabs"),
         (lambda text: text.replace("\tB", ""), "line 3 has 2 columns"),
         (lambda text: "", "no column participant_id, only an empty file"),
         (lambda text: text + "01\t1\tB\n", "two rows for sub-01"),

@@ -1,6 +1,7 @@
 """What is not readable here is never taken for absent, and nothing that is there is replaced."""
 
 import json
+import shutil
 
 import pytest
 
@@ -98,12 +99,15 @@ def test_a_trial_that_was_not_fetched_is_not_run_again(tmp_path):
 def test_a_wrong_folder_is_named_with_the_nearest_one(tmp_path):
     write_case(tmp_path / "data" / "mine" / "a", ("t1", "flair"))
     data = tmp_path / "data"
+    for mask in ("ignore", "lesion_all"):  # no images
+        shutil.copy(data / "mine/a/lesion.nii.gz", data / "mine/a" / f"{mask}.nii.gz")
     (data / "bids").mkdir()
     (data / "bids" / "dataset_description.json").write_text("{}")
     for name, channels, place, expected in (
         ("mine", ("t1",), tmp_path / "dta", f"dta: no such folder; .*did you mean {data}"),
-        ("mine", (), data, "--channels flair t1"),
-        ("mine", ("flar",), data, r"there: brain, flair, lesion, t1\); did you mean flair\?"),
+        ("mine", (), data, r"--channels flair t1 \(.*/a has flair t1\)"),
+        ("mine", ("flar",), data, r"there: brain, flair, .*, t1\); did you mean flair\?"),
+        ("mine", ("lesion_all",), data, "cannot be used; expected a file name .* none of brain"),
         ("mine", ("t1",), data / "mine", f"did you mean {data / 'mine'}"),
         ("main", (), data, "did you mean mine"),
         ("LIT", (), data, "did you mean lit"),

@@ -117,6 +117,19 @@ def test_a_mixed_cohort_becomes_one_of_one_spacing_with_its_volumes_kept(tmp_pat
     assert (row["source_shape"], row["shape"]) == ([34, 11, 26], list(cohort.images[1].shape))
 
 
+def test_ignored_lesion_is_counted_in_the_voxels_that_are_used(tmp_path):
+    lesion, ignore = np.zeros((2, 12, 12, 12), dtype=np.uint8)
+    lesion[2:6, 2:6, 2:6], ignore[2:4] = 1, 1
+    affine = np.diag([1.0, 1, 2, 1])
+    image = np.random.default_rng(0).normal(size=lesion.shape).astype(np.float32)
+    folder = write_case(tmp_path / "half" / "c", {"t1": image}, lesion=lesion, affine=affine)
+    save(folder / "ignore.nii.gz", ignore, affine)
+    cohort = cohort_named("half", ["t1"], tmp_path, spacing=["1", "1", "1"])
+    (found,) = load_cohort(cohort, tmp_path).images
+    assert found.lesion_voxels == 2 * 4 * 8
+    assert "c/ignore.nii.gz: 64 of 128 lesion voxels are to be ignored" in found.warnings[0]
+
+
 def test_lesions_that_resampling_loses_are_counted(tmp_path):
     shape = (12, 12, 12)
     dots = np.zeros(shape, dtype=bool)

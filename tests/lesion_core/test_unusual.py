@@ -71,6 +71,7 @@ ODD = {
     "voxels of 2 x 2 x 2.3 mm (left-right, back-front, foot-head), the cohort's median is 2 x 2 x "
     "2; --spacing median": spaced(2, 2, 2.3),
     "the brain is 19 voxels foot-head, a patch 32": spaced(2, 2, 5),
+    "the brain is 25 voxels left-right, 19 voxels foot-head, a patch 32": spaced(4, 2, 5),
     "axes run PSR, in most cases RAS": {"affine": TURNED},
     "lesions fill 36% of the brain": {"labels": LOADED},
     "t1: intensity 35 ± 8 in the brain, the": {"raw": ((35.0, 8.0, 0.0),)},
@@ -121,6 +122,15 @@ def test_spacings_that_all_differ_are_all_named():
 def test_what_was_warned_of_before_stays_in_front():
     (lines,) = lines_of(usual("odd", affine=TURNED, warnings=("first",))).values()
     assert lines[0] == "first" and len(lines) == 2
+
+
+def test_an_image_of_another_scale_is_named_whatever_its_noise():
+    spread = zip("abcd", (10.0, 8.0, 6.0, 20.0), strict=True)
+    images = [usual(case, raw=((100.0, sd, 0.0),)) for case, sd in spread]
+    images.append(usual("e", raw=((3000.0, 300.0, 0.0),)))
+    cohort = LoadedCohort(name="c", channels=("t1",), images=images, fingerprint="f")
+    said = [image.case for image in noted(cohort, 32).images if image.warnings]
+    assert said == ["e"]
 
 
 def test_sites_that_scatter_in_intensity_are_not_named():

@@ -325,6 +325,19 @@ def test_the_same_request_again_changes_nothing(ledger):
             r"the data of cohort toy have changed \(fingerprint is f+\.\.\. there, e+\.\.\. now\)",
         ),
         (
+            {
+                "cohorts": {
+                    "toy": {
+                        "fingerprint": "e" * 64,
+                        "channels": ["t1"],
+                        "num_cases": 2,
+                        "definition": {"type": "Folder", "fields": {"spacing": ["1", "1", "3"]}},
+                    }
+                }
+            },
+            r"cohort toy is read otherwise \(spacing is not given there, 1 1 3 now\)",
+        ),
+        (
             {"trials": [asked()["trials"][0] | {"name": "new", "loss_params": "changed"}]},
             "loss xent is {} there, changed now",
         ),
