@@ -575,7 +575,12 @@ def test_cases_tsv_gives_other_layouts_subjects_and_sites(tmp_path, name):
 
 def test_the_command_for_brain_masks_can_be_copied(tmp_path):
     write_nnunet(tmp_path, brains=False)
-    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
-    with pytest.raises(ValueError) as caught:
-        load_cohort(cohort, tmp_path)
-    assert f"prepare brains nnunet:Dataset001_MS {tmp_path}`" in str(caught.value)
+    command = f"`python -m lesion_core.prepare brains nnunet:Dataset001_MS {tmp_path}`"
+    for name, end in (
+        ("nnunet:Dataset001_MS", ", or ask for nnunet:Dataset001_MS:nonzero"),
+        ("nnunet:Dataset001_MS:nonzero", ""),  # they are not stripped
+    ):
+        cohort = cohort_named(name, data=tmp_path, spacing=["1", "1", "2"])
+        with pytest.raises(ValueError) as caught:
+            load_cohort(cohort, tmp_path)
+        assert f"make one with {command}{end}" in str(caught.value)
