@@ -45,9 +45,9 @@ def loaded(monkeypatch):
     """The cases that were really read."""
     cases, original = [], images.load_case
 
-    def record(case, brain_place):
+    def record(case, *places):
         cases.append(case.id)
-        return original(case, brain_place)
+        return original(case, *places)
 
     monkeypatch.setattr(images, "load_case", record)
     return cases
@@ -264,8 +264,8 @@ def test_unusable_case_is_not_kept(data, own_cache):
 def test_files_that_change_while_they_are_read_are_noticed(data, monkeypatch):
     original = images.load_case
 
-    def change(case, brain_place):
-        image = original(case, brain_place)
+    def change(case, *places):
+        image = original(case, *places)
         if case.id == "c1":
             save(case.lesion, ~one_lesion())
         return image
