@@ -361,6 +361,22 @@ def test_lesion_masks_among_the_images_are_to_be_moved(tmp_path):
         cohort_named("bids:study", data=tmp_path).cases(tmp_path)
 
 
+def test_images_beside_sessions_are_not_passed_over(tmp_path):
+    root = write_bids(tmp_path, sessions=("ses-1",))
+    save(root / "sub-01/anat/sub-01_T1w.nii.gz", noise(1))
+    with pytest.raises(ValueError, match=r"sub-01/anat/sub-01_T1w\.nii\.gz: lies beside sessions"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["sub-02_ses-1", "sub-01_ses-2"])
+def test_a_file_in_the_folder_of_another_person_or_session_is_named(tmp_path, wrong):
+    root = write_bids(tmp_path, sessions=("ses-1", "ses-2"))
+    (file,) = (root / "derivatives/experts/sub-01/ses-1/anat").iterdir()
+    file.rename(file.with_name(f"{wrong}_label-lesion_mask.nii.gz"))
+    with pytest.raises(ValueError, match=r"is named (sub-02|ses-2) but lies in the folder of"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
 def test_session_without_anatomy_is_no_case(tmp_path):
     root = write_bids(tmp_path, sessions=("ses-1",))
     (root / "sub-01" / "ses-2" / "func").mkdir(parents=True)
