@@ -132,6 +132,13 @@ def test_version_1_of_dataset_json_is_understood(tmp_path):
     assert len(cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)) == 3
 
 
+def test_a_case_with_another_ending_is_not_passed_over(tmp_path):
+    root = write_nnunet(tmp_path)
+    save(root / "labelsTr" / "c_3.nii", one_lesion())
+    with pytest.raises(ValueError, match=r"c_3\.nii: dataset\.json says that files end with \.nii"):
+        cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)
+
+
 def test_equal_channel_names_are_numbered(tmp_path):
     write_nnunet(tmp_path, channel_names={"0": "MR scan", "1": "MR scan"})
     cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
