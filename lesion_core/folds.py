@@ -214,7 +214,7 @@ def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list
         if fold_of[first] != fold_of[case.id]:
             raise ValueError(
                 f"{path}: {first} and {case.id} are of one subject, {case.subject}, but tested in "
-                f" folds {fold_of[first]} and {fold_of[case.id]}; expected them in one, or a "
+                f"folds {fold_of[first]} and {fold_of[case.id]}; expected them in one, or a "
                 "network is tested on a patient that it was trained on"
             )
     for number, (fold, split) in enumerate(zip(folds, content, strict=True)):

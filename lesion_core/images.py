@@ -241,7 +241,7 @@ def load_case(
     first = read(next(iter(case.channels.values())))
     files, grid = [first], Grid.of(first, case.spacing_mm)
     if case.brain is None:
-        brain = grid.mask(_nonzero(case, first))
+        brain = grid.mask(_nonzero(case, first, cure))
     else:
         files.append(read_on_grid(case.brain, first))
         brain = grid.mask(binary_mask(files[-1])) == 1
@@ -535,7 +535,7 @@ def _check_brain_size(path: Path, brain_ml: float) -> None:
         )
 
 
-def _nonzero(case: Case, first: File) -> np.ndarray:
+def _nonzero(case: Case, first: File, cure: str) -> np.ndarray:
     """Where any channel is not 0, holes filled: the brain of skull-stripped images."""
     inside = np.zeros(first.shape, dtype=bool)
     for path in case.channels.values():
@@ -545,7 +545,6 @@ def _nonzero(case: Case, first: File) -> np.ndarray:
     if filled.mean() > MOST_NONZERO:
         raise ValueError(
             f"{first.path}: {filled.mean():.0%} of the voxels are not 0, so it is not skull-"
-            "stripped; leave out ':nonzero' and make brain masks with "
-            "`python -m lesion_core.prepare brains`"
+            f"stripped; leave out ':nonzero' and {cure}"
         )
     return filled

@@ -400,6 +400,11 @@ class _Dataset:
         sessions = []
         for subject in subfolders(root, "sub-"):
             inner = subfolders(subject, "ses-")
+            if inner and (loose := _files(root, Path(subject.name, "anat"))):
+                raise ValueError(
+                    f"{loose[0].path}: lies beside sessions, such as {inner[0].name}; move it into "
+                    "one"
+                )
             for folder in inner or [subject]:
                 inside = folder.relative_to(root) / "anat"
                 sessions.append(
@@ -407,8 +412,8 @@ class _Dataset:
                         subject=subject.name,
                         session=folder.name if inner else "",
                         anat=root / inside,
-                        raw=_files(root / inside),
-                        derived=[f for p in pipelines for f in _files(place / p / inside, p)],
+                        raw=_files(root, inside),
+                        derived=[f for p in pipelines for f in _files(place / p, inside, p)],
                     )
                 )
         if not sessions:
@@ -440,12 +445,28 @@ class _Dataset:
         return {session: files for session, files in found.items() if files}
 
 
-def _files(anat: Path, pipeline: str = "") -> list[BidsFile]:
+def _files(root: Path, inside: Path, pipeline: str = "") -> list[BidsFile]:
+    """The NIfTI files in the anat folder of one session.
+
+    Raises:
+        ValueError: one is named as another subject's or session's.
+    """
+    anat = root / inside
     if not is_folder(anat):
         return []
     with readable(anat):
         paths = sorted(anat.iterdir())
-    return [file for path in paths if (file := BidsFile.of(path, pipeline))]
+    found = [file for path in paths if (file := BidsFile.of(path, pipeline))]
+    for file in found:
+        for owner in inside.parts[:-1]:
+            key = owner.partition("-")[0]
+            said = f"{key}-{file.entities.get(key, '')}"
+            if key in file.entities and said != owner:
+                raise ValueError(
+                    f"{file.path}: is named {said} but lies in the folder of {owner}; move or "
+                    "rename it"
+                )
+    return found
 
 
 def _asked(root: Path, derivatives: str, pipelines: list[str]) -> dict[str, dict[str, str]]:

@@ -188,7 +188,8 @@ _LESIONS_ALONE = {"ms", "gbm", "met", "mets"}
 """Abbreviations that mean lesions where they are a word."""
 
 _NO_LESION = re.compile(
-    r"(non|without|minus|outside|around|peri|\b(no|not|near))[-_ ]*(lesion|tumou?r|stroke|infarct)"
+    r"(non|without|minus|outside|around|peri|(?<![a-z])(no|not|near))[-_ ]*"
+    r"(lesion|tumou?r|stroke|infarct)"
     r"|lesions?[-_ ]*(free|fill|inpaint)"
 )
 

@@ -232,12 +232,13 @@ def brain_cure(cohort: Cohort, data: Path) -> str:
         words += ["--channels", *cohort.channels]
     for item in fields(cohort):
         value = getattr(cohort, item.name)
-        if item.metadata.get("choice") and value != item.default:
+        if item.metadata.get("choice") and value != item.default and item.name != "spacing":
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{item.name.replace('_', '-')}", *values]
     command = f"make one with `python -m lesion_core.prepare brains {shlex.join(words)}`"
-    stripped = f", or ask for {name}:nonzero if the images are skull-stripped" if dataset else ""
-    return command + stripped
+    if dataset and cohort.brain == "mask":
+        return f"{command}, or ask for {name}:nonzero if the images are skull-stripped"
+    return command
 
 
 def cohort_to_dict(cohort: Cohort) -> dict[str, Any]:

@@ -143,8 +143,10 @@ def _ending(content: dict[str, Any], file: Path) -> str:
 
 
 def _ids(folder: Path, ending: str) -> list[str]:
-    return [
-        path.name.removesuffix(ending)
-        for path in folder.iterdir()
-        if path.name.endswith(ending) and not path.name.startswith(".")
+    """The images in a folder without their ending; ValueError if one has another ending."""
+    paths = [
+        p for p in folder.iterdir() if p.name.endswith((".nii", ".nii.gz")) and p.name[0] != "."
     ]
+    if other := sorted(path for path in paths if not path.name.endswith(ending)):
+        raise ValueError(f"{other[0]}: dataset.json says that files end with {ending}; convert it")
+    return [path.name.removesuffix(ending) for path in paths]

@@ -54,7 +54,7 @@ def meanings(labels: Labels) -> tuple:
         ({"whole": [1, 2], "stroke_core": [2]}, ((2,), (), (), (1,))),
         ({"lesion": "1"}, ((1,), (), (), ())),
         ({"cortex": 1, "metastatic_region": 2}, ((2,), (), (), (1,))),
-        ({"perilesional": 1, "lesion_filled": 2, "adeno tumour": 3}, ((3,), (), (), (1, 2))),
+        ({"wm_no_lesion": 1, "lesion_filled": 2, "adeno tumour": 3}, ((3,), (), (), (1, 2))),
     ],
 )  # fmt: skip
 def test_the_label_named_a_lesion_or_the_only_one_is_the_lesion(declared, expected):

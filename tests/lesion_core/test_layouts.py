@@ -132,6 +132,13 @@ def test_version_1_of_dataset_json_is_understood(tmp_path):
     assert len(cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)) == 3
 
 
+def test_a_case_with_another_ending_is_not_passed_over(tmp_path):
+    root = write_nnunet(tmp_path)
+    save(root / "labelsTr" / "c_3.nii", one_lesion())
+    with pytest.raises(ValueError, match=r"c_3\.nii: dataset\.json says that files end with \.nii"):
+        cohort_named("nnunet:Dataset001_MS", data=tmp_path).cases(tmp_path)
+
+
 def test_equal_channel_names_are_numbered(tmp_path):
     write_nnunet(tmp_path, channel_names={"0": "MR scan", "1": "MR scan"})
     cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
@@ -361,6 +368,22 @@ def test_lesion_masks_among_the_images_are_to_be_moved(tmp_path):
         cohort_named("bids:study", data=tmp_path).cases(tmp_path)
 
 
+def test_images_beside_sessions_are_not_passed_over(tmp_path):
+    root = write_bids(tmp_path, sessions=("ses-1",))
+    save(root / "sub-01/anat/sub-01_T1w.nii.gz", noise(1))
+    with pytest.raises(ValueError, match=r"sub-01/anat/sub-01_T1w\.nii\.gz: lies beside sessions"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["sub-02_ses-1", "sub-01_ses-2"])
+def test_a_file_in_the_folder_of_another_person_or_session_is_named(tmp_path, wrong):
+    root = write_bids(tmp_path, sessions=("ses-1", "ses-2"))
+    (file,) = (root / "derivatives/experts/sub-01/ses-1/anat").iterdir()
+    file.rename(file.with_name(f"{wrong}_label-lesion_mask.nii.gz"))
+    with pytest.raises(ValueError, match=r"is named (sub-02|ses-2) but lies in the folder of"):
+        cohort_named("bids:study", data=tmp_path).cases(tmp_path)
+
+
 def test_session_without_anatomy_is_no_case(tmp_path):
     root = write_bids(tmp_path, sessions=("ses-1",))
     (root / "sub-01" / "ses-2" / "func").mkdir(parents=True)
@@ -575,7 +598,12 @@ def test_cases_tsv_gives_other_layouts_subjects_and_sites(tmp_path, name):
 
 def test_the_command_for_brain_masks_can_be_copied(tmp_path):
     write_nnunet(tmp_path, brains=False)
-    cohort = cohort_named("nnunet:Dataset001_MS", data=tmp_path)
-    with pytest.raises(ValueError) as caught:
-        load_cohort(cohort, tmp_path)
-    assert f"prepare brains nnunet:Dataset001_MS {tmp_path}`" in str(caught.value)
+    command = f"`python -m lesion_core.prepare brains nnunet:Dataset001_MS {tmp_path}`"
+    for name, end in (
+        ("nnunet:Dataset001_MS", ", or ask for nnunet:Dataset001_MS:nonzero"),
+        ("nnunet:Dataset001_MS:nonzero", ""),  # they are not stripped
+    ):
+        cohort = cohort_named(name, data=tmp_path, spacing=["1", "1", "2"])
+        with pytest.raises(ValueError) as caught:
+            load_cohort(cohort, tmp_path)
+        assert f"make one with {command}{end}" in str(caught.value)
