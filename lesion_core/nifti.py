@@ -28,6 +28,13 @@ MASK_TOLERANCE = 1e-4
 """Masks saved as scaled floats come back as .9999999; anything farther from a label is refused."""
 
 
+MOST_VOXELS = 2**29
+"""Of an image: a head at 0.25 mm has fewer.  A gzip of 4 MB may hold gigabytes; what is larger is
+refused by its header, before it is decompressed."""
+
+MOST_BESIDE_BYTES = 2**24
+"""Of an image's file before its voxels; and behind them, where there should be nothing."""
+
 LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
 """World axes of a NIfTI affine: they grow to the right, anterior and superior."""
 
@@ -53,11 +60,12 @@ class File:
 
 
 def read(path: Path) -> File:
-    """Open a NIfTI file; it is decompressed whole, so that its checksum is verified."""
+    """Open a NIfTI file; it is decompressed whole, so that its checksum is verified.
+
+    Into memory goes no more than its header promises, and that within `MOST_VOXELS`.
+    """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz" and content:
-            content = gzip.decompress(content)
+        content = _content(path)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(unreadable(path, error)) from None
     if not content:
@@ -100,6 +108,49 @@ def read(path: Path) -> File:
         header_mm=header_mm,
         oriented=bool(header["sform_code"] or header["qform_code"]),
     )
+
+
+def _content(path: Path) -> bytes:
+    """A file's header, and as many bytes behind it as that says; b"" if it is empty."""
+    compressed = path.suffix == ".gz"
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        start = file.read(nib.Nifti2Header.sizeof_hdr)
+        if not start:
+            return b""
+        promised = _promised_bytes(path, start)
+        file.seek(0)
+        content = file.read(promised)
+        behind = 0
+        while compressed and (more := len(file.read(2**20))):  # to its checksum
+            behind += more
+            if behind > MOST_BESIDE_BYTES:
+                raise ValueError(
+                    f"{path}: holds more than the {promised} bytes (uncompressed) that its header "
+                    "promises; copy or download it again"
+                )
+    return content
+
+
+def _promised_bytes(path: Path, start: bytes) -> int:
+    """Bytes of a whole file by its header; those of the header, if that is none to go by."""
+    kind = _nifti_version(path, start).header_class
+    header: Any = kind(start[: kind.sizeof_hdr], check=False)
+    sizes = [int(size) for size in header["dim"]]
+    offset = float(header["vox_offset"])
+    if sizes[0] != 3 or min(sizes[1:4]) < 1 or not 0 <= offset < float("inf"):
+        return len(start)  # the checks of the header say what is wrong
+    voxels = math.prod(sizes[1:4])
+    if voxels > MOST_VOXELS or offset > MOST_BESIDE_BYTES:
+        raise ValueError(
+            f"{path}: {by(sizes[1:4])} voxels behind {offset:g} bytes by its header; expected "
+            f"{MOST_VOXELS} voxels at most, behind {MOST_BESIDE_BYTES} bytes at most; cut it to "
+            "the head, or copy or download it again"
+        )
+    try:
+        voxel_bytes = header.get_data_dtype().itemsize
+    except HeaderDataError:
+        return len(start)
+    return max(int(offset), kind.sizeof_hdr) + voxels * voxel_bytes
 
 
 def _nifti_version(path: Path, content: bytes) -> type[nib.Nifti1Image]:
