@@ -6,8 +6,6 @@ test cases of each complete trial (each case is then predicted by networks that 
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +16,22 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from lesion_core.cohorts import cohort_from_dict
+from lesion_core.cohorts import Cohort, cohort_from_dict
 from lesion_core.evaluate import THRESHOLD, predict_volume
 from lesion_core.flags import read_flags
 from lesion_core.folds import test_folds
 from lesion_core.images import Image, LoadedCohort, load_cohort
-from lesion_core.results import read_meta, trial_status
+from lesion_core.received import inside, is_plain, read_json
+from lesion_core.results import read_meta, read_model, trial_status
+from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import Precision, TrainSettings
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
 from lesion_core.unet import UNet3d, to_device
+
+MOST_WIDTH, MOST_LEVELS = 2**16, 16
+MOST_WINDOW_VOXELS = 2**28
+"""Limits of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,23 @@ class Predict:
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
-    """The network in a trial's ``model.pt``."""
-    state = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
-    network = UNet3d(state["in_channels"], state["filters"])
-    network.load_state_dict(state["weights"])
+    """The network in a trial's ``model.pt``.
+
+    Raises:
+        ValueError: the bytes are damaged, or are no network of ours.
+    """
+    what = "model.pt"
+    state = read_saved(model, what)
+    in_channels: Any = state.get("in_channels")
+    filters: Any = state.get("filters")
+    widths = [in_channels, *filters] if isinstance(filters, list | tuple) else [None]
+    if not all(type(width) is int and 0 < width <= MOST_WIDTH for width in widths[:MOST_LEVELS]):
+        raise ValueError(f"{what}: is damaged, or holds no network")
+    with torch.device("meta"):  # takes no memory, whatever the file says
+        expected = UNet3d(in_channels, filters[:MOST_LEVELS]).state_dict()
+    weights = check_shapes(state.get("weights"), expected, what)
+    network = UNet3d(in_channels, filters)
+    network.load_state_dict(weights)
     return to_device(network, device).eval()
 
 
@@ -82,26 +99,31 @@ def predict(options: Predict) -> Iterator[Path]:
     """
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
-    out = options.out or options.results / "predictions"
     loaded: dict[str, LoadedCohort] = {}
     for name in names:
         folder = options.results / "trials" / name
-        config = json.loads((folder / "trial.json").read_text())["config"]
+        config = read_json(folder / "trial.json")["config"]
         cohort = config["cohort"]
         if cohort not in loaded:
-            definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
-            loaded[cohort] = load_cohort(definition, options.data)
+            loaded[cohort] = load_cohort(_definition(options.results, meta, cohort), options.data)
         if loaded[cohort].fingerprint != config["fingerprint"]:
             raise ValueError(
                 f"{options.data / cohort}: these are not the files that {name} was trained on; "
                 "point --data at the ones that were"
             )
-        settings = TrainSettings.from_dict(config["settings"])
+        settings = _settings(folder, config["settings"])
         if options.precision is not None:
             settings = replace(settings, precision=options.precision)
         check_precision(settings.precision, options.device)
-        network = load_network((folder / "model.pt").read_bytes(), options.device)
+        try:
+            network = load_network(read_model(folder), options.device)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         cases = [image.case for image in loaded[cohort].images]
+        if not 0 <= config["fold"] < config["num_folds"] <= len(cases):
+            raise ValueError(
+                f"{name}: fold {config['fold']} of {config['num_folds']} for {len(cases)} cases"
+            )
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
         # A search's trial was judged on validation cases, and leaves the test cases alone.
         held_out = set(config.get("validation_cases") or config.get("test_cases", usual))
@@ -111,19 +133,69 @@ def predict(options: Predict) -> Iterator[Path]:
                 voxels = probability
                 if not options.probabilities:
                     voxels = (probability >= THRESHOLD).astype(np.uint8)
-                path = out / name / f"{image.case}.nii.gz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(voxels, image.affine), path)
+                path = _place(options, name, image.case)
+                _save(nib.Nifti1Image(voxels, image.affine), path)
                 yield path
 
 
+def _definition(results: Path, meta: dict[str, Any], name: str) -> Cohort:
+    """The cohort of this name as sweep.json defines it; ValueError if it defines another."""
+    entry = (meta.get("cohorts") or {}).get(name) or {}
+    if not isinstance(entry.get("definition"), dict):
+        raise ValueError(f"{results / 'sweep.json'}: does not say what cohort {name} is")
+    cohort = cohort_from_dict(entry["definition"])
+    if cohort.name != name:
+        raise ValueError(f"{results / 'sweep.json'}: cohort {name} is defined as {cohort.name}")
+    return cohort
+
+
+def _settings(folder: Path, stored: dict[str, Any]) -> TrainSettings:
+    """A trial's settings; ValueError if they cannot be, or need more memory than any of ours."""
+    try:
+        settings = TrainSettings.from_dict(stored)
+        window_voxels = settings.batch_size * settings.patch_size**3
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'trial.json'}: settings cannot be used ({error})") from None
+    if not (type(window_voxels) is int and window_voxels <= MOST_WINDOW_VOXELS):
+        raise ValueError(
+            f"{folder / 'trial.json'}: batch_size x patch_size^3 is {window_voxels}; expected "
+            f"{MOST_WINDOW_VOXELS} at most"
+        )
+    return settings
+
+
+def _place(options: Predict, trial: str, case: str) -> Path:
+    """Where a case's mask goes; a link inside the results folder is not followed."""
+    if not is_plain(case):
+        raise ValueError(f"case {case!r} cannot be the name of a file")
+    place = Path(trial, f"{case}.nii.gz")
+    if options.out is None:
+        return inside(options.results, "predictions" / place)
+    return inside(options.out, place)
+
+
+def _save(image: nib.Nifti1Image, path: Path) -> None:
+    """Write an image whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    nib.save(image, temporary)
+    temporary.replace(path)
+
+
 def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
-    asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
+    rows = {trial["name"]: trial for trial in meta["trials"]}
+
+    def status(name: str) -> str:
+        if not is_plain(name):
+            return "missing"
+        return trial_status(results / "trials" / name, rows.get(name))["status"]
+
+    asked = [name for name, trial in rows.items() if trial.get("split", "test") == "test"]
     for name in wanted:
-        status = trial_status(results / "trials" / name)["status"]
-        if status != "done":
-            raise ValueError(f"trial {name} is {status}; expected a complete one of {results}")
-    done = [n for n in asked if trial_status(results / "trials" / n)["status"] == "done"]
+        if (found := status(name)) != "done":
+            raise ValueError(f"trial {name} is {found}; expected a complete one of {results}")
+    done = [name for name in asked if status(name) == "done"]
     if not done:
         raise ValueError(f"{results}: no trial is complete yet")
     return list(wanted) or done

@@ -38,6 +38,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesion_core.believed import (
+    wrong_with_failure,
+    wrong_with_record,
+    wrong_with_row,
+    wrong_with_search,
+    wrong_with_summary,
+    wrong_with_sweep,
+    wrong_with_trial,
+)
+from lesion_core.descriptions import TrialRow
+from lesion_core.received import read_bytes, read_json, read_table
+
 SCHEMA_VERSION = 1
 
 IDENTITY = (
@@ -223,7 +235,7 @@ GRADIENTS_FILE = "gradients.parquet"
 STATUSES = ("done", "partial", "failed", "diverged", "missing", "corrupt")
 """done: complete.  partial: begun, neither complete nor failed (running, or interrupted).
 failed, diverged: ended by an error, or by a loss that is not finite.  missing: asked for, never
-begun.  corrupt: says that it is done, but its files cannot be read."""
+begun.  corrupt: its files are not what they should be; it is trained again."""
 
 
 # ---------------------------------------------------------------------------------- derived rates
@@ -380,13 +392,13 @@ class Sweep:
         """One kind of table (``histograms.parquet``, ``slices.parquet``) of all complete trials."""
         done = self.runs.loc[self.runs["status"] == "done", "trial"]
         paths = [self.path / "trials" / trial / file for trial in done]
-        return _concatenate([pq.read_table(path) for path in paths], TABLES[file])
+        return _concatenate([read_table(path) for path in paths], TABLES[file])
 
     def cohort_table(self, cohort: str, file: str) -> pd.DataFrame:
         """``cases.parquet`` or ``slices.parquet`` of a cohort; empty if it was never written."""
         path = self.path / "cohorts" / cohort / file
         schema = {"cases.parquet": COHORT_CASES, "slices.parquet": COHORT_SLICES}[file]
-        return _concatenate([pq.read_table(path, schema=schema)] if path.exists() else [], schema)
+        return _concatenate([read_table(path, schema)] if path.exists() else [], schema)
 
 
 TABLES = {
@@ -413,21 +425,21 @@ def read_sweep(path: Path | str) -> Sweep:
     runs, tables, partial = [], {name: [] for name in TABLES}, []
     for name, identity in _trials(path, meta).items():
         folder = path / "trials" / name
-        run = {**identity, **trial_status(folder), "trial": name}
+        run = {**identity, **trial_status(folder, identity), "trial": name}
         if run["status"] == "done":
             try:
                 read = {
-                    file: pq.read_table(folder / file, schema=TABLES[file])
+                    file: _rows_of(folder / file, TABLES[file], run)
                     for file in ("cases.parquet", "lesions.parquet", "epochs.parquet")
                 }
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
-                run |= {"status": "corrupt", "error": f"{type(error).__name__}: {error}"}
+            except ValueError as error:
+                run |= {"status": "corrupt", "error": str(error)}
             else:
                 for file, table in read.items():
                     tables[file].append(table)
         elif run["status"] != "missing" and (folder / "cases.parquet").exists():
-            with contextlib.suppress(OSError, pa.ArrowInvalid):
-                partial.append(pq.read_table(folder / "cases.parquet", schema=CASES))
+            with contextlib.suppress(ValueError):
+                partial.append(_rows_of(folder / "cases.parquet", CASES, run))
         runs.append(run)
     columns = [
         "trial",
@@ -467,17 +479,15 @@ def read_meta(path: Path) -> dict:
     """
     file = Path(path) / "sweep.json"
     try:
-        meta = json.loads(file.read_text())
+        meta = read_json(file)
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no sweep.json there; expected a results folder such as results/paper_grid"
         ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
-    if meta.get("schema_version") != SCHEMA_VERSION:
+    _check_version(file, meta)
+    if (wrong := wrong_with_sweep(meta)) is not None:
         raise ValueError(
-            f"{file}: schema version {meta.get('schema_version')}, expected {SCHEMA_VERSION}; "
-            "read it with the release that wrote it"
+            f"{file}: cannot be used: {wrong}; `lesion-sweep verify {path}` says what else is wrong"
         )
     return meta
 
@@ -511,17 +521,22 @@ def read_search(path: Path) -> dict | None:
     """
     file = Path(path) / SEARCH
     try:
-        search = json.loads(file.read_text())
+        search = read_json(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
-    if search.get("schema_version") != SCHEMA_VERSION:
+    _check_version(file, search)
+    if (wrong := wrong_with_search(search)) is not None:
+        raise ValueError(f"{file}: cannot be used: {wrong}")
+    return search
+
+
+def _check_version(file: Path, content: Mapping[str, Any]) -> None:
+    version = content.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ValueError(
-            f"{file}: schema version {search.get('schema_version')}, expected {SCHEMA_VERSION}; "
+            f"{file}: schema version {version!s:.20}, expected {SCHEMA_VERSION}; "
             "read it with the release that wrote it"
         )
-    return search
 
 
 def read_gradients(path: Path) -> pd.DataFrame:
@@ -533,10 +548,7 @@ def read_gradients(path: Path) -> pd.DataFrame:
     file = Path(path) / GRADIENTS_FILE
     if not file.exists():
         return _concatenate([], GRADIENTS)
-    try:
-        return _concatenate([pq.read_table(file, schema=GRADIENTS)], GRADIENTS)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
+    return _concatenate([read_table(file, GRADIENTS)], GRADIENTS)
 
 
 class TrialStatus(TypedDict):
@@ -557,13 +569,16 @@ class TrialStatus(TypedDict):
     """Of a failure: error, diverged, or infrastructure (its machines failed)."""
 
 
-def trial_status(folder: Path) -> TrialStatus:
+def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialStatus:
     """How far one trial is.  Done is only what is complete and as it was written.
 
-    This is the one judgement: status, resume, upload and report all go by it.  Every file of a done
-    trial is compared with what done.json recorded of it, weights by their size, tables by their
-    hash; one without such a record (not written by `sweeps.ledger.ledger`) must have tables that
-    can be read.  A file that has not changed since this process last looked is not read again.
+    This is the one judgement: status, resume, upload, masks and report all go by it.  trial.json
+    must be of this very trial: its hash and its name are computed anew from the configuration
+    (`believed.wrong_with_trial`), and it agrees with ``asked``, sweep.json's row of it, if that
+    is given.  Every file of a done trial is compared with what done.json recorded of it: tables by
+    their hash, weights by their size; who uses those compares the hash (`read_model`).  A done.json
+    without such a record (not written by `sweeps.ledger.ledger`) needs tables that can be read.  A
+    file that has not changed since this process last looked is not read again.
     """
     content: dict[str, Any] = {}
 
@@ -571,26 +586,67 @@ def trial_status(folder: Path) -> TrialStatus:
         known = {key: content.get(key) for key in TrialStatus.__annotations__}
         return cast(TrialStatus, known | more | {"status": status})
 
-    if not (folder / "trial.json").exists():
+    try:
+        trial = read_json(folder / "trial.json")
+    except FileNotFoundError:
         return judged("missing", epochs_done=0)
+    except ValueError as error:
+        return judged("corrupt", error=f"trial.json is damaged: {_within(folder, error)}")
+    wrong = wrong_with_trial(trial, folder.name)
+    if wrong is None:
+        said = {"split": "test"} | trial
+        differ = [
+            k for k, v in (asked or {}).items() if k in _ROW and v is not None and v != said[k]
+        ]
+        wrong = f"sweep.json says another {differ[0]} of it" if differ else None
+    if wrong is not None:
+        return judged("corrupt", error=f"trial.json is damaged: {wrong}")
     markers = [name for name in ("done.json", "failed.json") if (folder / name).exists()]
     if not markers:
         return judged("partial", epochs_done=_epochs_written(folder))
+    done = markers[0] == "done.json"
     try:
-        content |= json.loads((folder / markers[0]).read_text())
-    except (ValueError, TypeError) as error:
-        return judged("corrupt", error=f"marker file unreadable: {error}")
-    if markers[0] == "failed.json":
-        kind = content.get("kind", "error")
+        found = read_json(folder / markers[0])
+    except (OSError, ValueError) as error:
+        return judged("corrupt", error=f"marker file unreadable: {_within(folder, error)}")
+    wrong = wrong_with_summary(found, trial) if done else wrong_with_failure(found)
+    if wrong is not None:
+        return judged("corrupt", error=f"{markers[0]} is damaged: {wrong}")
+    content |= found
+    if not done:
+        kind = content.get("kind") or "error"
         return judged("diverged" if kind == "diverged" else "failed", kind=kind)
     damage = _damage(folder, content)
     return judged("done") if damage is None else judged("corrupt", error=damage)
 
 
+_ROW = frozenset(TrialRow.__annotations__)
+
+
 def file_state(path: Path) -> dict[str, object]:
     """Size and SHA-256 of a file, as done.json records them."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_model(folder: Path) -> bytes:
+    """The weights of a done trial, as they were written.
+
+    Raises:
+        ValueError: they are not there, or not as done.json recorded them.
+    """
+    try:
+        content = read_bytes(folder / MODEL)
+        recorded = read_json(folder / "done.json").get("files")
+    except OSError as error:
+        raise ValueError(f"{folder / MODEL}: cannot be read ({error.strerror or error})") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if recorded is not None and recorded.get(MODEL, {}).get("sha256") != digest:
+        raise ValueError(
+            f"{folder / MODEL}: is damaged: it is not what done.json recorded; "
+            f"`lesion-sweep verify {folder.parent.parent} --repair` has the trial trained again"
+        )
+    return content
 
 
 def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
@@ -599,10 +655,12 @@ def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
     if absent:
         return f"done.json is there, but not {', '.join(absent)}"
     recorded = done.get("files")
+    if recorded is not None and (wrong := wrong_with_record(recorded, TABLES, MODEL)) is not None:
+        return f"done.json is damaged: {wrong}"
     try:
         names = list(TABLES if recorded is None else recorded)
         stats = [(folder / name).stat() for name in ("done.json", *names)]
-        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        stamps = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
         if _INTACT.get(folder.absolute()) == stamps:
             return None
         for name in names:
@@ -616,20 +674,35 @@ def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
                 return f"{name} is damaged"
     except OSError as error:
         return f"{Path(error.filename or folder).name} is missing or cannot be read"
-    except (KeyError, TypeError):
-        return "done.json is unreadable"
+    except ValueError as error:
+        return str(error)
     _INTACT[folder.absolute()] = stamps
     return None
 
 
-_INTACT: dict[Path, list[tuple[int, int]]] = {}
-"""Size and time of change of the files of trials that this process has found to be as recorded."""
+def _rows_of(path: Path, schema: pa.Schema, run: Mapping[str, Any]) -> pa.Table:
+    """A trial's table; ValueError if a row in it is another trial's."""
+    table = read_table(path, schema)
+    for column in ("trial", "cohort", "loss", "seed", "fold"):
+        expected = run[column]
+        if expected is not None and any(v != expected for v in table[column].unique().to_pylist()):
+            raise ValueError(f"{path.name} holds rows of another trial")
+    return table
+
+
+def _within(folder: Path, error: Exception) -> str:
+    """An error without the folder's path, which its reader knows."""
+    return str(error).removeprefix(f"{folder}{os.sep}")
+
+
+_INTACT: dict[Path, list[tuple[int, int, int]]] = {}
+"""Size and times of change of the files of trials that this process has found to be as recorded."""
 
 
 def _is_readable(path: Path, schema: pa.Schema) -> bool:
     try:
-        return pq.read_table(path).schema.equals(schema)
-    except (OSError, pa.ArrowException):
+        return read_table(path).schema.equals(schema)
+    except ValueError:
         return False
 
 
@@ -637,7 +710,7 @@ def _epochs_written(folder: Path) -> int:
     """Trained epochs in the table so far; epoch 0 is a row but no training."""
     try:
         return max(0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         return 0
 
 
@@ -655,8 +728,10 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name not in trials:
             try:
-                source = json.loads((entry / "trial.json").read_text())
+                source = read_json(entry / "trial.json")
             except (OSError, ValueError):
+                source = {}
+            if wrong_with_row({"name": entry.name, "cohort": "unknown"} | source) is not None:
                 source = {}
             trials[entry.name] = identity(source, False)
     return trials

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from lesion_core.cohorts.bids import Bids
 from lesion_core.cohorts.case import Case, Dataset
-from lesion_core.cohorts.files import subfolders
+from lesion_core.cohorts.files import check_name, subfolders
 from lesion_core.cohorts.folder import Folder
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.nnunet import NnUnet
@@ -35,6 +35,9 @@ COHORTS: dict[str, Cohort] = {
     for cohort in (*PUBLIC, Simulated(), Simulated(name="simulated_lit", kind="lit", num_cases=17))
 }
 """The cohorts with a name of their own; any other name is a `Folder`."""
+
+FIELD = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
+"""A text in a stored definition of a cohort, other than a label."""
 
 PREPARED = "prepared.json"
 """Beside the cases: what `lesion_core.prepare` did to each."""
@@ -164,10 +167,21 @@ def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
         raise ValueError(
             f"unknown cohort type {content.get('type')!r}; expected one of {', '.join(types)}"
         )
+    stored = content.get("fields", {})
     values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in content.get("fields", {}).items()
+        key: tuple(v) if isinstance(v, list) else v
+        for key, v in (stored.items() if isinstance(stored, dict) else ())
     }
+    for key, value in values.items():  # they become parts of paths and patterns
+        texts = value if isinstance(value, tuple) else (value,)
+        odd = [t for t in texts if isinstance(t, str) and t and not FIELD.fullmatch(t)]
+        if key != "lesion_label" and (odd or isinstance(value, dict)):
+            raise ValueError(f"cohort {content['type']}: {key} is {value!a:.60}; expected a name")
     try:
-        return types[content["type"]](**values)
+        cohort = types[content["type"]](**values)
+        check_name(cohort.name)
+        if not all(isinstance(channel, str) for channel in cohort.channels):
+            raise TypeError("channels are no names")
+        return cohort
     except TypeError as error:
-        raise ValueError(f"cohort {dict(content)}: {error}") from None
+        raise ValueError(f"cohort {content['type']}: {error}") from None

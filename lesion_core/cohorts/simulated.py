@@ -15,6 +15,10 @@ from lesion_core.cohorts.folder import flat_brain_place, flat_cases
 from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 
+MOST_CASES = 10_000
+LEAST_SCALE = 0.1
+"""Smaller voxels fill memory and disk; a received ledger may ask for any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated(Layout):
@@ -39,10 +43,12 @@ class Simulated(Layout):
         check_name(self.name)
         if self.kind not in ("wmh", "lit"):
             raise ValueError(f"kind {self.kind!r} of a simulated cohort; expected wmh or lit")
-        if self.num_cases < 1:
-            raise ValueError(f"{self.num_cases} simulated cases; expected at least 1")
-        if not 0 < self.voxel_scale < float("inf"):
-            raise ValueError(f"voxel_scale {self.voxel_scale}; expected a positive number")
+        if not 1 <= self.num_cases <= MOST_CASES:
+            raise ValueError(f"{self.num_cases} simulated cases; expected 1 to {MOST_CASES}")
+        if not LEAST_SCALE <= self.voxel_scale < float("inf"):
+            raise ValueError(
+                f"voxel_scale {self.voxel_scale}; expected a positive number, {LEAST_SCALE} or more"
+            )
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ pseudonyms, every name of a case or site replaced.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lesion_core.received import read_json, read_table
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import CASE_LISTS
 
@@ -24,7 +25,7 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
     from lesion_core import results as ledger
 
     target.mkdir(parents=True)
-    meta = json.loads((results / "sweep.json").read_text())
+    meta = ledger.read_meta(results)
     if tracking.salt is not None:
         meta["folds"] = {
             cohort: [[tracking.case_name(case) for case in fold] for fold in folds]
@@ -44,7 +45,8 @@ def copy(results: Path, target: Path, tracking: Tracking) -> Path:
         for file in TRIAL_FILES:
             if (folder / file).exists():
                 place = target / folder.relative_to(results) / file
-                ledger.write_json(place, _redacted(file, _json(folder / file), tracking))
+                with suppress(ValueError):  # the report says that the trial is damaged
+                    ledger.write_json(place, _redacted(file, read_json(folder / file), tracking))
         for file, schema in ledger.TABLES.items():
             if file != PICTURES or tracking.media:
                 _table(folder / file, target, results, schema, tracking)
@@ -80,9 +82,6 @@ def _without_folders(command: str) -> str:
 
 
 def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Tracking) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from lesion_core import results as ledger
 
     if not file.exists():
@@ -93,8 +92,8 @@ def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Track
         place.symlink_to(file.resolve())
         return
     try:
-        rows = pq.read_table(file, schema=schema).to_pylist()
-    except (OSError, pa.ArrowException):  # the report says that the trial is damaged
+        rows = read_table(file, schema).to_pylist()
+    except ValueError:  # the report says that the trial is damaged
         return
     for row in rows:
         for column, name in (("case", tracking.case_name), ("site", tracking.site_name)):
@@ -103,7 +102,3 @@ def _table(file: Path, target: Path, results: Path, schema: Any, tracking: Track
         if row.get("warnings"):
             row["warnings"] = ["not told"] * len(row["warnings"])
     ledger.write_table(place, rows, schema)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())

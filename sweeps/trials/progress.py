@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
+from lesion_core.received import read_json
+
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
 SECONDS_OF_SILENCE = 45.0
@@ -173,7 +175,9 @@ class LiveFile:
             content["lines"].append(progress.last_failure)
         temporary = self._path.with_name(f"{LIVE}.{os.getpid()}")
         with suppress(OSError):  # the ledger will say what is wrong with the folder
-            temporary.write_text(json.dumps(content))
+            temporary.unlink(missing_ok=True)
+            with temporary.open("x") as file:  # a link that somebody put there is not followed
+                file.write(json.dumps(content))
             temporary.replace(self._path)
 
     def remove(self) -> None:
@@ -185,9 +189,10 @@ class LiveFile:
 def live_lines(results: Path, token: str) -> list[str]:
     """Lines that the driver with this lock token shows on its terminal at the moment."""
     with suppress(OSError, ValueError):
-        content = json.loads((results / LIVE).read_text())
-        if content["token"] == token:
-            return content["lines"]
+        content = read_json(results / LIVE)
+        lines = content.get("lines")
+        if content.get("token") == token and isinstance(lines, list):
+            return [line for line in lines if isinstance(line, str)]
     return []
 
 
