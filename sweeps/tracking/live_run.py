@@ -220,9 +220,8 @@ def open_run(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     os.environ["WANDB_CACHE_DIR"] = str(folder / "cache")
     import wandb
 
-    mine: dict[str, Any] = {}
-    if tracking.url is not None:
-        mine["base_url"] = tracking.url
+    # The server is said here, whatever a settings file in this folder says.
+    mine: dict[str, Any] = {"base_url": tracking.url or default_url()}
     if tracking.key is not None:  # not in the environment, which child processes get
         mine["api_key"] = tracking.key
     settings = wandb.Settings(

@@ -107,11 +107,12 @@ class Server:
             raise NoAnswer(f"{self.url} does not answer ({reason})") from None
 
 
-def sync(results: Path) -> int:
+def sync(results: Path, base_url: str | None = None) -> int:
     """Send what W&B lacks, as the sweep was tracked; returns the exit status.
 
     Raises:
-        ValueError: not a results folder, it was never tracked, or there is no key.
+        ValueError: not a results folder, it was never tracked, there is no key, or nobody but the
+            folder names the server.
     """
     from lesion_core.results import read_meta
 
@@ -129,7 +130,9 @@ def sync(results: Path) -> int:
         media=before["media"],
         artifacts=before["artifacts"],
         pseudonymise=before["salt"] is not None,
+        base_url=base_url,
     )
+    print(tracking.notice())
     return _send(results, tracking)
 
 

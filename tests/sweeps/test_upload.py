@@ -179,7 +179,9 @@ def test_a_sweeps_runs_stay_at_one_place(sweep, server, monkeypatch):
     upload.backfill(sweep, Logging())
     url = server.url
     monkeypatch.delenv("WANDB_BASE_URL")  # another shell, where nothing is set
-    assert upload.sync(sweep) == 0
+    with pytest.raises(ValueError, match=f"if it is yours: --wandb-base-url {url}$"):
+        upload.sync(sweep)
+    assert wandb_command(["sync", str(sweep), "--wandb-base-url", url]) == 0
     for name, value in (("BASE_URL", "http://127.0.0.1:1"), ("PROJECT", "another")):
         monkeypatch.setenv(f"WANDB_{name}", value)
         with pytest.raises(ValueError, match="a sweep's runs stay together"):
