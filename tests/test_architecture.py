@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lesion_core", "sweeps", "analysis")
 
 SWEEPS = (
-    {"provenance"},
+    {"provenance", "scratch"},
     {"ledger"},
     {"command"},
     {"options", "data"},

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
+from sweeps import scratch
 from sweeps.provenance import INSTALLED, ROOT
 
 FORWARDED = (
@@ -181,7 +182,7 @@ def stage(modules: Sequence[str]) -> Path:
     """Make a folder with our packages and the user's modules, which Ray copies to every machine."""
     import importlib.util
 
-    staged = Path(tempfile.mkdtemp(prefix="lesion-code-"))
+    staged = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-code-")))
     # Ray names a package by its content, and deletes it with the job that brought it: also under
     # the workers of the next one, if that brought the same.
     (staged / ".driver").write_text(secrets.token_hex(8))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from sweeps import scratch
 from sweeps.ledger.contents import TrialDescription
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, RunIdentity, identity
@@ -70,7 +70,7 @@ class TrackedRun:
             self._give_up("there was trouble with an earlier trial here", pause=False)
             return
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
+            self._folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
             thread = threading.Thread(target=self._write, name="wandb", daemon=True)
             thread.start()
             self._thread = thread
@@ -168,7 +168,7 @@ class TrackedRun:
 
     def _clean_up(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            scratch.drop(self._folder)
 
     def _give_up(self, reason: str, *, pause: bool = True) -> None:
         if self._trouble is not None or self._abandoned.is_set():

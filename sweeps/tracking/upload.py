@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps import scratch
 from sweeps.ledger.ledger import Ledger, LedgerError
 from sweeps.provenance import command_to_show
 from sweeps.tracking import live_run
@@ -245,11 +246,13 @@ def _all_of(
 
 def _write(tracking: Tracking, whole: RunContent) -> str | None:
     """A run from the ledger, here and now; returns what wandb had to complain of."""
-    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
-        try:
-            live_run.write(tracking, whole, Path(folder))
-        except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
-            return " ".join(str(error).split()) or type(error).__name__
+    folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
+    try:
+        live_run.write(tracking, whole, folder)
+    except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
+        return " ".join(str(error).split()) or type(error).__name__
+    finally:
+        scratch.drop(folder)
     return None
 
 
@@ -284,9 +287,12 @@ def _write_offline(results: Path, tracking: Tracking) -> int:
 
 
 def _write_offline_run(results: Path, tracking: Tracking, whole: RunContent) -> None:
-    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
-        live_run.write(tracking, whole, Path(folder))
-        files = live_run.offline_files(Path(folder))
+    folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
+    try:
+        live_run.write(tracking, whole, folder)
+        files = live_run.offline_files(folder)
+    finally:
+        scratch.drop(folder)
     Ledger(results).write_files(files, f"wandb/*-{whole.identity.id}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, NotRequired, TextIO, TypedDict
 
 from lesion_core.received import read_json
 
@@ -44,6 +44,8 @@ class Snapshot(TypedDict):
     epochs_trained: int
     broken: str | None
     """Why the sweep cannot go on."""
+    has_key: NotRequired[bool]
+    """Whether it has W&B's key for the workers."""
 
 
 class ClusterSnapshot(Snapshot):
