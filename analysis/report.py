@@ -48,6 +48,7 @@ from analysis.sections import search_outcome as search_section
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.pairs import ROPE
 from analysis.statistics.search_outcome import search_outcome, set_aside
+from lesion_core.report_record import ledger_digest, write_record
 from lesion_core.results import Sweep, read_search, write_bytes
 
 SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
@@ -105,6 +106,12 @@ def build(
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
+    is_ledger = results.is_dir() and (results / "sweep.json").exists()
+    if out is None and folder.is_symlink():
+        raise ValueError(
+            f"{folder}: is a link to {folder.readlink()}; say --out to write elsewhere"
+        )
+    digest = ledger_digest(results) if is_ledger else ""
     given = report_input(read_results(results), reference, rope, paper_colours)
     answers = [section(given) for section in SECTIONS]
     sections = in_order([section for section in answers if section is not None], profile)
@@ -112,6 +119,8 @@ def build(
     boxes = [verdict.verdict(cohort, given.reference_in(cohort), rope) for cohort in given.cohorts]
     target = folder / "report.html"
     write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
+    if is_ledger:
+        write_record(folder, digest)
     return target
 
 

@@ -6,6 +6,7 @@ A results folder (a *ledger*) holds
     search.json  search-journal.log              of a search only: its configurations and what
                                                  became of them; the same for optuna-dashboard
     gradients.parquet                            how hard each loss pulls on a voxel
+    checksums.log                                what every one of these files held when written
     cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
     trials/<trial>/trial.json                    first: the whole configuration
     trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
@@ -297,7 +298,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file whole or not at all.  NaN is refused: JSON has no word for it."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, object]) -> bytes:
+    """A JSON file's bytes.  NaN is refused: JSON has no word for it."""
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> None:
@@ -672,12 +678,25 @@ def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
                 intact = file_state(folder / name) == recorded[name]
             if not intact:
                 return f"{name} is damaged"
+        if "trial" not in done and not _is_of(folder / "cases.parquet", folder.name):
+            return "cases.parquet holds rows of another trial"
     except OSError as error:
         return f"{Path(error.filename or folder).name} is missing or cannot be read"
     except ValueError as error:
         return str(error)
     _INTACT[folder.absolute()] = stamps
     return None
+
+
+def _is_of(path: Path, name: str) -> bool:
+    """Whether a table can be a trial's, by its lowest and highest name."""
+    metadata = pq.read_metadata(path)
+    column = metadata.schema.names.index("trial") if "trial" in metadata.schema.names else None
+    for number in range(metadata.num_row_groups if column is not None else 0):
+        found = metadata.row_group(number).column(column).statistics
+        if found is not None and found.has_min_max and {found.min, found.max} != {name}:
+            return False
+    return True
 
 
 def _rows_of(path: Path, schema: pa.Schema, run: Mapping[str, Any]) -> pa.Table:

@@ -24,7 +24,7 @@ SWEEPS = (
     {"distributed", "searching"},
     {"estimate"},
     {"sweep"},
-    {"paper_grid", "alpha_gamma", "seed_ladder", "train_one", "status"},
+    {"paper_grid", "alpha_gamma", "seed_ladder", "train_one", "status", "verify"},
     {"bench", "cli"},
 )
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
@@ -127,7 +127,12 @@ def test_analysis_is_built_in_layers() -> None:
 
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
-    torch_free = {"lesion_core.results", "lesion_core.table1", "lesion_core.settings"}
+    torch_free = {
+        "lesion_core.results",
+        "lesion_core.report_record",
+        "lesion_core.settings",
+        "lesion_core.table1",
+    }
     for module, wanted in imports().items():
         package = module.split(".")[0]
         for other in wanted:
@@ -200,7 +205,13 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lesion_core", "lesion_core.descriptions", "lesion_core.results", "lesion_core.settings"],
+    [
+        "lesion_core",
+        "lesion_core.descriptions",
+        "lesion_core.report_record",
+        "lesion_core.results",
+        "lesion_core.settings",
+    ],
 )
 def test_loads_without_torch(module: str) -> None:
     loaded = loaded_by(f"import {module}, sys; print(*sys.modules)")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core.received import inside, is_plain, read_json, read_table
-from sweeps.ledger import lock
+from sweeps.ledger import checksums, lock
 from sweeps.ledger.contents import (
     AttemptProgress,
     EpochContent,
@@ -91,7 +91,7 @@ class Ledger:
         file = self.path / "sweep.json"
         if not file.exists() or new != results.read_meta(self.path) | {"updated": new["updated"]}:
             with self._writing():
-                results.write_json(file, new)
+                self._write("sweep.json", results.json_bytes(new))
         return new
 
     def write_search(self, search: SearchContent) -> None:
@@ -100,7 +100,7 @@ class Ledger:
 
         content = {"schema_version": results.SCHEMA_VERSION, **search}
         with self._writing():
-            results.write_json(self.path / results.SEARCH, content)
+            self._write(results.SEARCH, results.json_bytes(content))
 
     def write_cohort(self, name: str, cases: list[Row], slices: list[Row]) -> None:
         """Describe a cohort, unless the folder does already (other data is never merged)."""
@@ -108,14 +108,13 @@ class Ledger:
 
         if not is_plain(name):
             raise ValueError(f"{name!r} is no name of a cohort")
-        folder = inside(self.path, Path("cohorts", name, "cases.parquet")).parent
         with self._writing():
             for file, rows, schema in (
                 ("cases.parquet", cases, results.COHORT_CASES),
                 ("slices.parquet", slices, results.COHORT_SLICES),
             ):
-                if _table(folder / file, schema) is None:
-                    results.write_table(folder / file, rows, schema)
+                if not self.is_whole(f"cohorts/{name}/{file}", schema):
+                    self._write(f"cohorts/{name}/{file}", results.table_bytes(rows, schema))
 
     def write_gradients(self, rows: list[Row]) -> None:
         """Add gradient curves (`results.GRADIENTS`) of losses that have none in the folder."""
@@ -127,21 +126,35 @@ class Ledger:
         known = {row["loss"] for row in stored}
         new = [row for row in rows if row["loss"] not in known]
         if new:
+            content = results.table_bytes([*stored, *new], results.GRADIENTS)
             with self._writing():
-                results.write_table(file, [*stored, *new], results.GRADIENTS)
+                self._write(results.GRADIENTS_FILE, content)
 
     def write_files(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
         """Store other files (W&B's offline runs), named by their path in the folder.
 
         ``instead_of``: pattern of folders that they replace, of one run in ``wandb``.
         """
-        from lesion_core import results
 
         with self._writing():
             for earlier in self._replaced(instead_of) if instead_of else ():
                 shutil.rmtree(earlier)
             for name, content in files.items():
-                results.write_bytes(inside(self.path, name), content)
+                self._write(name, content)
+
+    def is_whole(self, name: str, schema: pa.Schema) -> bool:
+        """Whether a table is there as it was written; unrecorded ones need only be readable."""
+        if _table(self.path / name, schema) is None:
+            return False
+        return checksums.read(self.path).is_whole(self.path, name) is not False
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a file, named by its path in the folder, whose checksum is kept."""
+        from lesion_core import results
+
+        place = inside(self.path, name)
+        checksums.add(self.path, [(name, content)])
+        results.write_bytes(place, content)
 
     def _replaced(self, pattern: str) -> list[Path]:
         """The folders of a pattern: those of one run, and never behind a link."""
@@ -208,7 +221,7 @@ class Ledger:
             if resumed is None:
                 for file in (*results.TABLES, "checkpoint.pt", "model.pt"):
                     (folder / file).unlink(missing_ok=True)
-            results.write_json(folder / "trial.json", config)
+            self._write(f"trials/{name}/trial.json", results.json_bytes(config))
             epoch, checkpoint, rows = resumed or (None, None, {"cases": [], "epochs": []})
             known = {} if resumed is None else {_sha256(resumed[1]): resumed[0]}
             attempt = 1 + (earlier if type(earlier) is int else 0)
@@ -298,6 +311,7 @@ class Ledger:
                 spent = sum(row["seconds_train"] + row["seconds_evaluate"] for row in rows)
             content = {
                 "schema_version": results.SCHEMA_VERSION,
+                "trial": name,
                 **summary,
                 "seconds": max(summary["seconds"], spent),
                 "attempts": _json(folder / PROGRESS).get("attempts", 1),
@@ -306,7 +320,8 @@ class Ledger:
                     for file in (*results.TABLES, results.MODEL)
                 },
             }
-            results.write_json(folder / "done.json", content)
+            checksums.add_log(self.path, f"trials/{name}/log.txt")
+            self._write(f"trials/{name}/done.json", results.json_bytes(content))
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
                 (folder / file).unlink(missing_ok=True)
 
@@ -326,7 +341,8 @@ class Ledger:
         with self._writing():
             progress = _json(folder / PROGRESS)
             if not (folder / "trial.json").exists():  # no worker ever began it
-                results.write_json(folder / "trial.json", _configuration(trial))
+                config = results.json_bytes(_configuration(trial))
+                self._write(f"trials/{name}/trial.json", config)
             content = {
                 "schema_version": results.SCHEMA_VERSION,
                 **blank,
@@ -334,7 +350,8 @@ class Ledger:
                 "log": f"trials/{name}/log.txt",
                 "attempts": progress.get("attempts", 0),
             }
-            results.write_json(folder / "failed.json", content)
+            checksums.add_log(self.path, f"trials/{name}/log.txt")
+            self._write(f"trials/{name}/failed.json", results.json_bytes(content))
 
     def log(self, name: str, text: str) -> None:
         """Append to what a trial printed."""
@@ -342,6 +359,14 @@ class Ledger:
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             append(folder / "log.txt", text.encode(errors="replace"))
+
+    def note_logs(self) -> None:
+        """Keep the checksums of logs as they are at the end of a command."""
+        with self._writing():
+            for file in (self.path / "ray.log", *self.path.glob("trials/*/log.txt")):
+                name = file.relative_to(self.path).as_posix()
+                if (self.path / name).stat().st_size if file.exists() else 0:
+                    checksums.add_log(self.path, name)
 
     def _merged_request(self, request: SweepRequest) -> SweepContent:
         """What sweep.json will say once this is asked of the folder too."""
