@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,35 @@ def _has_token() -> bool:
         return False
 
 
+def keep_token_private(*, make: bool = False) -> None:
+    """Let nobody else read ``~/.ray/auth_token``, which lets in whoever has it.
+
+    Ray 2.60 writes it for all to read; ``make``: so write it first, if it is not there.
+    """
+    with suppress(OSError, RuntimeError):  # no home, or it is somebody else's: Ray says so
+        file = Path.home() / ".ray" / "auth_token"
+        if make and not _has_token():
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as written:
+                written.write(secrets.token_hex(32))
+        if file.stat().st_uid == os.getuid() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+
+
 def start_local(ray: Any) -> None:
-    """Start a Ray of this machine alone.  Its workers inherit this process's environment."""
+    """Start a Ray of this machine alone.  Its workers inherit this process's environment.
+
+    It listens on the loopback address only: nobody else's machine has to reach it.
+    """
+    from ray._private import ray_constants
+
+    keep_token_private(make=os.environ.get("RAY_AUTH_MODE", "token") == "token")
     ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
+    # Ray 2.60 has no other way: it turns _node_ip_address="127.0.0.1" into the machine's address.
+    ours[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    many = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     if not INSTALLED:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ours["PYTHONPATH"] = os.pathsep.join(paths)
@@ -91,6 +117,7 @@ def start_local(ray: Any) -> None:
             "Ray has not started within its 30 s: this machine is too busy; try again"
         ) from None
     finally:
+        ray_constants.ENABLE_RAY_CLUSTER = many
         for name in ours.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
@@ -104,6 +131,7 @@ def join_cluster(ray: Any, address: str, staged: Path) -> None:
     """
     if address != "auto":
         check_address(address)
+    keep_token_private()
     forwarded = _forwarded()
     try:
         with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
