@@ -70,7 +70,7 @@ def wrong_with_trial(content: Mapping[str, Any], name: str) -> str | None:
 def wrong_with_summary(content: Mapping[str, Any], trial: Mapping[str, Any]) -> str | None:
     """Why this is not the done.json of the trial of this trial.json."""
     for key, kind in _SUMMARY.items():
-        if key in content and not _is(content[key], kind):
+        if content.get(key) is not None and not _is(content[key], kind):
             return f"{key} is {_shown(content[key])}"
     if content.get("epochs_done") != trial["epochs"]:
         return f"it says {_shown(content.get('epochs_done'))} of {trial['epochs']} epochs"

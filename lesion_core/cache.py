@@ -69,9 +69,9 @@ class Digests:
         """The hash of a file, read only if need be."""
         name, state = str(path.absolute()), _state(path)
         known = self._known.get(name)
-        whole = isinstance(known, list) and len(known) == 5 and known[-1] == _of({name: known[:-1]})
-        if whole and known[:3] == state and os.access(path, os.R_OK):
-            return known[3]
+        if isinstance(known, list) and len(known) == 5 and known[4] == _of({name: known[:4]}):
+            if known[:3] == state and os.access(path, os.R_OK):
+                return known[3]
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if _state(path) == state and time.time() - state[1] / 1e9 > SETTLED_SECONDS:

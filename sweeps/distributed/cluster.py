@@ -154,7 +154,9 @@ class Cluster:
             connect.check_reachable(head)
             try:
                 snapshot = cast(Snapshot, ray.get(ledger.snapshot.remote(), timeout=30))
-                if tracking.key is not None and not snapshot["has_key"]:  # the actor was restarted
+                if tracking.key is not None and not snapshot.get(
+                    "has_key", True
+                ):  # the actor was restarted
                     ledger.take_key.remote(tracking.key)
             except GetTimeoutError:  # busy with writing
                 return None
