@@ -69,9 +69,10 @@ class Digests:
         """The hash of a file, read only if need be."""
         name, state = str(path.absolute()), _state(path)
         known = self._known.get(name)
-        if isinstance(known, list) and len(known) == 5 and known[4] == _of({name: known[:4]}):
-            if known[:3] == state and os.access(path, os.R_OK):
-                return known[3]
+        known = known if isinstance(known, list) and len(known) == 5 else [None] * 5
+        unchanged = known[:3] == state and known[4] == _of({name: known[:4]})
+        if unchanged and os.access(path, os.R_OK):
+            return known[3]
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if _state(path) == state and time.time() - state[1] / 1e9 > SETTLED_SECONDS:

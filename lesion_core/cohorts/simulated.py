@@ -44,7 +44,9 @@ class Simulated(Layout):
         if self.kind not in ("wmh", "lit"):
             raise ValueError(f"kind {self.kind!r} of a simulated cohort; expected wmh or lit")
         if not 1 <= self.num_cases <= MOST_CASES:
-            raise ValueError(f"{self.num_cases} simulated cases; expected 1 to {MOST_CASES}")
+            raise ValueError(
+                f"{self.num_cases} simulated cases; expected at least 1, at most {MOST_CASES}"
+            )
         if not LEAST_SCALE <= self.voxel_scale < float("inf"):
             raise ValueError(
                 f"voxel_scale {self.voxel_scale}; expected a positive number, {LEAST_SCALE} or more"
