@@ -88,7 +88,10 @@ def _renamed(results: Path, tracking: Tracking) -> dict[str, dict[str, Any]]:
                 config[key] = [tracking.case_name(case) for case in config[key]]
             if listed:
                 digits = configuration_hash(config)
-                name = trial_name(*(content[k] for k in ("cohort", "loss", "seed", "fold")), digits)
+                cohort, loss, seed, fold = (
+                    content[key] for key in ("cohort", "loss", "seed", "fold")
+                )
+                name = trial_name(cohort, loss, seed, fold, digits)
                 content |= {"config": config, "hash": digits, "name": name}
                 found[file.parent.name] = content
     return found
