@@ -68,8 +68,8 @@ class Digests:
     def of(self, path: Path) -> str:
         """The hash of a file, read only if need be."""
         name, state = str(path.absolute()), _state(path)
-        known = self._known.get(name)
-        known = known if isinstance(known, list) and len(known) == 5 else [None] * 5
+        found: Any = self._known.get(name)
+        known: list[Any] = found if isinstance(found, list) and len(found) == 5 else [None] * 5
         unchanged = known[:3] == state and known[4] == _of({name: known[:4]})
         if unchanged and os.access(path, os.R_OK):
             return known[3]
