@@ -83,7 +83,7 @@ def _items(
             [[curves[loss, fold, t, 0] for t in (HALF, chosen[loss, fold])] for fold in folds]
         )
         # The gain is between the same folds: one that is undefined at either threshold is in none.
-        usable = ~np.isnan(at_both).any(1)
+        usable = np.array([not np.isnan(pair).any() for pair in at_both], dtype=bool)
         half, own = at_both[usable].mean(0) if usable.any() else (float("nan"),) * 2
         folds = [fold for fold, used in zip(folds, usable, strict=True) if used]
         best = int(np.nanargmax(mean[loss, :, 0]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from lesion_core.paths import is_there, read_json
 
 PREPARED = "prepared.json"
 """Beside the cases: what `lesion_core.prepare` did to each."""
@@ -57,13 +58,7 @@ def prepared(root: Path) -> dict[str, Any]:
         ValueError: it cannot be read.
     """
     file = root / PREPARED
-    try:
-        record = json.loads(file.read_text()) if file.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{file}: cannot be read (expected an object)")
-    return record
+    return read_json(file) if is_there(file) else {}
 
 
 def activity_in(root: Path) -> Activity | None:
