@@ -221,7 +221,8 @@ def test_what_a_trial_prints_is_in_its_log_and_exiting_is_a_failure(swept):
 
 
 def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
-    assert {path.name for path in swept.path.iterdir()} == {"trials", "ray.log"}
+    left = {path.name for path in swept.path.iterdir()}
+    assert left == {"trials", "ray.log", "checksums.log"}
     assert "died" in (swept.path / "ray.log").read_text()
 
 
