@@ -55,6 +55,7 @@ from analysis.sections import (
 from analysis.sections import search_outcome as search_section
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.search_outcome import search_outcome, set_aside
+from lesion_core.report_record import ledger_digest, write_record
 from lesion_core.results import Sweep, read_search, write_bytes
 from lesion_core.terminal import print_anything
 
@@ -117,6 +118,12 @@ def build(
     results = Path(results)
     beside = results if results.is_dir() else results.parent
     folder = Path(out) if out is not None else beside / "report"
+    is_ledger = results.is_dir() and (results / "sweep.json").exists()
+    if out is None and folder.is_symlink():
+        raise ValueError(
+            f"{folder}: is a link to {folder.readlink()}; say --out to write elsewhere"
+        )
+    digest = ledger_digest(results) if is_ledger else ""
     effect = read_training_effect(training_effect, beside)
     given = report_input(read_results(results), reference, rope, paper_colours, effect)
     answers = [section(given) for section in SECTIONS]
@@ -125,6 +132,8 @@ def build(
     boxes = [verdict.verdict(given, cohort) for cohort in given.cohorts]
     target = folder / "report.html"
     write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
+    if is_ledger:
+        write_record(folder, digest)
     return target
 
 

@@ -6,11 +6,13 @@ time, and ``LESION_CACHE=off`` does without.  It holds
     digests.json     SHA-256 of files by path, valid while size and times of a file stay the same
     arrays/<key>/    arrays to be mapped into memory, and entry.json with their checksums
 
-An entry appears whole or not at all; one that is damaged is dropped and made again.
+An entry appears whole or not at all, and everything in it is checked when it is read: bytes, types
+and shapes of the arrays, and entry.json itself.  One that is damaged is dropped and made again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -20,11 +22,13 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lesion_core.paths import Damaged, is_there, read_json
 from lesion_core.results import write_bytes
 
 VARIABLE = "LESION_CACHE"
@@ -64,13 +68,16 @@ class Digests:
     def of(self, path: Path) -> str:
         """The hash of a file, read only if need be."""
         name, state = str(path.absolute()), _state(path)
-        known = self._known.get(name)
-        if isinstance(known, list) and known[:-1] == state and os.access(path, os.R_OK):
-            return known[-1]
+        found: Any = self._known.get(name)
+        known: list[Any] = found if isinstance(found, list) and len(found) == 5 else [None] * 5
+        unchanged = known[:3] == state and known[4] == _of({name: known[:4]})
+        if unchanged and os.access(path, os.R_OK):
+            return known[3]
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if _state(path) == state and time.time() - state[1] / 1e9 > SETTLED_SECONDS:
-            self._known[name] = [*state, digest]
+            entry = [*state, digest]
+            self._known[name] = [*entry, _of({name: entry})]
             self._changed = True
         return digest
 
@@ -95,24 +102,33 @@ def load(key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         return None
     entry = root / "arrays" / key
     try:
-        if not (entry / "entry.json").exists():
+        if not is_there(entry / "entry.json"):
             return None
-        content = json.loads((entry / "entry.json").read_text())
+        content = read_json(entry / "entry.json")
+        if content.pop("sha256", None) != _of(content):
+            raise Damaged("entry.json has changed")
+    except Damaged as error:
+        _set_aside(entry, error)
+        return None
+    except ValueError as error:
+        logger.warning("%s; going on without", error)
+        return None
+    try:
         arrays = {}
-        for name, checksum in content["crc32"].items():
+        for name, known in content["arrays"].items():
             array = np.asarray(np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            if _crc32(array) != checksum:
+            if _description(array) != known:
                 raise ValueError(f"{name}.npy has changed")
             arrays[name] = array
-        (entry / "entry.json").touch()
-        return arrays, content["values"]
     except PermissionError as error:
         logger.warning("%s: cannot be read (%s); going on without", entry, error.strerror)
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        logger.warning("%s: damaged (%s); it is made again", entry, error)
-        shutil.rmtree(entry, ignore_errors=True)
+    except Exception as error:  # numpy reads a header by Python's own reader, which raises anything
+        _set_aside(entry, error)
         return None
+    with suppress(OSError):  # a cache that cannot be written serves as well
+        (entry / "entry.json").touch()
+    return arrays, content["values"]
 
 
 def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bool:
@@ -126,15 +142,16 @@ def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any])
         place.mkdir(parents=True, exist_ok=True)
         _drop_old(place)
         temporary = Path(tempfile.mkdtemp(dir=place, prefix=".new."))
-        checksums = {}
+        described = {}
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            checksums[name] = _crc32(array)
-        content = {"crc32": checksums, "values": values}
+            described[name] = _description(array)
+        content = json.loads(json.dumps({"arrays": described, "values": values}))
+        content["sha256"] = _of(content)
         (temporary / "entry.json").write_text(json.dumps(content))
         temporary.rename(place / key)
     except OSError as error:
-        if root is not None and (root / "arrays" / key).exists():
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             return True  # another process was faster
         logger.warning("%s: cannot be written (%s); going on without", root, error.strerror)
         return False
@@ -144,8 +161,27 @@ def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any])
     return True
 
 
-def _crc32(array: np.ndarray) -> int:
-    return zlib.crc32(array.reshape(-1).view(np.uint8).data)
+def _set_aside(entry: Path, error: Exception) -> None:
+    """Drop a damaged entry, and say what follows from it."""
+    shutil.rmtree(entry, ignore_errors=True)
+    if not entry.exists():
+        logger.warning("%s: damaged (%s); it is made again", entry, error)
+        return
+    logger.warning(
+        "%s: damaged (%s), and cannot be deleted or replaced; the images are read without it",
+        entry,
+        error,
+    )
+
+
+def _description(array: np.ndarray) -> list[Any]:
+    """All that there is to an array: checksum of its bytes, type and shape."""
+    return [zlib.crc32(array.reshape(-1).view(np.uint8).data), array.dtype.str, list(array.shape)]
+
+
+def _of(content: Mapping[str, Any]) -> str:
+    """Checksum of entry.json's other content, as reading it gives it back."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _drop_old(place: Path) -> None:
@@ -166,7 +202,6 @@ def _state(path: Path) -> list[int]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return read_json(path)
+    except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}

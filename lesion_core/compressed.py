@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 GZIP = b"\x1f\x8b"
 
@@ -22,30 +23,39 @@ OTHER_COMPRESSIONS = {
 }
 """How files begin that somebody compressed in another way."""
 
+LONGEST_MAGIC = 8
+"""Bytes that tell all of these."""
 
-def whole(path: Path) -> bytes:
-    """All of a file, decompressed if it is named so; its checksum is then verified.
+CHUNK_BYTES = 2**20
+
+MOST_BEHIND_BYTES = 2**24
+"""Uncompressed, behind what a header promises, where there should be nothing: a small gzip can
+unpack to gigabytes."""
+
+
+def whole(path: Path, promised_bytes: int) -> bytes:
+    """All of a file that its header promises, decompressed if it is named so.
+
+    Into memory goes no more than that.  A compressed file is read to its end, so that its checksum
+    is verified, unless far more is behind.
 
     Raises:
         ValueError: it cannot be read, is damaged, or is not what its name says.
     """
     try:
-        content = path.read_bytes()
-        named_so = path.suffix == ".gz"
-        if not content:
-            raise ValueError(f"{path}: the file is empty; copy or download it again")
-        _check_start(path, content, named_so)
-        if named_so:
-            content = _decompressed(path, content)
+        with path.open("rb") as file:
+            _check_start(path, file.read(LONGEST_MAGIC), path.suffix == ".gz")
+            file.seek(0)
+            if path.suffix != ".gz":
+                return file.read(promised_bytes)
+            return _decompressed(path, file, promised_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(unreadable(path, error)) from None
-    if not content:
-        raise ValueError(f"{path}: the file is empty; copy or download it again")
-    return content
 
 
 def start(path: Path, length: int) -> bytes:
-    """The first bytes of what `whole` returns, without reading the rest."""
+    """The first bytes of what `whole` returns, without reading the rest; ValueError as there, or
+    if there are none."""
     try:
         with path.open("rb") as file:
             begin = file.read(length)
@@ -58,6 +68,8 @@ def start(path: Path, length: int) -> bytes:
                 _check_once(path, begin)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(unreadable(path, error)) from None
+    if not begin:
+        raise ValueError(f"{path}: the file is empty; copy or download it again")
     return begin
 
 
@@ -96,20 +108,30 @@ def _check_once(path: Path, content: bytes) -> None:
         )
 
 
-def _decompressed(path: Path, content: bytes) -> bytes:
+def _decompressed(path: Path, file: BinaryIO, promised_bytes: int) -> bytes:
     try:
-        unpacked = gzip.decompress(content)
+        with gzip.open(file) as unpacked:
+            content = unpacked.read(promised_bytes)
+            _check_once(path, content)
+            behind = 0
+            while more := len(unpacked.read(CHUNK_BYTES)):
+                behind += more
+                if behind > MOST_BEHIND_BYTES:
+                    raise ValueError(
+                        f"{path}: holds more than the {promised_bytes} bytes (uncompressed) that "
+                        "its header promises; copy or download it again"
+                    )
     except gzip.BadGzipFile:
-        behind = _behind_stream(content)
-        if not behind:
+        file.seek(0)
+        follow = _behind_stream(file.read())
+        if not follow:
             raise
         raise ValueError(
-            f"{path}: cannot be read ({behind} bytes that do not belong there follow the "
+            f"{path}: cannot be read ({follow} bytes that do not belong there follow the "
             f"compressed image); compress it anew: gzip -dc {path.name} > whole; gzip whole; "
             f"mv whole.gz {path.name}"
         ) from None
-    _check_once(path, unpacked)
-    return unpacked
+    return content
 
 
 def _behind_stream(content: bytes) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
 
 
 class Identity(TypedDict):
@@ -50,3 +54,15 @@ class TrialSummary(TypedDict):
     """Versions of Python and of the packages that compute."""
     fingerprint: NotRequired[str]
     """Hash of the cohort's files."""
+
+
+def configuration_hash(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the SHA-256 of a whole configuration (`Trial.to_dict`)."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def trial_name(cohort: str, loss: str, seed: int, fold: int, digits: str) -> str:
+    """Name of a trial's folder in the ledger, given its loss's label and its hash."""
+    label = re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")
+    return f"{cohort}-{label}-s{seed}-f{fold}-{digits}"

@@ -179,7 +179,7 @@ def read_folds(path: Path, cases: Sequence[Member], num_folds: int) -> list[list
     Raises:
         ValueError: with the file and what is wrong with it.
     """
-    content = read_json(path)
+    content = read_json(path, object)
     try:
         folds = [
             [str(case) for case in (fold["val"] if isinstance(fold, dict) else fold)]

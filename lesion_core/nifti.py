@@ -42,6 +42,13 @@ FLATTEST = 0.5
 XFORM_CODES = range(6)
 """What ``sform_code`` and ``qform_code`` may be (5: another template)."""
 
+MOST_VOXELS = 2**29
+"""Of an image: a head at 0.25 mm has fewer.  A gzip of 4 MB may hold gigabytes; what is larger is
+refused by its header, before it is decompressed."""
+
+MOST_BEFORE_BYTES = 2**24
+"""Of an image's file before its voxels."""
+
 LEFT_RIGHT, BACK_FRONT, FOOT_HEAD = range(3)
 """World axes of a NIfTI affine: they grow to the right, anterior and superior."""
 
@@ -93,26 +100,28 @@ class File(Header):
 def read(path: Path) -> File:
     """Open a NIfTI file; it is decompressed whole, so that its checksum is verified.
 
+    Into memory goes no more than its header promises, and that within `MOST_VOXELS`.
+
     Raises:
         ValueError: it cannot be used.
     """
-    content = compressed.whole(path)
-    header = _header(path, content)
+    header = read_header(path)
     dtype = header.fields.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ValueError(f"{path}: voxels of type {dtype}; expected one number per voxel")
     _check_scaling(path, header.fields)
+    promised_bytes = _offset(header) + math.prod(header.shape) * dtype.itemsize
+    content = compressed.whole(path, promised_bytes)
+    if len(content) < promised_bytes:
+        raise ValueError(
+            f"{path}: truncated: {len(content)} of {promised_bytes} bytes (uncompressed); copy or "
+            "download it again"
+        )
     try:
         with np.errstate(invalid="ignore"):
             image: Any = _image_class(path, content).from_bytes(content)
     except (HeaderDataError, ImageFileError, ValueError, OverflowError) as error:
         raise ValueError(compressed.unreadable(path, error)) from None
-    needed = image.dataobj.offset + math.prod(header.shape) * dtype.itemsize
-    if len(content) < needed:
-        raise ValueError(
-            f"{path}: truncated: {len(content)} of {needed} bytes (uncompressed); copy or download "
-            "it again"
-        )
     return File(**vars(header), proxy=image.dataobj)
 
 
@@ -123,6 +132,18 @@ def read_header(path: Path) -> Header:
         ValueError: it cannot be used.
     """
     return _header(path, compressed.start(path, LONGEST_HEADER))
+
+
+def _offset(header: Header) -> int:
+    """Bytes of a file before its voxels; ValueError if these are far more than ours may have."""
+    offset = float(header.fields["vox_offset"])
+    if math.prod(header.shape) > MOST_VOXELS or not 0 <= offset <= MOST_BEFORE_BYTES:
+        raise ValueError(
+            f"{header.path}: {by(header.shape)} voxels behind {offset:g} bytes by its header; "
+            f"expected {MOST_VOXELS} voxels at most, behind {MOST_BEFORE_BYTES} bytes at most; cut "
+            "it to the head, or copy or download it again"
+        )
+    return max(int(offset), header.fields.sizeof_hdr)
 
 
 def _header(path: Path, content: bytes) -> Header:

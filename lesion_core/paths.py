@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 POINTERS = {
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
@@ -23,6 +23,19 @@ POINTERS = {
 
 POINTER_BYTES = 1024
 """No pointer is longer (the Git LFS specification; those of git-annex are one line)."""
+
+MOST_JSON_BYTES = 2**28
+"""A sweep of a hundred thousand trials has less."""
+
+MOST_JSON_DEPTH = 32
+"""Objects and lists inside each other; ours have six."""
+
+
+class Damaged(ValueError):
+    """What lies at a path is not what should lie there, as far as can be told here.
+
+    It could be read, so this is no question of links, permissions or what was not fetched.
+    """
 
 
 @contextlib.contextmanager
@@ -59,14 +72,15 @@ def existing(path: Path) -> Path:
     """The same path, where a file lies whose content is here.
 
     Raises:
-        ValueError: nothing lies there, something else than a file, or what cannot be read.
+        Damaged: something else than a file lies there.
+        ValueError: nothing lies there, or what cannot be read.
     """
     found = _stat(path)
     if found is None:
         raise ValueError(f"{path}: missing")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "something else"
-        raise ValueError(f"{path}: {kind} is there; expected a file")
+        raise Damaged(f"{path}: {kind} is there; expected a file")
     with readable(path):
         if not os.access(path, os.R_OK):
             raise PermissionError(13, "Permission denied")
@@ -142,24 +156,45 @@ def is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type = dict) -> Any:
     """The content of a JSON file in UTF-8, 16 or 32, with or without a byte order mark.
 
+    Args:
+        path: the file.
+        kind: what it must hold: an object, unless something else is said.
+
     Raises:
-        ValueError: nothing is there, or it is no JSON.
+        Damaged: it is no JSON, is too large or too deep, or holds something else.
+        ValueError: nothing is there, or it cannot be read.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, MOST_JSON_BYTES)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+        found = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Damaged(f"{path}: cannot be read (it is nested too deeply)") from None
+    except ValueError as error:
+        raise Damaged(f"{path}: cannot be read ({error})") from None
+    if not isinstance(found, kind):
+        expected = "an object" if kind is dict else f"a {kind.__name__}"
+        raise Damaged(f"{path}: cannot be read (it holds a {type(found).__name__}, not {expected})")
+    if content.count(b"{") + content.count(b"[") > MOST_JSON_DEPTH < _depth(found):
+        raise Damaged(f"{path}: cannot be read (it is nested too deeply)")
+    return found
 
 
-def read_bytes(path: Path) -> bytes:
-    """What a file holds; ValueError as `existing`."""
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """What a file holds.
+
+    Raises:
+        Damaged: as `existing`, or it holds more than ``most`` bytes.
+        ValueError: as `existing`.
+    """
     existing(path)
-    with readable(path):
-        return path.read_bytes()
+    with readable(path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise Damaged(f"{path}: {size} bytes; expected {most} at most")
+        return file.read()
 
 
 def refuse_existing(path: Path, cure: str) -> None:
@@ -194,6 +229,28 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"it holds {word}, which is no JSON")
+
+
+def _depth(content: object) -> int:
+    """How deep objects and lists are inside each other."""
+    depth, level = 0, [content]
+    while level:
+        level = [inner for each in level for inner in _containers(each)]
+        depth += 1
+    return depth
+
+
+def _containers(content: object) -> Iterator[object]:
+    values: Iterable[object] = ()
+    if isinstance(content, dict):
+        values = content.values()
+    elif isinstance(content, list):
+        values = content
+    yield from (each for each in values if isinstance(each, dict | list))
 
 
 def _link_to_nothing(path: Path) -> str:

@@ -7,7 +7,6 @@ Where the sweep resampled its cases, probabilities are taken back to that grid b
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from lesion_core.flags import read_flags
 from lesion_core.paths import is_folder, read_json, readable, refuse_existing
+from lesion_core.received import inside, is_plain
 from lesion_core.settings import Precision, TrainSettings
 from lesion_core.terminal import print_anything
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
     import numpy as np
 
+    from lesion_core.cohorts import Cohort
     from lesion_core.images import Image, LoadedCohort
     from lesion_core.unet import UNet3d
+
+PREDICTIONS = "predictions"
+"""Folder of the masks in a results folder."""
+
+MOST_WIDTH, MOST_LEVELS = 2**16, 16
+MOST_WINDOW_VOXELS = 2**28
+"""Limits of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +57,28 @@ class Predict:
 
 
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
-    """The network in a trial's ``model.pt``."""
+    """The network in a trial's ``model.pt``.
+
+    Raises:
+        ValueError: the bytes are damaged, or are no network of ours.
+    """
     import torch
 
+    from lesion_core.saved import check_shapes, read_saved
     from lesion_core.unet import UNet3d, to_device
 
-    state = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
-    network = UNet3d(state["in_channels"], state["filters"])
-    network.load_state_dict(state["weights"])
+    what = "model.pt"
+    state = read_saved(model, what)
+    in_channels: Any = state.get("in_channels")
+    filters: Any = state.get("filters")
+    widths = [in_channels, *filters] if isinstance(filters, list | tuple) else [None]
+    if not all(type(width) is int and 0 < width <= MOST_WIDTH for width in widths[:MOST_LEVELS]):
+        raise ValueError(f"{what}: is damaged, or holds no network")
+    with torch.device("meta"):  # takes no memory, whatever the file says
+        expected = UNet3d(in_channels, filters[:MOST_LEVELS]).state_dict()
+    weights = check_shapes(state.get("weights"), expected, what)
+    network = UNet3d(in_channels, filters)
+    network.load_state_dict(weights)
     return to_device(network, device).eval()
 
 
@@ -92,27 +114,26 @@ def predict(options: Predict) -> Iterator[Path]:
     import numpy as np
     import torch
 
-    from lesion_core.cohorts import cases_as_read, cohort_from_dict
+    from lesion_core.cohorts import cases_as_read
     from lesion_core.evaluate import THRESHOLD
     from lesion_core.folds import test_folds
     from lesion_core.images import load_cohort
     from lesion_core.nifti import read_header, write_like
     from lesion_core.resampling import Grid
-    from lesion_core.results import read_meta
+    from lesion_core.results import read_meta, read_model
     from lesion_core.training.precision import check_precision
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     meta = read_meta(options.results)
     names = _complete(options.results, meta, options.trials)
-    out = options.out or options.results / "predictions"
     loaded: dict[str, LoadedCohort] = {}
     if not options.overwrite:
-        _refuse_existing(out, names)
+        _refuse_existing(options.out or options.results / PREDICTIONS, names)
     for name in names:
         folder = options.results / "trials" / name
         config = read_json(folder / "trial.json")["config"]
         cohort = config["cohort"]
-        definition = cohort_from_dict(meta["cohorts"][cohort]["definition"])
+        definition = _definition(options.results, meta, cohort)
         if cohort not in loaded:
             loaded[cohort] = load_cohort(definition, options.data)
         if loaded[cohort].fingerprint != config["fingerprint"]:
@@ -120,13 +141,20 @@ def predict(options: Predict) -> Iterator[Path]:
                 f"{options.data / cohort}: these are not the files that {name} was trained on; "
                 "point --data at the ones that were"
             )
-        settings = TrainSettings.from_dict(config["settings"])
+        settings = _settings(folder, config["settings"])
         if options.precision is not None:
             settings = replace(settings, precision=options.precision)
         members = {case.id: case for case in cases_as_read(definition, options.data)}
         check_precision(settings.precision, device)
-        network = load_network((folder / "model.pt").read_bytes(), device)
+        try:
+            network = load_network(read_model(folder), device)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         cases = [image.case for image in loaded[cohort].images]
+        if not 0 <= config["fold"] < config["num_folds"] <= len(cases):
+            raise ValueError(
+                f"{name}: fold {config['fold']} of {config['num_folds']} for {len(cases)} cases"
+            )
         usual = test_folds(cases, config["num_folds"])[config["fold"]]
         # A search's trial was judged on validation cases, and leaves the test cases alone.
         held_out = set(config.get("validation_cases") or config.get("test_cases", usual))
@@ -138,7 +166,7 @@ def predict(options: Predict) -> Iterator[Path]:
                 voxels = Grid.of(source, case.spacing_mm).back(probability)
                 if not options.probabilities:
                     voxels = (voxels >= THRESHOLD).astype(np.uint8)
-                path = out / name / f"{image.case}.nii.gz"
+                path = _place(options, name, image.case)
                 write_like(path, voxels, source)
                 yield path
 
@@ -156,15 +184,59 @@ def _refuse_existing(out: Path, names: Sequence[str]) -> None:
             refuse_existing(path, cure)
 
 
+def _definition(results: Path, meta: dict[str, Any], name: str) -> Cohort:
+    """The cohort of this name as sweep.json defines it; ValueError if it defines another."""
+    from lesion_core.cohorts import cohort_from_dict
+
+    entry = (meta.get("cohorts") or {}).get(name) or {}
+    if not isinstance(entry.get("definition"), dict):
+        raise ValueError(f"{results / 'sweep.json'}: does not say what cohort {name} is")
+    cohort = cohort_from_dict(entry["definition"])
+    if cohort.name != name:
+        raise ValueError(f"{results / 'sweep.json'}: cohort {name} is defined as {cohort.name}")
+    return cohort
+
+
+def _settings(folder: Path, stored: dict[str, Any]) -> TrainSettings:
+    """A trial's settings; ValueError if they cannot be, or need more memory than any of ours."""
+    try:
+        settings = TrainSettings.from_dict(stored)
+        window_voxels = settings.batch_size * settings.patch_size**3
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'trial.json'}: settings cannot be used ({error})") from None
+    if not (type(window_voxels) is int and window_voxels <= MOST_WINDOW_VOXELS):
+        raise ValueError(
+            f"{folder / 'trial.json'}: batch_size x patch_size^3 is {window_voxels}; expected "
+            f"{MOST_WINDOW_VOXELS} at most"
+        )
+    return settings
+
+
+def _place(options: Predict, trial: str, case: str) -> Path:
+    """Where a case's mask goes; a link inside the results folder is not followed."""
+    if not is_plain(case):
+        raise ValueError(f"case {case!r} cannot be the name of a file")
+    place = Path(trial, f"{case}.nii.gz")
+    if options.out is None:
+        return inside(options.results, PREDICTIONS / place)
+    return inside(options.out, place)
+
+
 def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
     from lesion_core.results import trial_status
 
-    asked = [t["name"] for t in meta["trials"] if t.get("split", "test") == "test"]
+    rows = {trial["name"]: trial for trial in meta["trials"]}
+
+    def status(name: str) -> str:
+        if not is_plain(name):
+            return "missing"
+        return trial_status(results / "trials" / name, rows.get(name))["status"]
+
+    asked = [name for name, trial in rows.items() if trial.get("split", "test") == "test"]
     for name in wanted:
-        status = trial_status(results / "trials" / name)["status"]
-        if status != "done":
-            raise ValueError(f"trial {name} is {status}; expected a complete one of {results}")
-    done = [n for n in asked if trial_status(results / "trials" / n)["status"] == "done"]
+        if (found := status(name)) != "done":
+            raise ValueError(f"trial {name} is {found}; expected a complete one of {results}")
+    done = [name for name in asked if status(name) == "done"]
     if not done:
         raise ValueError(f"{results}: no trial is complete yet")
     return list(wanted) or done

@@ -6,6 +6,7 @@ A results folder (a *ledger*) holds
     search.json  search-journal.log              of a search only: its configurations and what
                                                  became of them; the same for optuna-dashboard
     gradients.parquet                            how hard each loss pulls on a voxel
+    checksums.log                                what every one of these files held when written
     cohorts/<cohort>/cases.parquet slices.parquet    what the data looks like
     trials/<trial>/trial.json                    first: the whole configuration
     trials/<trial>/cases.parquet epochs.parquet  rows so far, rewritten after every epoch
@@ -38,7 +39,26 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesion_core.paths import existing_folder, is_there, read_json
+from lesion_core.believed import (
+    wrong_with_failure,
+    wrong_with_record,
+    wrong_with_row,
+    wrong_with_search,
+    wrong_with_summary,
+    wrong_with_sweep,
+    wrong_with_trial,
+)
+from lesion_core.descriptions import TrialRow
+from lesion_core.paths import (
+    Damaged,
+    existing,
+    existing_folder,
+    is_there,
+    read_bytes,
+    read_json,
+    readable,
+)
+from lesion_core.received import read_table
 
 SCHEMA_VERSION = 1
 
@@ -236,12 +256,15 @@ GRADIENTS = pa.schema(
 probability), ascending in the last.  At ``p_lesion`` and ``p_background`` themselves, where all
 voxels of a kind are alike, the gradient is their mean."""
 
+TRAINING_EFFECT_FILE = "training-effect.json"
+"""What `sweeps.training_effect` measured, in the folder of its trials."""
+
 GRADIENTS_FILE = "gradients.parquet"
 
 STATUSES = ("done", "partial", "failed", "diverged", "missing", "corrupt")
 """done: complete.  partial: begun, neither complete nor failed (running, or interrupted).
 failed, diverged: ended by an error, or by a loss that is not finite.  missing: asked for, never
-begun.  corrupt: says that it is done, but its files cannot be read."""
+begun.  corrupt: its files are not what they should be; it is trained again."""
 
 
 # ---------------------------------------------------------------------------------- derived rates
@@ -291,9 +314,9 @@ def subjects_of(path: Path, cohort: str) -> dict[str, str]:
     """Subject by case of a cohort in a results folder; empty where the folder does not say, as one
     that was written before the column was: every case is a subject of its own then."""
     file = Path(path) / "cohorts" / cohort / "cases.parquet"
-    if not file.exists():
+    if not is_there(file):
         return {}
-    rows = pq.read_table(file, schema=COHORT_CASES, columns=["case", "subject"]).to_pylist()
+    rows = read_table(file, COHORT_CASES).select(["case", "subject"]).to_pylist()
     return {row["case"]: row["subject"] for row in rows if row["subject"]}
 
 
@@ -317,7 +340,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file whole or not at all.  NaN is refused: JSON has no word for it."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, object]) -> bytes:
+    """A JSON file's bytes.  NaN is refused: JSON has no word for it."""
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> None:
@@ -414,13 +442,13 @@ class Sweep:
         """One kind of table (``histograms.parquet``, ``slices.parquet``) of all complete trials."""
         done = self.runs.loc[self.runs["status"] == "done", "trial"]
         paths = [self.path / "trials" / trial / file for trial in done]
-        return _concatenate([pq.read_table(path) for path in paths], TABLES[file])
+        return _concatenate([read_table(path) for path in paths], TABLES[file])
 
     def cohort_table(self, cohort: str, file: str) -> pd.DataFrame:
         """``cases.parquet`` or ``slices.parquet`` of a cohort; empty if it was never written."""
         path = self.path / "cohorts" / cohort / file
         schema = {"cases.parquet": COHORT_CASES, "slices.parquet": COHORT_SLICES}[file]
-        return _concatenate([pq.read_table(path, schema=schema)] if path.exists() else [], schema)
+        return _concatenate([read_table(path, schema)] if path.exists() else [], schema)
 
 
 TABLES = {
@@ -447,21 +475,21 @@ def read_sweep(path: Path | str) -> Sweep:
     runs, tables, partial = [], {name: [] for name in TABLES}, []
     for name, identity in _trials(path, meta).items():
         folder = path / "trials" / name
-        run = {**identity, **trial_status(folder), "trial": name}
+        run = {**identity, **trial_status(folder, identity), "trial": name}
         if run["status"] == "done":
             try:
                 read = {
-                    file: pq.read_table(folder / file, schema=TABLES[file])
+                    file: _rows_of(folder / file, TABLES[file], run)
                     for file in ("cases.parquet", "lesions.parquet", "epochs.parquet")
                 }
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
-                run |= {"status": "corrupt", "error": f"{type(error).__name__}: {error}"}
+            except ValueError as error:
+                run |= {"status": "corrupt", "error": str(error)}
             else:
                 for file, table in read.items():
                     tables[file].append(table)
         elif run["status"] != "missing" and (folder / "cases.parquet").exists():
-            with contextlib.suppress(OSError, pa.ArrowInvalid):
-                partial.append(pq.read_table(folder / "cases.parquet", schema=CASES))
+            with contextlib.suppress(ValueError):
+                partial.append(_rows_of(folder / "cases.parquet", CASES, run))
         runs.append(run)
     columns = [
         "trial",
@@ -509,12 +537,10 @@ def read_meta(path: Path) -> dict:
             f"results/paper_grid{hint}"
         )
     meta = read_json(file)
-    if not isinstance(meta, dict):
-        raise ValueError(f"{file}: cannot be read (no object); expected what a sweep wrote")
-    if meta.get("schema_version") != SCHEMA_VERSION:
+    _check_version(file, meta)
+    if (wrong := wrong_with_sweep(meta)) is not None:
         raise ValueError(
-            f"{file}: schema version {meta.get('schema_version')}, expected {SCHEMA_VERSION}; "
-            "read it with the release that wrote it"
+            f"{file}: cannot be used: {wrong}; `lesion-sweep verify {path}` says what else is wrong"
         )
     return meta
 
@@ -550,12 +576,19 @@ def read_search(path: Path) -> dict | None:
     if not is_there(file):
         return None
     search = read_json(file)
-    if search.get("schema_version") != SCHEMA_VERSION:
+    _check_version(file, search)
+    if (wrong := wrong_with_search(search)) is not None:
+        raise ValueError(f"{file}: cannot be used: {wrong}")
+    return search
+
+
+def _check_version(file: Path, content: Mapping[str, Any]) -> None:
+    version = content.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ValueError(
-            f"{file}: schema version {search.get('schema_version')}, expected {SCHEMA_VERSION}; "
+            f"{file}: schema version {version!s:.20}, expected {SCHEMA_VERSION}; "
             "read it with the release that wrote it"
         )
-    return search
 
 
 def read_gradients(path: Path) -> pd.DataFrame:
@@ -567,10 +600,7 @@ def read_gradients(path: Path) -> pd.DataFrame:
     file = Path(path) / GRADIENTS_FILE
     if not is_there(file):
         return _concatenate([], GRADIENTS)
-    try:
-        return _concatenate([pq.read_table(file, schema=GRADIENTS)], GRADIENTS)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
+    return _concatenate([read_table(file, GRADIENTS)], GRADIENTS)
 
 
 class TrialStatus(TypedDict):
@@ -591,16 +621,19 @@ class TrialStatus(TypedDict):
     """Of a failure: error, diverged, or infrastructure (its machines failed)."""
 
 
-def trial_status(folder: Path) -> TrialStatus:
+def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialStatus:
     """How far one trial is.  Done is only what is complete and as it was written.
 
-    This is the one judgement: status, resume, upload and report all go by it.  Every file of a done
-    trial is compared with what done.json recorded of it, weights by their size, tables by their
-    hash; one without such a record (not written by `sweeps.ledger.ledger`) must have tables that
-    can be read.  A file that has not changed since this process last looked is not read again.
+    This is the one judgement: status, resume, upload, masks and report all go by it.  trial.json
+    must be of this very trial: its hash and its name are computed anew from the configuration
+    (`believed.wrong_with_trial`), and it agrees with ``asked``, sweep.json's row of it, if that
+    is given.  Every file of a done trial is compared with what done.json recorded of it: tables by
+    their hash, weights by their size; who uses those compares the hash (`read_model`).  A done.json
+    without such a record (not written by `sweeps.ledger.ledger`) needs tables that can be read.  A
+    file that has not changed since this process last looked is not read again.
 
     Raises:
-        ValueError: a file is a link whose target is not there: that is no trial to run again.
+        ValueError: a file cannot be read here, as a link to nothing: no trial to run again.
     """
     content: dict[str, Any] = {}
 
@@ -611,65 +644,132 @@ def trial_status(folder: Path) -> TrialStatus:
     if not is_there(folder / "trial.json"):
         return judged("missing", epochs_done=0)
     markers = [name for name in ("done.json", "failed.json") if is_there(folder / name)]
+    try:
+        trial = read_json(folder / "trial.json")
+    except Damaged as error:
+        return judged("corrupt", error=f"trial.json is damaged: {_within(folder, error)}")
+    wrong = wrong_with_trial(trial, folder.name)
+    if wrong is None:
+        said = {"split": "test"} | trial
+        differ = [
+            k for k, v in (asked or {}).items() if k in _ROW and v is not None and v != said.get(k)
+        ]
+        wrong = f"sweep.json says another {differ[0]} of it" if differ else None
+    if wrong is not None:
+        return judged("corrupt", error=f"trial.json is damaged: {wrong}")
     if not markers:
         return judged("partial", epochs_done=_epochs_written(folder))
+    done = markers[0] == "done.json"
     try:
-        content |= json.loads((folder / markers[0]).read_text())
-    except (ValueError, TypeError) as error:
-        return judged("corrupt", error=f"marker file unreadable: {error}")
-    if markers[0] == "failed.json":
-        kind = content.get("kind", "error")
+        found = read_json(folder / markers[0])
+    except Damaged as error:
+        return judged("corrupt", error=f"marker file unreadable: {_within(folder, error)}")
+    wrong = wrong_with_summary(found, trial) if done else wrong_with_failure(found)
+    if wrong is not None:
+        return judged("corrupt", error=f"{markers[0]} is damaged: {wrong}")
+    content |= found
+    if not done:
+        kind = content.get("kind") or "error"
         return judged("diverged" if kind == "diverged" else "failed", kind=kind)
     damage = _damage(folder, content)
     return judged("done") if damage is None else judged("corrupt", error=damage)
 
 
+_ROW = frozenset(TrialRow.__annotations__)
+
+
 def file_state(path: Path) -> dict[str, object]:
     """Size and SHA-256 of a file, as done.json records them."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_model(folder: Path) -> bytes:
+    """The weights of a done trial, as they were written.
+
+    Raises:
+        ValueError: they are not there, or not as done.json recorded them.
+    """
+    content = read_bytes(folder / MODEL)
+    recorded = read_json(folder / "done.json").get("files")
+    digest = hashlib.sha256(content).hexdigest()
+    if recorded is not None and recorded.get(MODEL, {}).get("sha256") != digest:
+        raise ValueError(
+            f"{folder / MODEL}: is damaged: it is not what done.json recorded; "
+            f"`lesion-sweep verify {folder.parent.parent} --repair` has the trial trained again"
+        )
+    return content
 
 
 def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
     """What of a trial is not as its done.json says; None if nothing is."""
-    absent = [name for name in TABLES if not is_there(folder / name)]
+    recorded = done.get("files")
+    if recorded is not None and (wrong := wrong_with_record(recorded, TABLES, MODEL)) is not None:
+        return f"done.json is damaged: {wrong}"
+    names = list(TABLES if recorded is None else recorded)
+    absent = [name for name in names if not is_there(folder / name)]
     if absent:
         return f"done.json is there, but not {', '.join(absent)}"
-    recorded = done.get("files")
     try:
-        names = list(TABLES if recorded is None else recorded)
-        stats = [(folder / name).stat() for name in ("done.json", *names)]
-        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        with readable(folder):
+            stats = {name: existing(folder / name).stat() for name in ("done.json", *names)}
+        stamps = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats.values()]
         if _INTACT.get(folder.absolute()) == stamps:
             return None
         for name in names:
             if recorded is None:
                 intact = _is_readable(folder / name, TABLES[name])
             elif name == MODEL:
-                intact = (folder / name).stat().st_size == recorded[name]["bytes"]
+                intact = stats[name].st_size == recorded[name]["bytes"]
             else:
                 intact = file_state(folder / name) == recorded[name]
             if not intact:
                 return f"{name} is damaged"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename or folder).name} is missing"
-    except OSError as error:  # a trial that cannot be read here is no damaged one
-        place = error.filename or folder
-        raise ValueError(f"{place}: cannot be read ({error.strerror or error})") from None
-    except (KeyError, TypeError):
-        return "done.json is unreadable"
+    except Damaged as error:
+        return _within(folder, error)
+    if "trial" not in done and not _is_of(folder / "cases.parquet", folder.name):
+        return "cases.parquet holds rows of another trial"
     _INTACT[folder.absolute()] = stamps
     return None
 
 
-_INTACT: dict[Path, list[tuple[int, int]]] = {}
-"""Size and time of change of the files of trials that this process has found to be as recorded."""
+def _is_of(path: Path, name: str) -> bool:
+    """Whether a table can be a trial's, by its lowest and highest name."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    column = metadata.schema.names.index("trial") if "trial" in metadata.schema.names else None
+    for number in range(metadata.num_row_groups if column is not None else 0):
+        found = metadata.row_group(number).column(column).statistics
+        if found is not None and found.has_min_max and {found.min, found.max} != {name}:
+            return False
+    return True
+
+
+def _rows_of(path: Path, schema: pa.Schema, run: Mapping[str, Any]) -> pa.Table:
+    """A trial's table; ValueError if a row in it is another trial's."""
+    table = read_table(path, schema)
+    for column in ("trial", "cohort", "loss", "seed", "fold"):
+        expected = run[column]
+        if expected is not None and any(v != expected for v in table[column].unique().to_pylist()):
+            raise ValueError(f"{path.name} holds rows of another trial")
+    return table
+
+
+def _within(folder: Path, error: Exception) -> str:
+    """An error without the folder's path, which its reader knows."""
+    return str(error).removeprefix(f"{folder}{os.sep}")
+
+
+_INTACT: dict[Path, list[tuple[int, int, int]]] = {}
+"""Size and times of change of the files of trials that this process has found to be as recorded."""
 
 
 def _is_readable(path: Path, schema: pa.Schema) -> bool:
     try:
-        return pq.read_table(path).schema.equals(schema)
-    except (OSError, pa.ArrowException):
+        return read_table(path).schema.equals(schema)
+    except Damaged:
         return False
 
 
@@ -677,7 +777,7 @@ def _epochs_written(folder: Path) -> int:
     """Trained epochs in the table so far; epoch 0 is a row but no training."""
     try:
         return max(0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         return 0
 
 
@@ -697,8 +797,10 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name not in trials:
             try:
-                source = json.loads((entry / "trial.json").read_text())
-            except (OSError, ValueError):
+                source = read_json(entry / "trial.json")
+            except ValueError:
+                source = {}
+            if wrong_with_row({"name": entry.name, "cohort": "unknown"} | source) is not None:
                 source = {}
             trials[entry.name] = identity(source, False)
     return trials

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import platform
-import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from lesion_core.descriptions import Identity, TrialRow, TrialSummary
+from lesion_core.descriptions import (
+    Identity,
+    TrialRow,
+    TrialSummary,
+    configuration_hash,
+    trial_name,
+)
 from lesion_core.evaluate import Evaluation, evaluate
 from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.patches import Volumes
+from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import EpochLosses, train_epoch
 from lesion_core.training.memory import keep_freed_memory
@@ -99,8 +104,7 @@ class Trial:
     @cached_property
     def hash(self) -> str:
         """Eight hexadecimal digits of the SHA-256 of the whole configuration."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return configuration_hash(self.to_dict())
 
     def tested(self, cases: Sequence[str]) -> list[str]:
         """The cases that the trial tests, of a cohort's and in their order.
@@ -166,8 +170,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the trial's folder in the ledger."""
-        loss = re.sub(r"[^A-Za-z0-9.-]+", "_", self.loss_label).strip("_")
-        return f"{self.cohort}-{loss}-s{self.seed}-f{self.fold}-{self.hash}"
+        return trial_name(self.cohort, self.loss_label, self.seed, self.fold, self.hash)
 
     @property
     def identity(self) -> Identity:
@@ -327,8 +330,8 @@ def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimi
 
     Whatever device they were on before: only what was learned is taken from the checkpoint.
     """
-    state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
+    state = read_saved(checkpoint, "checkpoint.pt")
+    network.load_state_dict(check_shapes(state["network"], network.state_dict(), "checkpoint.pt"))
     settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
     optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
     return state["epoch"]

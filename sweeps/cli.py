@@ -40,6 +40,7 @@ COMMANDS = {
     ),
     "train": Command("sweeps.train_one:main", "one trial here and now, without Ray"),
     "status": Command("sweeps.status:main", "how far a sweep is, also while it runs"),
+    "verify": Command("sweeps.verify:main", "is every byte of a results folder as it was written?"),
     "report": Command("analysis.command:main", "a results folder as one page"),
     "data": Command("lesion_core.cohorts.__main__:main", "what is in a data folder: check, folds"),
     "prepare": Command(

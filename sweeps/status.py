@@ -5,7 +5,6 @@ python sweeps/status.py results/paper_grid --watch
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ import tyro
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core.paths import read_json
 from sweeps import command
 from sweeps.ledger.contents import TrialState
 from sweeps.ledger.ledger import PROGRESS
@@ -59,12 +59,12 @@ def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
     found = {}
     for trial in read_meta(results)["trials"]:
         folder = results / "trials" / trial["name"]
-        state = cast(WatchedTrial, trial | {"worker": ""} | dict(trial_status(folder)))
+        state = cast(WatchedTrial, trial | {"worker": ""} | dict(trial_status(folder, trial)))
         if state["status"] == "partial" and driver is not None:
-            with suppress(OSError, ValueError):
-                progress = json.loads((folder / PROGRESS).read_text())
+            with suppress(ValueError):
+                progress = read_json(folder / PROGRESS)
                 if progress.get("driver") == driver.token:
-                    state["status"], state["worker"] = "running", progress.get("worker", "")
+                    state["status"], state["worker"] = "running", str(progress.get("worker", ""))
         found[trial["name"]] = state
     return found
 
@@ -94,7 +94,7 @@ def table(
     for key, count in counts.items():
         part = [state for state in found.values() if key in (_key(state), "all")]
         trained = sum(state["epochs_done"] or 0 for state in part)
-        asked = sum(state["epochs"] for state in part)
+        asked = sum(state.get("epochs") or 0 for state in part)
         names = ("all", "") if isinstance(key, str) else key
         if key == "all":
             overview.add_section()
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _key(state: WatchedTrial) -> tuple[str, str]:
-    return state["cohort"], state["loss"]
+    return state["cohort"], state.get("loss") or ""
 
 
 def _word(state: WatchedTrial) -> str:

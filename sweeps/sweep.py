@@ -81,7 +81,9 @@ class SweepPlan:
                 _track_sweep(self.results, tracking)
             else:
                 ledger.write_request(self._request())
+                self._restore_tables(ledger)
                 print("nothing to do")
+            ledger.note_logs()
         unfinished = _print_failures(self.results, states)
         done = sum(state["status"] == "done" for state in states.values())
         print(f"{done} of {len(states)} trials are done")
@@ -107,6 +109,20 @@ class SweepPlan:
             rows = [trials[name] for name in left]
             print(estimate.predicted(rows, self.data, machines, self.results))
         return 0
+
+    def _restore_tables(self, ledger: Ledger) -> None:
+        """Write what the folder says of the cohorts anew, where that is damaged or lost."""
+        from lesion_core import results
+        from lesion_core.cohort_rows import describe
+
+        schemas = {"cases.parquet": results.COHORT_CASES, "slices.parquet": results.COHORT_SLICES}
+        for data in self.data:
+            names = {f"cohorts/{data.name}/{file}": schema for file, schema in schemas.items()}
+            damaged = [name for name, schema in names.items() if not ledger.is_whole(name, schema)]
+            if damaged:
+                why = "damaged, missing or of an earlier release, written again"
+                print(f"{', '.join(damaged)}: {why}", file=sys.stderr)
+                ledger.write_cohort(data.name, *describe(data.load(self.settings.patch_size)))
 
     def _supply(self, ledger: Ledger, retry_failed: bool) -> Supply:
         if self.search is not None:
@@ -205,17 +221,13 @@ def _track_sweep(results: Path, tracking: Tracking) -> None:
 
 
 def build_report(results: Path, training_effect: str = "") -> bool:
-    """Build the report if it is older than the ledger, or for a training-set effect, and say where
-    it is.
+    """Build the report if it was not made from the ledger as it is, or for a training-set effect,
+    and say where it is.
 
     In a process of its own: a sweep needs nothing of what reports are made with.
     """
     page = results / "report" / "report.html"
-    newest = max(
-        (file.stat().st_mtime for file in results.glob("trials/*/*.json")),
-        default=(results / "sweep.json").stat().st_mtime,
-    )
-    if training_effect or not (page.exists() and page.stat().st_mtime > newest):
+    if training_effect or not _is_current(results):
         print("building the report ...", flush=True)
         command = [sys.executable, str(ROOT / "analysis" / "report.py"), str(results)]
         command += ["--training-effect", training_effect] if training_effect else []
@@ -227,6 +239,15 @@ def build_report(results: Path, training_effect: str = "") -> bool:
             return False
     print(f"report: {page}")
     return True
+
+
+def _is_current(results: Path) -> bool:
+    from lesion_core.report_record import report_state
+
+    try:
+        return report_state(results).current
+    except ValueError:  # the report says what is wrong with the folder
+        return False
 
 
 def _refuse_job_copy(results: Path) -> None:

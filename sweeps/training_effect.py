@@ -27,13 +27,13 @@ import numpy as np
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
+from sweeps.ledger.ledger import Ledger
 from sweeps.paper_grid import DEMO_GRID, Grid, plan_of, run_plan
 from sweeps.provenance import command_to_show
 
 if TYPE_CHECKING:
     from lesion_core.trial import Trial
 
-FILE = "training-effect.json"
 CONFIDENCE = 0.95
 """Of the upper bound, one-sided."""
 METRICS = ("dice", "sensitivity", "precision")
@@ -137,7 +137,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
     """State the effect and write it to training-effect.json, once every trial is done."""
-    from lesion_core.results import judged_scores, read_sweep, subjects_of, write_json
+    from lesion_core.results import (
+        TRAINING_EFFECT_FILE,
+        json_bytes,
+        judged_scores,
+        read_sweep,
+        subjects_of,
+    )
 
     sweep = read_sweep(flags.results).judged_on("part")
     runs = sweep.runs.set_index("trial")
@@ -158,20 +164,18 @@ def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
         effects[metric] = effect_of(values[..., 0] - values[..., 1])
     losses = list(dict.fromkeys(runs.loc[list(names), "loss"]))
     seconds = float(runs.loc[list(names), "seconds"].astype(float).sum())
-    file = flags.results / FILE
-    write_json(
-        file,
-        {
-            "cohort": cohort,
-            "losses": losses,
-            "seeds": list(flags.axes[0]),
-            "folds": flags.folds,
-            "halvings": flags.halvings,
-            "trials": len(names),
-            "seconds": seconds,
-            "effects": effects,
-        },
-    )
+    file = flags.results / TRAINING_EFFECT_FILE
+    measured = {
+        "cohort": cohort,
+        "losses": losses,
+        "seeds": list(flags.axes[0]),
+        "folds": flags.folds,
+        "halvings": flags.halvings,
+        "trials": len(names),
+        "seconds": seconds,
+        "effects": effects,
+    }
+    Ledger(flags.results).write_files({TRAINING_EFFECT_FILE: json_bytes(measured)})
     dice = effects["dice"]
     report = command_to_show("python analysis/report.py", "report")
     return (

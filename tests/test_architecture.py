@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lesion_core", "sweeps", "analysis")
 
 SWEEPS = (
-    {"provenance"},
+    {"provenance", "scratch"},
     {"ledger"},
     {"command"},
     {"options", "data"},
@@ -25,6 +25,7 @@ SWEEPS = (
     {"estimate"},
     {"sweep"},
     {"paper_grid", "alpha_gamma", "seed_ladder", "training_effect", "train_one", "status"},
+    {"verify"},
     {"bench", "cli"},
 )
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
@@ -129,7 +130,7 @@ def test_analysis_is_built_in_layers() -> None:
 
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
-    known = ("results", "table1", "settings", "paths", "terminal")
+    known = ("results", "report_record", "table1", "settings", "paths", "terminal")
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
         package = module.split(".")[0]
@@ -203,7 +204,13 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lesion_core", "lesion_core.descriptions", "lesion_core.results", "lesion_core.settings"],
+    [
+        "lesion_core",
+        "lesion_core.descriptions",
+        "lesion_core.report_record",
+        "lesion_core.results",
+        "lesion_core.settings",
+    ],
 )
 def test_loads_without_torch(module: str) -> None:
     loaded = loaded_by(f"import {module}, sys; print(*sys.modules)")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.flags import TRAINING_EFFECT
 from analysis.reading.scores import METRIC_NAMES
-
-FILE = "training-effect.json"
-"""What `lesion-sweep training-effect` writes into its folder."""
+from lesion_core.paths import is_there, read_json
+from lesion_core.results import TRAINING_EFFECT_FILE
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,9 @@ def training_effect(asked: str | None, results: Path) -> TrainingEffect:
     Raises:
         ValueError: neither a number of 0 or more nor a readable file.
     """
-    found = results / FILE
+    found = results / TRAINING_EFFECT_FILE
     if asked is None:
-        return _read(found) if found.exists() else TrainingEffect()
+        return _read(found) if is_there(found) else TrainingEffect()
     try:
         tau = float(asked)
     except ValueError:
@@ -79,14 +77,14 @@ def training_effect(asked: str | None, results: Path) -> TrainingEffect:
     if not 0 <= tau <= 1:
         raise ValueError(
             f"--training-effect {asked}: expected a standard deviation of differences in DSC, from "
-            f"0 to 1, such as {TRAINING_EFFECT:g}, or a {FILE}"
+            f"0 to 1, such as {TRAINING_EFFECT:g}, or a {TRAINING_EFFECT_FILE}"
         )
     return TrainingEffect(tau={"dice": tau}, given=True)
 
 
 def _read(path: Path) -> TrainingEffect:
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         effects = {name: dict(content["effects"][name]) for name in METRIC_NAMES}
         return TrainingEffect(
             tau={name: float(entry["upper"]) for name, entry in effects.items()},
@@ -94,8 +92,8 @@ def _read(path: Path) -> TrainingEffect:
             losses=tuple(content["losses"]),
             cohort=str(content["cohort"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"--training-effect {path}: expected a number, or a {FILE} that `lesion-sweep "
-            f"training-effect` wrote ({type(error).__name__}: {error})"
+            f"--training-effect {path}: expected a number, or a {TRAINING_EFFECT_FILE} that "
+            f"`lesion-sweep training-effect` wrote ({type(error).__name__}: {error})"
         ) from None

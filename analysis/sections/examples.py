@@ -18,6 +18,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Figure
 from analysis.reading.pictures import ignored, mask, striped
+from lesion_core.results import read_table
 
 OUTLINE = "#ff5a36"
 
@@ -72,7 +73,7 @@ def choose(folder: Path, cohort: str) -> Example | None:
     file = folder / "cohorts" / cohort / "slices.parquet"
     if not file.exists():
         return None
-    table = pd.read_parquet(file)
+    table = read_table(file).to_pandas()
     areas = [int(mask(bytes(row["reference"]), row).sum()) for _, row in table.iterrows()]
     order = sorted((area, case) for area, case in zip(areas, table["case"], strict=True) if area)
     if not order:

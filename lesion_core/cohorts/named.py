@@ -38,6 +38,9 @@ COHORTS: dict[str, Cohort] = {
 }
 """The cohorts with a name of their own; any other name is a `Folder`."""
 
+FIELD = re.compile(r"\w[\w.+-]*")
+"""A text in a stored definition of a cohort, other than a label."""
+
 
 def cohort_named(
     name: str,
@@ -262,10 +265,20 @@ def cohort_from_dict(content: Mapping[str, Any]) -> Cohort:
         raise ValueError(
             f"unknown cohort type {content.get('type')!r}; expected one of {', '.join(types)}"
         )
+    stored = content.get("fields", {})
     values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in content.get("fields", {}).items()
+        key: tuple(v) if isinstance(v, list) else v
+        for key, v in (stored.items() if isinstance(stored, dict) else ())
     }
+    for key, value in values.items():  # they become parts of paths and patterns
+        texts = value if isinstance(value, tuple) else (value,)
+        odd = [t for t in texts if isinstance(t, str) and t and not FIELD.fullmatch(t)]
+        named = key != "channels" or all(isinstance(text, str) for text in texts)
+        if key != "lesion_label" and (odd or isinstance(value, dict) or not named):
+            raise ValueError(f"cohort {content['type']}: {key} is {value!a:.60}; expected a name")
     try:
-        return types[content["type"]](**values)
+        cohort = types[content["type"]](**values)
+        check_name(cohort.name)
+        return cohort
     except TypeError as error:
-        raise ValueError(f"cohort {dict(content)}: {error}") from None
+        raise ValueError(f"cohort {content['type']}: {error}") from None

@@ -110,7 +110,7 @@ class NnUnet(Dataset):
 def _nnunet_json(root: Path) -> dict[str, Any]:
     file = existing_folder(root, "imagesTr, labelsTr and dataset.json") / "dataset.json"
     content = read_json(file)
-    if not isinstance(content, dict) or "dataset" in content:
+    if "dataset" in content:
         raise ValueError(
             f"{file}: lists its files itself; expected imagesTr and labelsTr beside it"
         )

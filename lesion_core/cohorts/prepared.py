@@ -58,10 +58,7 @@ def prepared(root: Path) -> dict[str, Any]:
         ValueError: it cannot be read.
     """
     file = root / PREPARED
-    record = read_json(file) if is_there(file) else {}
-    if not isinstance(record, dict):
-        raise ValueError(f"{file}: cannot be read (expected an object)")
-    return record
+    return read_json(file) if is_there(file) else {}
 
 
 def activity_in(root: Path) -> Activity | None:

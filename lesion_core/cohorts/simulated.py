@@ -16,6 +16,10 @@ from lesion_core.cohorts.lit import Lit
 from lesion_core.cohorts.wmh2017 import Wmh2017, wmh_brain_place, wmh_cases
 from lesion_core.paths import is_there, read_json, readable
 
+MOST_CASES = 10_000
+LEAST_SCALE = 0.1
+"""Smaller voxels fill memory and disk; a received ledger may ask for any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated(Layout):
@@ -40,10 +44,14 @@ class Simulated(Layout):
         check_name(self.name)
         if self.kind not in ("wmh", "lit"):
             raise ValueError(f"kind {self.kind!r} of a simulated cohort; expected wmh or lit")
-        if self.num_cases < 1:
-            raise ValueError(f"{self.num_cases} simulated cases; expected at least 1")
-        if not 0 < self.voxel_scale < float("inf"):
-            raise ValueError(f"voxel_scale {self.voxel_scale}; expected a positive number")
+        if not 1 <= self.num_cases <= MOST_CASES:
+            raise ValueError(
+                f"{self.num_cases} simulated cases; expected at least 1, at most {MOST_CASES}"
+            )
+        if not LEAST_SCALE <= self.voxel_scale < float("inf"):
+            raise ValueError(
+                f"voxel_scale {self.voxel_scale}; expected a positive number, {LEAST_SCALE} or more"
+            )
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -96,7 +104,6 @@ class Simulated(Layout):
             )
         found = read_json(file)
         asked = self._parameters
-        found = found if isinstance(found, dict) else {}
         differing = [key for key in asked if found.get(key) != asked[key]]
         if differing:
             made = ", ".join(f"{key}={found.get(key)}" for key in differing)

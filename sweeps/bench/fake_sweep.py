@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core import results
-from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
+from lesion_core.descriptions import configuration_hash, trial_name
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS, TrainSettings
 
 # loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
 CHARACTER = {
@@ -42,6 +43,8 @@ PARAMETERS = {
     "focal2": {"type": "Focal", "fields": {"alpha": 0.75, "gamma": 2.0}},
     "new": {"type": "WeightedGradient", "fields": {"alpha": None, "gamma": 2.0}},
 }
+ROW = ("cohort", "loss", "seed", "fold", "epochs")
+"""What decides a trial here."""
 CHANNELS = {"lit": ("baseline_flair", "followup_flair")}
 
 
@@ -112,16 +115,7 @@ class FakeSweep:
                 "git_commit": "0" * 40,
                 "versions": {"python": "3.11.7", "torch": "2.13.0"},
                 "losses": list(self.losses),
-                "settings": {
-                    "epochs": self.epochs,
-                    "batch_size": 16,
-                    "patch_size": 32,
-                    "stride": 16,
-                    "learning_rate": 1e-4,
-                    "filters": [32, 64, 128, 256],
-                    "flip": True,
-                    "precision": "fp32",
-                },
+                "settings": settings(self.epochs),
                 "num_folds": self.num_folds,
                 "folds": {
                     cohort: [[names[index] for index in fold] for fold in self._folds()]
@@ -276,7 +270,11 @@ class FakeSweep:
             "fold": row["fold"],
         }
         results.write_json(
-            folder / "trial.json", {**row, "schema_version": results.SCHEMA_VERSION, "config": {}}
+            folder / "trial.json",
+            {
+                **description(*(row[key] for key in ROW)),
+                "schema_version": results.SCHEMA_VERSION,
+            },
         )
         last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
         run = by_fold + rng.normal(0, self.run_sd, 2)
@@ -360,7 +358,7 @@ class FakeSweep:
                 "precision": "fp32",
                 "threads": 1,
                 "versions": {"torch": "2.13.0"},
-                "fingerprint": "f" * 64,
+                "fingerprint": hashlib.sha256(row["cohort"].encode()).hexdigest(),
             },
         )
         if status == "corrupt":
@@ -412,20 +410,44 @@ class FakeSweep:
 
 def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
     """One trial as sweep.json lists it."""
-    key = hashlib.sha256(f"{cohort} {loss} {seed} {fold} {epochs}".encode()).hexdigest()[:8]
-    slug = "".join(letter if letter.isalnum() else "_" for letter in loss)
+    config = configuration(cohort, loss, seed, fold, epochs)
+    key = configuration_hash(config)
     return {
-        "name": f"{cohort}-{slug}-s{seed}-f{fold}-{key}",
+        "name": trial_name(cohort, loss, seed, fold, key),
         "cohort": cohort,
         "loss": loss,
-        "loss_params": json.dumps(
-            PARAMETERS.get(loss, {"import": f"my_losses:{loss}", "fields": {}})
-        ),
+        "loss_params": json.dumps(config["loss"], sort_keys=True),
         "seed": seed,
         "fold": fold,
         "epochs": epochs,
         "hash": key,
     }
+
+
+def description(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
+    """What trial.json says of one trial."""
+    row = trial_row(cohort, loss, seed, fold, epochs)
+    return row | {"config": configuration(cohort, loss, seed, fold, epochs)}
+
+
+def configuration(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
+    """The configuration of one trial, as `lesion_core.trial.Trial.to_dict` says it."""
+    return {
+        "cohort": cohort,
+        "fingerprint": hashlib.sha256(cohort.encode()).hexdigest(),
+        "loss": PARAMETERS.get(
+            loss, {"import": f"my_losses:{loss}", "fields": {}, "source_sha256": None}
+        ),
+        "seed": seed,
+        "fold": fold,
+        "num_folds": max(5, fold + 1),
+        "settings": settings(epochs),
+    }
+
+
+def settings(epochs: int) -> dict:
+    """The paper's, but for the epochs."""
+    return TrainSettings(epochs=epochs).to_dict()
 
 
 @cache

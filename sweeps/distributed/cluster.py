@@ -17,18 +17,17 @@ from __future__ import annotations
 import _thread
 import gc
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sweeps import command
+from sweeps import command, scratch
 from sweeps.distributed import connect, ledger_actor, preflight
 from sweeps.distributed.preflight import Node
 from sweeps.distributed.terminal import message_if_killed, redirect_output_to
@@ -132,9 +131,10 @@ class Cluster:
             device="cuda" if self.gpus_per_trial else "cpu",
             threads=self.cpus_per_trial,
             checkpoint_every=self.machines.checkpoint_every,
-            tracking=tracking,
+            tracking=replace(tracking, key=None),  # Tune and Ray write down what they are given
             run=run,
         )
+        ledger.take_key.remote(tracking.key)
         progress = Progress(
             trials=supply.epochs,
             already_done=already_done,
@@ -154,6 +154,10 @@ class Cluster:
             connect.check_reachable(head)
             try:
                 snapshot = cast(Snapshot, ray.get(ledger.snapshot.remote(), timeout=30))
+                if tracking.key is not None and not snapshot.get(
+                    "has_key", True
+                ):  # the actor was restarted
+                    ledger.take_key.remote(tracking.key)
             except GetTimeoutError:  # busy with writing
                 return None
             nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
@@ -169,7 +173,7 @@ class Cluster:
                 "slots": slots,
             }
 
-        scratch = tempfile.mkdtemp(prefix="lesion-tune-")
+        folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))
         live = LiveFile(results, token)
         display = Display(
             progress, take_snapshot, stop_with, sys.stdout, live, quiet=self.machines.quiet
@@ -183,7 +187,7 @@ class Cluster:
                 run_trials(
                     supply,
                     shared,
-                    scratch,
+                    str(folder),
                     gpus_per_trial=self.gpus_per_trial,
                     slots=self.slots,
                     retries=self.machines.retries,
@@ -205,7 +209,7 @@ class Cluster:
             ) from None
         finally:
             live.remove()
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.drop(folder)
         if broken:
             gc.collect()  # with what Tune leaves behind go its workers, whose cores others need
             raise LedgerError(broken[0])
@@ -239,7 +243,7 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
             ray.shutdown()
         command.catch_signals()
         if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+            scratch.drop(staged)
 
 
 @contextmanager

@@ -17,11 +17,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
+from sweeps import scratch
 from sweeps.distributed.temporary import session_folder
 from sweeps.provenance import INSTALLED, ROOT
 from sweeps.tracking.credentials import ignored_variables
@@ -68,14 +69,39 @@ def _has_token() -> bool:
         return False
 
 
+def keep_token_private(*, make: bool = False) -> None:
+    """Let nobody else read ``~/.ray/auth_token``, which lets in whoever has it.
+
+    Ray 2.60 writes it for all to read; ``make``: so write it first, if it is not there.
+    """
+    with suppress(OSError, RuntimeError):  # no home, or it is somebody else's: Ray says so
+        file = Path.home() / ".ray" / "auth_token"
+        if make and not _has_token():
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as written:
+                written.write(secrets.token_hex(32))
+        if file.stat().st_uid == os.getuid() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+
+
 def start_local(ray: Any) -> None:
     """Start a Ray of this machine alone.  Its workers inherit this process's environment.
+
+    It listens on the loopback address only: nobody else's machine has to reach it.
 
     Raises:
         ValueError: there is no place for its session, or it cannot start.
     """
+    from ray._private import ray_constants
+
     folder = session_folder()
+    keep_token_private(make=os.environ.get("RAY_AUTH_MODE", "token") == "token")
     ours = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
+    # Ray 2.60 has no other way: it turns _node_ip_address="127.0.0.1" into the machine's address.
+    ours[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    many = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     if not INSTALLED:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ours["PYTHONPATH"] = os.pathsep.join(paths)
@@ -101,6 +127,7 @@ def start_local(ray: Any) -> None:
             "Ray has not started within its 30 s: this machine is too busy; try again"
         ) from None
     finally:
+        ray_constants.ENABLE_RAY_CLUSTER = many
         for name in ours.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
@@ -114,6 +141,7 @@ def join_cluster(ray: Any, address: str, staged: Path) -> None:
     """
     if address != "auto":
         check_address(address)
+    keep_token_private()
     forwarded = _forwarded()
     try:
         with _silent_descriptor(2):  # Ray's compiled code warns of every attempt
@@ -193,7 +221,7 @@ def stage(modules: Sequence[str]) -> Path:
     """Make a folder with our packages and the user's modules, which Ray copies to every machine."""
     import importlib.util
 
-    staged = Path(tempfile.mkdtemp(prefix="lesion-code-"))
+    staged = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-code-")))
     # Ray names a package by its content, and deletes it with the job that brought it: also under
     # the workers of the next one, if that brought the same.
     (staged / ".driver").write_text(secrets.token_hex(8))

@@ -34,6 +34,15 @@ class LedgerActor(Ledger):
         self._failed: dict[str, str] = {}
         self._epochs_trained = 0
         self._broken: str | None = None
+        self._key: str | None = None
+
+    def take_key(self, key: str | None) -> None:
+        """Keep W&B's key for the workers: by a call, since Ray and Tune keep all else in files."""
+        self._key = key
+
+    def key(self) -> str | None:
+        """W&B's key; None if there is none, or this actor was restarted a moment ago."""
+        return self._key
 
     def snapshot(self) -> Snapshot:
         """How far the trials of this driver are."""
@@ -43,6 +52,7 @@ class LedgerActor(Ledger):
             "failed": self._failed,
             "epochs_trained": self._epochs_trained,
             "broken": self._broken,
+            "has_key": self._key is not None,
         }
 
     def begin(self, trial: TrialDescription, worker: str = "") -> Go | NothingToDo:
@@ -155,6 +165,10 @@ class RemoteLedger:
     def write_files(self, files: Mapping[str, bytes], instead_of: str | None) -> None:
         """`Ledger.write_files`, after all that was handed over."""
         self._answer(self._actor.write_files, files, instead_of)
+
+    def key(self) -> str | None:
+        """`LedgerActor.key`."""
+        return self._answer(self._actor.key)
 
     def settle(self) -> None:
         """Wait until all that was handed over is in the ledger."""

@@ -18,7 +18,7 @@ def redirect_output_to(path: Path) -> Iterator[None]:
 
     The terminal is for our progress.
     """
-    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, flags, 0o644)

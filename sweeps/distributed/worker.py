@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.distributed.ledger_actor import RemoteLedger
@@ -32,6 +32,7 @@ class Shared:
     checkpoint_every: int
     """Epochs."""
     tracking: Tracking
+    """Without the key, which the ledger's actor has."""
     run: str
     """What trains; see `attempt.RUN`."""
 
@@ -52,6 +53,9 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
             raise NotTheTrialsFault(f"the images cannot be fetched: {error}") from error
 
     def train_it() -> None:
+        tracking = shared.tracking
+        if tracking.mode == "online":
+            tracking = replace(tracking, key=ledger.key())
         attempt(
             trial,
             cohort,
@@ -59,7 +63,7 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
             device=shared.device,
             threads=shared.threads,
             checkpoint_every=shared.checkpoint_every,
-            tracking=shared.tracking,
+            tracking=tracking,
             run=shared.run,
         )
 

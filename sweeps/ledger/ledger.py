@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lesion_core.paths import is_there
-from sweeps.ledger import lock
+from lesion_core.paths import is_there, read_json
+from lesion_core.received import inside, is_plain, read_table
+from sweeps.ledger import checksums, lock
 from sweeps.ledger.contents import (
     AttemptProgress,
     CohortEntry,
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
     from lesion_core.results import TrialStatus
 
+
+RUN_FOLDERS = re.compile(r"wandb/(\*|unsent|offline-run-\*)-[A-Za-z0-9]+(-[A-Za-z0-9]+)?")
+"""Patterns of folders that may be replaced: a run's, named by its id."""
 
 PROGRESS = "progress.json"
 """File of a trial that is not done: attempts, who works on it, the epoch of its checkpoint."""
@@ -87,7 +93,7 @@ class Ledger:
         file = self.path / "sweep.json"
         if not is_there(file) or new != results.read_meta(self.path) | {"updated": new["updated"]}:
             with self._writing():
-                results.write_json(file, new)
+                self._write("sweep.json", results.json_bytes(new))
         return new
 
     def write_search(self, search: SearchContent) -> None:
@@ -96,20 +102,21 @@ class Ledger:
 
         content = {"schema_version": results.SCHEMA_VERSION, **search}
         with self._writing():
-            results.write_json(self.path / results.SEARCH, content)
+            self._write(results.SEARCH, results.json_bytes(content))
 
     def write_cohort(self, name: str, cases: list[Row], slices: list[Row]) -> None:
         """Describe a cohort, unless the folder does already (other data is never merged)."""
         from lesion_core import results
 
-        folder = self.path / "cohorts" / name
+        if not is_plain(name):
+            raise ValueError(f"{name!r} is no name of a cohort")
         with self._writing():
             for file, rows, schema in (
                 ("cases.parquet", cases, results.COHORT_CASES),
                 ("slices.parquet", slices, results.COHORT_SLICES),
             ):
-                if _table(folder / file, schema) is None:
-                    results.write_table(folder / file, rows, schema)
+                if not self.is_whole(f"cohorts/{name}/{file}", schema):
+                    self._write(f"cohorts/{name}/{file}", results.table_bytes(rows, schema))
 
     def write_gradients(self, rows: list[Row]) -> None:
         """Add gradient curves (`results.GRADIENTS`) of losses that have none in the folder."""
@@ -121,21 +128,51 @@ class Ledger:
         known = {row["loss"] for row in stored}
         new = [row for row in rows if row["loss"] not in known]
         if new:
+            content = results.table_bytes([*stored, *new], results.GRADIENTS)
             with self._writing():
-                results.write_table(file, [*stored, *new], results.GRADIENTS)
+                self._write(results.GRADIENTS_FILE, content)
 
     def write_files(self, files: Mapping[str, bytes], instead_of: str | None = None) -> None:
         """Store other files (W&B's offline runs), named by their path in the folder.
 
-        ``instead_of``: pattern of folders that they replace.
+        ``instead_of``: pattern of folders that they replace, of one run in ``wandb``.
         """
-        from lesion_core import results
 
         with self._writing():
-            for earlier in self.path.glob(instead_of) if instead_of else ():
+            for earlier in self._replaced(instead_of) if instead_of else ():
                 shutil.rmtree(earlier)
             for name, content in files.items():
-                results.write_bytes(self.path / name, content)
+                self._write(name, content)
+
+    def is_whole(self, name: str, schema: pa.Schema) -> bool:
+        """Whether a table is there as it was written; unrecorded ones need only be readable."""
+        if _table(self.path / name, schema) is None:
+            return False
+        return checksums.read(self.path).is_whole(self.path, name) is not False
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a file, named by its path in the folder, whose checksum is kept."""
+        from lesion_core import results
+
+        place = inside(self.path, name)
+        checksums.add(self.path, [(name, content)])
+        results.write_bytes(place, content)
+
+    def _replaced(self, pattern: str) -> list[Path]:
+        """The folders of a pattern: those of one run, and never behind a link."""
+        if not RUN_FOLDERS.fullmatch(pattern):
+            raise ValueError(f"{pattern!r} is no pattern of a run's folders")
+        inside(self.path, pattern)
+        return [each for each in self.path.glob(pattern) if each.is_dir() and not each.is_symlink()]
+
+    def _folder(self, name: str) -> Path:
+        """A trial's folder, which is no link and whose name leads nowhere else."""
+        try:
+            if is_plain(name):
+                return inside(self.path, Path("trials", name, "trial.json")).parent
+        except ValueError as error:
+            raise LedgerError(str(error)) from None
+        raise LedgerError(f"{name!a} is no name of a trial")
 
     def states(self, names: Sequence[str]) -> dict[str, TrialStatus]:
         """`results.trial_status` by name of the trial."""
@@ -164,19 +201,21 @@ class Ledger:
         from lesion_core import results
 
         name = trial["name"]
-        folder = self.path / "trials" / name
+        folder = self._folder(name)
         config = _configuration(trial)
         found = results.trial_status(folder)
         if found["status"] == "done":
             return {"state": "done"}
         with self._writing():
             before = _json(folder / PROGRESS) | _json(folder / "failed.json")
+            earlier = before.get("attempts")
             for leftover in folder.glob(".*"):  # a write that was cut short
-                leftover.unlink()
+                if not leftover.is_dir():
+                    leftover.unlink()
             notes = []
             if (folder / "done.json").exists():
                 notes.append(found["error"] or "done.json is unreadable")
-            if (folder / "trial.json").exists() and _json(folder / "trial.json") != config:
+            elif (folder / "trial.json").exists() and _json(folder / "trial.json") != config:
                 notes.append("trial.json does not say what this trial is")
             for marker in ("done.json", "failed.json"):
                 (folder / marker).unlink(missing_ok=True)
@@ -184,10 +223,10 @@ class Ledger:
             if resumed is None:
                 for file in (*results.TABLES, "checkpoint.pt", "model.pt"):
                     (folder / file).unlink(missing_ok=True)
-            results.write_json(folder / "trial.json", config)
+            self._write(f"trials/{name}/trial.json", results.json_bytes(config))
             epoch, checkpoint, rows = resumed or (None, None, {"cases": [], "epochs": []})
             known = {} if resumed is None else {_sha256(resumed[1]): resumed[0]}
-            attempt = int(before.get("attempts", 0)) + 1
+            attempt = 1 + (earlier if type(earlier) is int else 0)
             started: AttemptProgress = {
                 "attempts": attempt,
                 "driver": self._token,
@@ -213,7 +252,7 @@ class Ledger:
         """
         from lesion_core import results
 
-        folder = self.path / "trials" / name
+        folder = self._folder(name)
         number, final = report["epoch"], report["final"]
         if (folder / "done.json").exists():
             raise NotTheTrialsFault(f"{name} was finished by another worker meanwhile")
@@ -242,7 +281,7 @@ class Ledger:
                 return
             # Two files cannot change at once, so the first names the second's old and new content.
             progress = _json(folder / PROGRESS)
-            known = list(progress.get("checkpoints", {}).items())[-1:]
+            known = list(_checkpoints(progress).items())[-1:]
             known.append((_sha256(report["checkpoint"]), number))
             results.write_json(folder / PROGRESS, progress | {"checkpoints": dict(known)})
             results.write_bytes(folder / "checkpoint.pt", report["checkpoint"])
@@ -254,7 +293,7 @@ class Ledger:
         """
         from lesion_core import results
 
-        folder = self.path / "trials" / name
+        folder = self._folder(name)
         if (folder / "done.json").exists():  # a call that was repeated, since its answer was lost
             return
         _refuse_if_superseded(folder, attempt)
@@ -274,6 +313,7 @@ class Ledger:
                 spent = sum(row["seconds_train"] + row["seconds_evaluate"] for row in rows)
             content = {
                 "schema_version": results.SCHEMA_VERSION,
+                "trial": name,
                 **summary,
                 "seconds": max(summary["seconds"], spent),
                 "attempts": _json(folder / PROGRESS).get("attempts", 1),
@@ -282,7 +322,8 @@ class Ledger:
                     for file in (*results.TABLES, results.MODEL)
                 },
             }
-            results.write_json(folder / "done.json", content)
+            checksums.add_log(self.path, f"trials/{name}/log.txt")
+            self._write(f"trials/{name}/done.json", results.json_bytes(content))
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
                 (folder / file).unlink(missing_ok=True)
 
@@ -294,7 +335,7 @@ class Ledger:
         from lesion_core import results
 
         name = trial["name"]
-        folder = self.path / "trials" / name
+        folder = self._folder(name)
         if (folder / "done.json").exists():
             return
         _refuse_if_superseded(folder, attempt)
@@ -302,7 +343,8 @@ class Ledger:
         with self._writing():
             progress = _json(folder / PROGRESS)
             if not (folder / "trial.json").exists():  # no worker ever began it
-                results.write_json(folder / "trial.json", _configuration(trial))
+                config = results.json_bytes(_configuration(trial))
+                self._write(f"trials/{name}/trial.json", config)
             content = {
                 "schema_version": results.SCHEMA_VERSION,
                 **blank,
@@ -310,15 +352,23 @@ class Ledger:
                 "log": f"trials/{name}/log.txt",
                 "attempts": progress.get("attempts", 0),
             }
-            results.write_json(folder / "failed.json", content)
+            checksums.add_log(self.path, f"trials/{name}/log.txt")
+            self._write(f"trials/{name}/failed.json", results.json_bytes(content))
 
     def log(self, name: str, text: str) -> None:
         """Append to what a trial printed."""
-        folder = self.path / "trials" / name
+        folder = self._folder(name)
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "log.txt").open("a", errors="replace") as file:
-                file.write(text)
+            append(folder / "log.txt", text.encode(errors="replace"))
+
+    def note_logs(self) -> None:
+        """Keep the checksums of logs as they are at the end of a command."""
+        with self._writing():
+            for file in (self.path / "ray.log", *self.path.glob("trials/*/log.txt")):
+                name = file.relative_to(self.path).as_posix()
+                if (self.path / name).stat().st_size if file.exists() else 0:
+                    checksums.add_log(self.path, name)
 
     def _merged_request(self, request: SweepRequest) -> SweepContent:
         """What sweep.json will say once this is asked of the folder too."""
@@ -330,6 +380,12 @@ class Ledger:
         if not is_there(self.path / "sweep.json"):
             return new
         old = cast(SweepContent, results.read_meta(self.path))
+        needed = ("losses", "settings", "num_folds", "folds", "cohorts")
+        if absent := [key for key in needed if key not in old]:
+            raise ValueError(
+                f"{self.path / 'sweep.json'}: lacks {', '.join(absent)}, so nothing can be added "
+                "to it; delete that file, and the same command writes it anew"
+            )
         differences = _differences(old, new)
         if differences:
             raise ValueError(
@@ -397,14 +453,14 @@ def _differences(old: SweepContent, new: SweepContent) -> list[str]:
             found.append(f"cohort {cohort} is read otherwise ({', '.join(read_otherwise)})")
         elif changed:
             found.append(f"the data of cohort {cohort} have changed ({', '.join(changed)})")
-        elif not found and old["folds"][cohort] != new["folds"][cohort]:
+        elif not found and old["folds"].get(cohort) != new["folds"][cohort]:
             found.append(f"the folds of cohort {cohort} hold other cases")
         before, now = (meta.get("validation", {}).get(cohort, {}) for meta in (old, new))
         if not found and any(before.get(fold, now[fold]) != now[fold] for fold in now):
             found.append(f"the validation parts of cohort {cohort} hold other cases")
     if found:
         return found
-    losses = {trial["loss"]: trial["loss_params"] for trial in old["trials"]}
+    losses = {trial.get("loss"): trial.get("loss_params") for trial in old["trials"]}
     return [
         f"loss {loss} is {losses[loss]} there, {parameters} now"
         for loss, parameters in {t["loss"]: t["loss_params"] for t in new["trials"]}.items()
@@ -468,7 +524,7 @@ def _resumable(
     if notes or not file.exists():
         return None
     content = file.read_bytes()
-    epoch = _json(folder / PROGRESS).get("checkpoints", {}).get(_sha256(content))
+    epoch = _checkpoints(_json(folder / PROGRESS)).get(_sha256(content))
     if epoch is None:
         notes.append("checkpoint.pt is damaged")
         return None
@@ -491,11 +547,8 @@ def _resumable(
 
 def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
     """A table; None if it is absent, or not readable as what it should be."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with suppress(OSError, pa.ArrowException):
-        table = pq.read_table(path)
+    with suppress(ValueError):
+        table = read_table(path)
         if table.schema.equals(schema):
             return table
     return None
@@ -503,11 +556,23 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 def _json(path: Path) -> dict[str, Any]:
     """Content of a JSON file; {} if it is absent or unreadable."""
-    with suppress(FileNotFoundError, ValueError):
-        content = json.loads(path.read_text())
-        if isinstance(content, dict):
-            return content
+    with suppress(ValueError):
+        return read_json(path)
     return {}
+
+
+def _checkpoints(progress: Mapping[str, Any]) -> dict[str, int]:
+    """Epoch by SHA-256 of the checkpoints that progress.json knows."""
+    known = progress.get("checkpoints")
+    pairs = known.items() if isinstance(known, dict) else ()
+    return {digest: epoch for digest, epoch in pairs if type(epoch) is int}
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to a file, which is made if need be; never through a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
+        file.write(content)
 
 
 def _sha256(content: bytes) -> str:

@@ -185,6 +185,8 @@ class OptunaStudy:
         storage: Any = storages.InMemoryStorage()
         if self._journal is not None:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
+            if self._journal.is_symlink():  # what it leads to is not ours to write
+                self._journal.unlink()
             _cut_torn_line(self._journal)
             try:
                 with _quiet():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from lesion_core.received import read_table
 from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.ledger.gradients import add_gradients
 from sweeps.searching.plan import METRICS
@@ -72,12 +73,10 @@ class LedgerStore:
         if state["status"] != "done":
             machines_failed = state["kind"] == "infrastructure"
             return Outcome(state["status"], None, state["error"] or "", machines_failed)
-        import pyarrow.parquet as pq
-
         from lesion_core import results
 
         file = self._ledger.path / "trials" / name / "cases.parquet"
-        cases = pq.read_table(file, schema=results.CASES).to_pandas()
+        cases = read_table(file, results.CASES).to_pandas()
         subjects = {
             case: subject
             for cohort in cases["cohort"].unique()

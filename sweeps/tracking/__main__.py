@@ -28,6 +28,9 @@ class Sync:
 
     results: tyro.conf.Positional[Path]
     """Folder that holds sweep.json."""
+    wandb_base_url: str | None = None
+    """Address of the W&B server, if neither WANDB_BASE_URL nor `wandb login --host` names it: a key
+    goes to no server that a results folder alone names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     from sweeps.tracking import upload
 
     if isinstance(asked, Sync):
-        return upload.sync(asked.results)
+        return upload.sync(asked.results, asked.wandb_base_url)
     return upload.backfill(asked.results, asked)
 
 

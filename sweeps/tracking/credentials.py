@@ -6,7 +6,7 @@ from __future__ import annotations
 import configparser
 import netrc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -57,7 +57,39 @@ def configured_key(url: str | None = None) -> str | None:
     if os.environ.get("WANDB_API_KEY"):
         return os.environ["WANDB_API_KEY"]
     host = urlsplit(url or server_url() or "").netloc
-    hosts = HOSTS if not host or host in HOSTS else (host,)
+    return _netrc_key(HOSTS if not host or host in HOSTS else (host,))
+
+
+def is_trusted(url: str) -> bool:
+    """Whether the user has named this server: here alone a key may go.
+
+    By WANDB_BASE_URL or the settings file; or, over TLS, by an entry of the netrc file, or as the
+    public server.  A results folder names servers too, but anybody can have written that.
+    """
+    if (mine := server_url()) is not None and place_of(mine) == place_of(url):
+        return True
+    if place_of(url) in [place_of(f"https://{host}") for host in HOSTS]:
+        return True
+    return place_of(url)[0] == "https" and _netrc_key((urlsplit(url).netloc,)) is not None
+
+
+def place_of(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host, port and path of a server's address, alike for equal ones.
+
+    Raises:
+        ValueError: it is no address of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if port is None or not parts.hostname or "@" in parts.netloc or not url.isprintable():
+        raise ValueError(f"{url!a:.80}: expected the address of a W&B server, http(s)://HOST")
+    return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
+
+
+def _netrc_key(hosts: Sequence[str]) -> str | None:
     for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         with suppress(OSError, netrc.NetrcParseError, RuntimeError):
             entries = netrc.netrc(str(Path(file).expanduser())) if file else None

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import sys
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from sweeps import scratch
 from sweeps.ledger.contents import TrialDescription
 from sweeps.tracking.credentials import ignored_line, ignored_variables
 from sweeps.tracking.policy import Tracking
@@ -77,7 +77,7 @@ class TrackedRun:
             self._give_up("there was trouble with an earlier trial here", pause=False)
             return
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="lesion-wandb-"))
+            self._folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
             thread = threading.Thread(target=self._write, name="wandb", daemon=True)
             thread.start()
             self._thread = thread
@@ -175,7 +175,7 @@ class TrackedRun:
 
     def _clean_up(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            scratch.drop(self._folder)
 
     def _give_up(self, reason: str, *, pause: bool = True) -> None:
         if self._trouble is not None or self._abandoned.is_set():
@@ -282,9 +282,8 @@ def _opened(tracking: Tracking, identity: RunIdentity, folder: Path) -> Any:
     import wandb
 
     mode: Literal["online", "offline"] = "online" if tracking.mode == "online" else "offline"
-    mine: dict[str, Any] = {}
-    if tracking.url is not None:
-        mine["base_url"] = tracking.url
+    # The server is said here, whatever a settings file in this folder says.
+    mine: dict[str, Any] = {"base_url": tracking.url or default_url()}
     if tracking.key is not None:  # not in the environment, which child processes get
         mine["api_key"] = tracking.key
     settings = wandb.Settings(

@@ -13,13 +13,16 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
+from lesion_core.paths import is_there, read_json
 from sweeps.provenance import command_to_show
 from sweeps.tracking.credentials import (
     configured_key,
     ignored_line,
     ignored_variables,
+    is_trusted,
+    place_of,
     server_url,
 )
 
@@ -57,6 +60,9 @@ class Logging:
     """Send every trial's trained network too."""
     pseudonymise: bool = False
     """In what W&B hears, replace the names of cases and sites by hashes salted for this sweep."""
+    wandb_base_url: str | None = None
+    """Address of the W&B server, if neither WANDB_BASE_URL nor `wandb login --host` names it: a key
+    goes to no server that a results folder alone names."""
 
     def tracking(self, results: Path) -> Tracking:
         """Decide how a sweep is tracked.
@@ -68,6 +74,7 @@ class Logging:
             "--wandb-media": self.wandb_media,
             "--wandb-artifacts": self.wandb_artifacts,
             "--pseudonymise": self.pseudonymise,
+            "--wandb-base-url": self.wandb_base_url is not None,
         }
         idle = [flag for flag, given in flags.items() if given]
         if self.wandb == "disabled" and idle:
@@ -81,6 +88,7 @@ class Logging:
             media=self.wandb_media,
             artifacts=self.wandb_artifacts,
             pseudonymise=self.pseudonymise,
+            base_url=self.wandb_base_url,
         )
 
 
@@ -115,17 +123,21 @@ class Tracking:
         media: bool = False,
         artifacts: bool = False,
         pseudonymise: bool = False,
+        base_url: str | None = None,
     ) -> Tracking:
         """What these flags mean here, for a folder that may have been tracked before.
 
+        ``base_url``: the server, where the user names it here.
+
         Raises:
-            ValueError: W&B is asked for online but there is no key; or the folder's cases went by
-                their names so far and shall not now, or the other way round.
+            ValueError: W&B is asked for online but there is no key, or only the folder names its
+                server; or the folder's cases went by their names so far and shall not now, or the
+                other way round.
         """
         found = os.environ.get("WANDB_MODE", "") if mode == "auto" else ""
         asked = found if found in ("online", "offline", "disabled") else mode
         before = None if asked == "disabled" else remembered(results)
-        place = _place(before, results)
+        place = _place(before, results, base_url)
         key = configured_key(place["url"])
         if asked == "online" and key is None:
             later = command_to_show("python sweeps/tracking.py", "wandb")
@@ -135,6 +147,8 @@ class Tracking:
             )
         if asked == "auto":
             asked = "offline" if key is None else "online"
+        if asked == "online":
+            _refuse_others_server(place["url"], base_url, results)
         if asked == "disabled":
             return Tracking(mode="disabled", group=results.name)
         if before is not None and pseudonymise != (before["salt"] is not None):
@@ -185,8 +199,9 @@ class Tracking:
         if self.mode == "online":
             names = "their names" if self.salt is None else "pseudonyms"
             where = self.url or "its own server"
+            project = f"{self.entity}/{self.project}" if self.entity else self.project
             lines.append(
-                f"W&B: online, project {self.project} on {where}; cases and sites under {names}"
+                f"W&B: online, project {project} on {where}; cases and sites under {names}"
             )
         if self.mode != "disabled" and (ignored := ignored_line(ignored_variables())):
             lines.append(ignored)
@@ -208,26 +223,46 @@ def remembered(results: Path) -> Decided | None:
         ValueError: the file is damaged: nobody knows how its cases may be called.
     """
     file = results / FILE
-    try:
-        content = json.loads(file.read_text())
-        return {
-            "project": content["project"],
-            "entity": content["entity"],
-            "url": content["url"],
-            "media": content["media"],
-            "artifacts": content["artifacts"],
-            "salt": content["salt"],
-        }
-    except (FileNotFoundError, NotADirectoryError):
+    if not is_there(file):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    try:
+        content = read_json(file)
+        for key, kind in _KINDS.items():
+            if not isinstance(content[key], kind):
+                raise TypeError(f"{key} is a {type(content[key]).__name__}")
+        bytes.fromhex(content["salt"] or "")
+        if content["url"] is not None:
+            place_of(content["url"])
+        return cast(Decided, {key: content[key] for key in _KINDS})
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: cannot be read ({type(error).__name__}: {error}); restore it, or delete "
             f"{results / 'wandb'} if nothing was sent yet"
         ) from None
 
 
-def _place(before: Decided | None, results: Path) -> Place:
+_KINDS = {
+    "project": str, "entity": str | None, "url": str | None, "media": bool, "artifacts": bool,
+    "salt": str | None,
+}  # fmt: skip
+
+
+def _refuse_others_server(url: str | None, base_url: str | None, results: Path) -> None:
+    """Raise ValueError unless the user has named the server that a key would go to."""
+    if url is not None and base_url is None and not is_trusted(url):
+        raise ValueError(
+            f"{results / FILE} names the W&B server {url}, and your key goes to no server that "
+            f"only a results folder names; if it is yours: --wandb-base-url {url}"
+        )
+    for name in ("wandb/settings", ".wandb/settings"):  # which wandb reads where it is started
+        if (results / name).exists() or (results / name).is_symlink():
+            raise ValueError(
+                f"{results / name}: would tell wandb where to send your key; a results folder "
+                "needs no such file: delete it"
+            )
+
+
+def _place(before: Decided | None, results: Path, base_url: str | None) -> Place:
     """Where a sweep's runs go: where they went before; else as the environment says.
 
     Raises:
@@ -236,8 +271,10 @@ def _place(before: Decided | None, results: Path) -> Place:
     now = {
         "project": os.environ.get("WANDB_PROJECT"),
         "entity": os.environ.get("WANDB_ENTITY"),
-        "url": server_url(),
+        "url": server_url() if base_url is None else base_url.rstrip("/"),
     }
+    if base_url is not None:
+        place_of(base_url)
     for key, value in now.items():
         known = before[key] if before is not None else None
         if known and value and known != value:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core.paths import read_json
+from lesion_core.received import read_table
 from sweeps.ledger.contents import Failure, Summary, TrialDescription
 from sweeps.tracking import scalars
 from sweeps.tracking.overlay import Overlay, overlays
@@ -170,11 +172,6 @@ def content_of(results: Path, name: str, tracking: Tracking) -> RunContent | Non
     Raises:
         ValueError: a file is damaged, so nothing is said of the trial.
     """
-    import json
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from lesion_core import results as tables
 
     folder = results / "trials" / name
@@ -186,10 +183,10 @@ def content_of(results: Path, name: str, tracking: Tracking) -> RunContent | Non
 
     def rows(file: str) -> list[dict]:
         place = folder / file
-        return pq.read_table(place).to_pylist() if place.exists() else []
+        return read_table(place).to_pylist() if place.exists() else []
 
     try:
-        trial = json.loads((folder / "trial.json").read_text())
+        trial = cast(TrialDescription, read_json(folder / "trial.json"))
         cases, epochs = rows("cases.parquet"), rows("epochs.parquet")
         steps = scalars.by_epoch(cases, epochs, trial["epochs"], tracking.site_name)
         if state["status"] == "done":
@@ -199,17 +196,16 @@ def content_of(results: Path, name: str, tracking: Tracking) -> RunContent | Non
                 cases=cases,
                 epochs=epochs,
                 predicted=rows("slices.parquet"),
-                cohort_slices=lambda: pq.read_table(
-                    results / "cohorts" / trial["cohort"] / "slices.parquet",
-                    schema=tables.COHORT_SLICES,
+                cohort_slices=lambda: read_table(
+                    results / "cohorts" / trial["cohort"] / "slices.parquet", tables.COHORT_SLICES
                 ).to_pylist(),
-                model=(folder / tables.MODEL).read_bytes,
-                summary=json.loads((folder / "done.json").read_text()),
+                model=lambda: tables.read_model(folder),
+                summary=cast(Summary, read_json(folder / "done.json")),
             )
         else:
-            failure = json.loads((folder / "failed.json").read_text())
+            failure = cast(Failure, read_json(folder / "failed.json"))
             ending = failed_ending(tracking, failure, epochs)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{name}: its files cannot be read ({error})") from None
     return RunContent(
         identity=identity(trial, tracking),

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core.received import read_table
 from sweeps.ledger.contents import TrialState
 from sweeps.provenance import ROOT
 from sweeps.tracking import redacted, scalars
@@ -48,7 +49,7 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
     meta = read_meta(results)
     states = {
         trial["name"]: cast(
-            TrialState, trial | dict(trial_status(results / "trials" / trial["name"]))
+            TrialState, trial | dict(trial_status(results / "trials" / trial["name"], trial))
         )
         for trial in meta["trials"]
     }
@@ -156,13 +157,8 @@ def _curve(results: Path, trial: TrialState, tracking: Tracking) -> pd.DataFrame
     NaN where a metric is not defined, or was not evaluated.
     """
     import pandas as pd
-    import pyarrow as pa
 
-    file = results / "trials" / trial["name"] / "cases.parquet"
-    try:
-        cases = pd.read_parquet(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from None
+    cases = read_table(results / "trials" / trial["name"] / "cases.parquet").to_pandas()
     numbers = scalars.by_epoch(cases, [], trial["epochs"], tracking.site_name)
     columns = [f"{view}/{metric}" for view in VIEWS for metric in METRICS]
     return pd.DataFrame.from_dict(numbers, orient="index").reindex(columns=columns).sort_index()

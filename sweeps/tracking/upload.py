@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps import scratch
 from sweeps.ledger.ledger import Ledger, LedgerError
 from sweeps.provenance import command_to_show
 from sweeps.tracking import live_run
@@ -107,11 +108,12 @@ class Server:
             raise NoAnswer(f"{self.url} does not answer ({reason})") from None
 
 
-def sync(results: Path) -> int:
+def sync(results: Path, base_url: str | None = None) -> int:
     """Send what W&B lacks, as the sweep was tracked; returns the exit status.
 
     Raises:
-        ValueError: not a results folder, it was never tracked, or there is no key.
+        ValueError: not a results folder, it was never tracked, there is no key, or nobody but the
+            folder names the server.
     """
     from lesion_core.results import read_meta
 
@@ -129,7 +131,9 @@ def sync(results: Path) -> int:
         media=before["media"],
         artifacts=before["artifacts"],
         pseudonymise=before["salt"] is not None,
+        base_url=base_url,
     )
+    print(tracking.notice())
     return _send(results, tracking)
 
 
@@ -262,11 +266,13 @@ def _all_of(
 
 def _write(tracking: Tracking, whole: RunContent) -> str | None:
     """A run from the ledger, here and now; returns what wandb had to complain of."""
-    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
-        try:
-            live_run.write(tracking, whole, Path(folder))
-        except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
-            return _reason(error)
+    folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
+    try:
+        live_run.write(tracking, whole, folder)
+    except Exception as error:  # wandb raises all sorts of things; the server is asked anyway
+        return _reason(error)
+    finally:
+        scratch.drop(folder)
     return None
 
 
@@ -310,12 +316,14 @@ def _write_offline(results: Path, tracking: Tracking) -> int:
 
 def _write_offline_run(results: Path, tracking: Tracking, whole: RunContent) -> str | None:
     """An offline run from the ledger, in place of what is there of it; returns what went wrong."""
-    with tempfile.TemporaryDirectory(prefix="lesion-wandb-", ignore_cleanup_errors=True) as folder:
-        try:
-            live_run.write(tracking, whole, Path(folder))
-            files = live_run.offline_files(Path(folder), whole.identity.id)
-        except Exception as error:  # wandb raises all sorts of things
-            return _reason(error)
+    folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-wandb-")))
+    try:
+        live_run.write(tracking, whole, folder)
+        files = live_run.offline_files(folder, whole.identity.id)
+    except Exception as error:  # wandb raises all sorts of things
+        return _reason(error)
+    finally:
+        scratch.drop(folder)
     Ledger(results).write_files(files, f"wandb/*-{whole.identity.id}")
     return None
 

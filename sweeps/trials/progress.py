@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, NotRequired, TextIO, TypedDict
 
+from lesion_core.paths import read_json
 from lesion_core.progress import duration
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -44,6 +45,8 @@ class Snapshot(TypedDict):
     epochs_trained: int
     broken: str | None
     """Why the sweep cannot go on."""
+    has_key: NotRequired[bool]
+    """Whether it has W&B's key for the workers."""
 
 
 class ClusterSnapshot(Snapshot):
@@ -175,7 +178,9 @@ class LiveFile:
             content["lines"].append(progress.last_failure)
         temporary = self._path.with_name(f"{LIVE}.{os.getpid()}")
         with suppress(OSError):  # the ledger will say what is wrong with the folder
-            temporary.write_text(json.dumps(content))
+            temporary.unlink(missing_ok=True)
+            with temporary.open("x") as file:  # a link that somebody put there is not followed
+                file.write(json.dumps(content))
             temporary.replace(self._path)
 
     def remove(self) -> None:
@@ -186,10 +191,11 @@ class LiveFile:
 
 def live_lines(results: Path, token: str) -> list[str]:
     """Lines that the driver with this lock token shows on its terminal at the moment."""
-    with suppress(OSError, ValueError):
-        content = json.loads((results / LIVE).read_text())
-        if content["token"] == token:
-            return content["lines"]
+    with suppress(ValueError):
+        content = read_json(results / LIVE)
+        lines = content.get("lines")
+        if content.get("token") == token and isinstance(lines, list):
+            return [line for line in lines if isinstance(line, str)]
     return []
 
 

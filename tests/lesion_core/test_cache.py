@@ -200,6 +200,60 @@ def test_damaged_entry_is_said_and_made_again(data, own_cache, loaded, caplog, s
     assert loaded == []
 
 
+def test_any_changed_byte_of_an_entry_is_noticed(data, own_cache, loaded, caplog):
+    """Its values too: one bit of the voxel size would give other images under one fingerprint."""
+    load_cohort(MINE, data)
+    entry = entries(own_cache)[0]
+    files = {file: file.read_bytes() for file in entry.iterdir()}
+    for file, content in files.items():
+        step = max(1, len(content) // (60 if file.suffix == ".json" else 12))
+        for place in range(0, len(content), step):
+            spoilt = bytearray(content)
+            spoilt[place] ^= 1
+            entry.mkdir(exist_ok=True)
+            for each, whole in files.items():
+                each.write_bytes(bytes(spoilt) if each == file else whole)
+            caplog.clear()
+            found = cache.load(entry.name)
+            if found is not None:  # padding of a .npy header: the same arrays
+                assert file.suffix == ".npy" and place < 128
+                continue
+            assert "damaged" in caplog.text and not entry.exists()
+
+
+def test_a_cache_that_is_read_only_is_used_and_a_damaged_entry_there_is_passed_over(
+    data, own_cache, loaded, caplog, monkeypatch
+):
+    before = load_cohort(MINE, data)
+    loaded.clear()
+
+    def refuse(*arguments, **more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(cache.shutil, "rmtree", lambda *arguments, **more: None)
+    monkeypatch.setattr(cache.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(cache, "write_bytes", refuse)
+    load_cohort(MINE, data)
+    assert loaded == [] and "damaged" not in caplog.text
+    del before
+    (entries(own_cache)[0] / "entry.json").write_text("{}")
+    assert len(load_cohort(MINE, data).images) == 3
+    assert len(loaded) == 1
+    assert "cannot be deleted or replaced; the images are read without it" in caplog.text
+    assert "it is made again" not in caplog.text
+
+
+def test_a_changed_digest_of_a_file_is_not_believed(data, own_cache):
+    before = fingerprint(MINE, data)
+    index = own_cache / "digests.json"
+    content = json.loads(index.read_text())
+    name = next(iter(content))
+    content[name][3] = "0" * 64
+    index.write_text(json.dumps(content))
+    assert fingerprint(MINE, data) == before
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
 def test_damaged_index_of_digests_is_made_again(data, own_cache, content):
     before = fingerprint(MINE, data)

@@ -382,14 +382,14 @@ def test_file_that_is_no_nifti_is_named(folder, tmp_path):
 
 
 def test_file_without_permission_is_named(folder, tmp_path, monkeypatch):
-    read = Path.read_bytes
+    open_it = Path.open
 
-    def refuse(self):
+    def refuse(self, *arguments, **more):
         if self.name == "flair.nii.gz":
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+        return open_it(self, *arguments, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     fails(tmp_path, f"{folder / 'flair.nii.gz'}: cannot be read (Permission denied)")
 
 

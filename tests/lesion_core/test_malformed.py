@@ -4,12 +4,14 @@ import gzip
 import os
 import random
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from lesion_core import nifti
 from lesion_core.cohorts import Folder
 from lesion_core.cohorts.__main__ import main as cohorts_command
 from lesion_core.images import load_cohort
@@ -302,3 +304,45 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path, capsys):
             assert "patient01" in said
         victim.write_bytes(sound[victim])
     assert min(outcomes.values()) > 5, outcomes
+
+
+# ------------------------------------------------------------------------------- far too large ones
+def header_of(shape, dtype=np.uint8, offset=352) -> bytes:
+    """A NIfTI-1 header that promises voxels, and the four bytes behind it."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header["dim"][:4] = [3, *shape]
+    header["pixdim"][:4] = 1
+    header["sform_code"] = 1
+    for axis, row in enumerate(("srow_x", "srow_y", "srow_z")):
+        header[row][axis] = 1
+    header["magic"], header["vox_offset"] = b"n+1", offset
+    return header.binaryblock + b"\0" * 4
+
+
+BOMBS = {
+    "an honest header of 8.6 GB": (header_of((1024, 1024, 1024), np.float64), "MOST"),
+    "a header of one voxel before 64 MB": (header_of((1, 1, 1)), "more than the 353 bytes"),
+    "voxels behind 1 GB": (header_of((1, 1, 1), offset=2**30), "MOST"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_a_small_gzip_unpacks_to_stays_within_its_header(tmp_path, bomb):
+    start, said = BOMBS[bomb]
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(start + bytes(2**26), 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError) as error:
+        nifti.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert said.replace("MOST", f"{nifti.MOST_VOXELS} voxels at most") in str(error.value)
+    assert peak < 2**24
+
+
+def test_a_few_bytes_behind_the_voxels_are_no_harm(tmp_path):
+    path = save(tmp_path / "image.nii.gz", one_lesion())
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(100)))
+    assert np.array_equal(nifti.mask_labels(nifti.read(path), highest=1), one_lesion())

@@ -8,38 +8,47 @@ import pandas as pd
 import pytest
 
 from lesion_core import results
+from lesion_core.descriptions import configuration_hash, trial_name
+from sweeps.bench.fake_sweep import description
+
+TRIALS = [description("c", "xent", seed, 0, epochs=1) for seed in range(3)]
+DONE, BEGUN, MISSING = (trial["name"] for trial in TRIALS)
 
 
-def identity(trial="t", loss="xent", seed=1, fold=0):
-    return {"trial": trial, "cohort": "c", "loss": loss, "seed": seed, "fold": fold}
+def identity(trial=TRIALS[0]):
+    columns = {key: trial[key] for key in ("cohort", "loss", "seed", "fold")}
+    return {"trial": trial["name"], **columns}
 
 
-def case_row(epoch=0, **values):
-    row = dict.fromkeys(results.CASES.names) | identity()
+def case_row(epoch=0, trial=TRIALS[0], **values):
+    row = dict.fromkeys(results.CASES.names) | identity(trial)
     return row | {"epoch": epoch, "split": "test", "scope": "image", "case": "1"} | values
 
 
-def epoch_row(epoch=0):
-    return dict.fromkeys(results.EPOCHS.names) | identity() | {"epoch": epoch}
+def epoch_row(epoch=0, trial=TRIALS[0]):
+    return dict.fromkeys(results.EPOCHS.names) | identity(trial) | {"epoch": epoch}
+
+
+def write_trial(folder, trial):
+    results.write_json(folder / "trial.json", trial)
+    for file, schema in results.TABLES.items():
+        rows = {
+            "cases.parquet": [case_row(0, trial, tp=3), case_row(1, trial, tp=5)],
+            "epochs.parquet": [epoch_row(0, trial), epoch_row(1, trial)],
+        }
+        results.write_table(folder / file, rows.get(file, []), schema)
 
 
 @pytest.fixture
 def ledger(tmp_path):
     """Three trials asked for: one done, one begun, one missing."""
-    asked = [
-        {"name": name, "cohort": "c", "loss": "xent", "loss_params": "{}", "seed": seed, "fold": 0}
-        for seed, name in enumerate(["done", "begun", "missing"])
-    ]
+    asked = [{key: value for key, value in trial.items() if key != "config"} for trial in TRIALS]
     meta = {"schema_version": results.SCHEMA_VERSION, "trials": asked, "losses": ["xent"]}
     results.write_json(tmp_path / "sweep.json", meta)
-    for name in ("done", "begun"):
-        folder = tmp_path / "trials" / name
-        results.write_json(folder / "trial.json", {})
-        for file, schema in results.TABLES.items():
-            rows = {"cases.parquet": [case_row(0, tp=3), case_row(1, tp=5)],
-                    "epochs.parquet": [epoch_row(0), epoch_row(1)]}.get(file, [])  # fmt: skip
-            results.write_table(folder / file, rows, schema)
-    results.write_json(tmp_path / "trials/done/done.json", {"epochs_done": 1, "seconds": 2.5})
+    for trial in TRIALS[:2]:
+        write_trial(tmp_path / "trials" / trial["name"], trial)
+    done = {"epochs_done": 1, "seconds": 2.5}
+    results.write_json(tmp_path / "trials" / DONE / "done.json", done)
     return tmp_path
 
 
@@ -52,7 +61,7 @@ def test_only_complete_trials_enter_the_frames(ledger):
 
 
 def test_a_done_trial_that_lacks_a_table_is_corrupt(ledger):
-    (ledger / "trials/done/lesions.parquet").unlink()
+    (ledger / "trials" / DONE / "lesions.parquet").unlink()
     sweep = results.read_sweep(ledger)
     assert sweep.runs["status"][0] == "corrupt"
     assert "lesions.parquet" in sweep.runs["error"][0]
@@ -60,7 +69,7 @@ def test_a_done_trial_that_lacks_a_table_is_corrupt(ledger):
 
 
 def test_a_truncated_table_is_corrupt(ledger):
-    path = ledger / "trials/done/cases.parquet"
+    path = ledger / "trials" / DONE / "cases.parquet"
     path.write_bytes(path.read_bytes()[:-9])
     assert results.read_sweep(ledger).runs["status"][0] == "corrupt"
 
@@ -68,7 +77,7 @@ def test_a_truncated_table_is_corrupt(ledger):
 def test_a_failed_trial_tells_diverged_from_broken(ledger):
     for kind, status in (("diverged", "diverged"), ("error", "failed")):
         failure = {"kind": kind, "error": "why", "log": "log.txt"}
-        results.write_json(ledger / "trials/begun/failed.json", failure)
+        results.write_json(ledger / "trials" / BEGUN / "failed.json", failure)
         run = results.read_sweep(ledger).runs.iloc[1]
         assert (run["status"], run["error"], run["log"]) == (status, "why", "log.txt")
 
@@ -132,7 +141,7 @@ def test_a_folder_without_a_sweep_is_one_clear_line(tmp_path):
 
 
 def test_files_that_are_not_what_done_recorded_are_corrupt(ledger):
-    folder = ledger / "trials/done"
+    folder = ledger / "trials" / DONE
     files = {name: results.file_state(folder / name) for name in results.TABLES}
     results.write_json(folder / "done.json", {"epochs_done": 1, "files": files})
     assert results.read_sweep(ledger).runs["status"][0] == "done"
@@ -144,17 +153,23 @@ def test_files_that_are_not_what_done_recorded_are_corrupt(ledger):
 
 
 def test_trials_judged_on_a_validation_part_are_kept_apart(ledger):
-    searched = {"name": "searched", "cohort": "c", "loss": "focal1", "seed": 9, "fold": 0}
+    searched = description("c", "focal1", 9, 0, epochs=1)
+    config = searched["config"] | {"validation_cases": ["1"]}
+    digits = configuration_hash(config)
+    name = trial_name("c", "focal1", 9, 0, digits)
+    searched |= {"config": config, "hash": digits, "name": name, "split": "validation"}
     meta = json.loads((ledger / "sweep.json").read_text())
-    meta["trials"].append(searched | {"split": "validation"})
+    meta["trials"].append({key: value for key, value in searched.items() if key != "config"})
     results.write_json(ledger / "sweep.json", meta | {"losses": ["focal1", "xent"]})
-    shutil.copytree(ledger / "trials" / "done", ledger / "trials" / "searched")
-    for name, split in (("done", "test"), ("searched", "validation")):
-        row = case_row(1, tp=len(name)) | {"trial": name, "split": split}
-        results.write_table(ledger / "trials" / name / "cases.parquet", [row], results.CASES)
+    write_trial(ledger / "trials" / name, searched)
+    shutil.copy(ledger / "trials" / DONE / "done.json", ledger / "trials" / name)
+    for trial, split, tp in ((TRIALS[0], "test", 4), (searched, "validation", 8)):
+        row = case_row(1, trial, tp=tp, split=split)
+        path = ledger / "trials" / trial["name"] / "cases.parquet"
+        results.write_table(path, [row], results.CASES)
     sweep = results.read_sweep(ledger)
     tested, validated = sweep.judged_on("test"), sweep.judged_on("validation")
-    assert tested.runs["trial"].tolist() == ["done", "begun", "missing"]
-    assert validated.runs["trial"].tolist() == ["searched"]
+    assert tested.runs["trial"].tolist() == [DONE, BEGUN, MISSING]
+    assert validated.runs["trial"].tolist() == [name]
     assert (tested.losses, validated.losses) == (["xent"], ["focal1"])
     assert (tested.cases["tp"].tolist(), validated.cases["tp"].tolist()) == ([4], [8])

@@ -1,5 +1,6 @@
 """Trials on a local Ray: killed, failing, diverging, resumed; one Ray for all tests here."""
 
+import contextlib
 import json
 import os
 import signal
@@ -220,7 +221,8 @@ def test_what_a_trial_prints_is_in_its_log_and_exiting_is_a_failure(swept):
 
 
 def test_tunes_own_files_are_gone_and_ray_speaks_in_a_file(swept):
-    assert {path.name for path in swept.path.iterdir()} == {"trials", "ray.log"}
+    left = {path.name for path in swept.path.iterdir()}
+    assert left == {"trials", "ray.log", "checksums.log"}
     assert "died" in (swept.path / "ray.log").read_text()
 
 
@@ -480,3 +482,46 @@ def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_
     with pytest.raises(LedgerError, match="taken over"):
         cluster.run(trials, {"toy": toy_cohort()}, tmp_path, token="another", tracking=DISABLED)
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------- who can reach it
+def test_a_ray_of_this_machine_alone_listens_on_the_loopback_address(cluster):
+    """Addresses in /proc/net as the kernel writes them: 127.0.0.1, also as an IPv6 one."""
+    parents = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (place / "stat").read_text().rpartition(")")[2].split()
+            parents[int(place.name)] = int(stat[1])
+    ours = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    sockets = set()
+    for process in ours:
+        with contextlib.suppress(OSError):
+            for each in Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(str(each.readlink()))
+    listening = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                listening[fields[1]] = fields[1].partition(":")[0]
+    assert len(listening) > 3
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert set(listening.values()) <= loopback
+
+
+def test_nobody_else_may_read_rays_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / ".ray/auth_token"
+    connect.keep_token_private()
+    assert not token.exists()
+    connect.keep_token_private(make=True)
+    assert token.stat().st_mode & 0o777 == 0o600 and len(token.read_text()) == 64
+    before = token.read_text()
+    token.chmod(0o644)
+    connect.keep_token_private(make=True)
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() == before

@@ -15,6 +15,7 @@ import pytest
 from lesion_core import results
 from lesion_core.losses import PAPER_LOSSES
 from sweeps import command, paper_grid, status, sweep, train_one
+from sweeps.bench.fake_sweep import description
 from sweeps.data import Data
 from sweeps.distributed import cluster
 from sweeps.ledger.ledger import Ledger
@@ -301,11 +302,11 @@ def test_help_loads_nothing_heavy(script):
 
 # -------------------------------------------------------------------------------------- the status
 def test_status_tells_running_from_interrupted(tmp_path):
-    trials = [
-        {"name": name, "cohort": "c", "loss": "l", "epochs": 3, "hash": "0"} for name in "abc"
-    ]
+    trials = [description("c", "xent", seed, fold=0, epochs=3) for seed in range(3)]
+    rows = [{key: value for key, value in trial.items() if key != "config"} for trial in trials]
+    a, b, c = (trial["name"] for trial in trials)
     asked = {"losses": ["l"], "settings": {}, "num_folds": 2, "folds": {}, "cohorts": {}}
-    asked |= {"command": "", "git_commit": None, "versions": {}, "trials": trials}
+    asked |= {"command": "", "git_commit": None, "versions": {}, "trials": rows}
     with Lock(tmp_path, "earlier") as lock:
         ledger = Ledger(tmp_path, lock.token)
         ledger.write_request(asked)
@@ -314,9 +315,9 @@ def test_status_tells_running_from_interrupted(tmp_path):
         Ledger(tmp_path, lock.token).begin(trials[1], worker="host:1")
         found = status.states(tmp_path, status.holder(tmp_path))
         assert {name: state["status"] for name, state in found.items()} == {
-            "a": "partial", "b": "running", "c": "missing"
+            a: "partial", b: "running", c: "missing"
         }  # fmt: skip
-    assert status.states(tmp_path, None)["b"]["status"] == "partial"
+    assert status.states(tmp_path, None)[b]["status"] == "partial"
 
 
 def test_a_report_that_fails_is_reported(tmp_path, capsys, monkeypatch):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from analysis.flags import TRAINING_EFFECT
-from analysis.reading.training_effect import FILE, training_effect
+from analysis.reading.training_effect import training_effect
 from lesion_core.folds import folds_by, training_halves
 from lesion_core.losses import LOSSES
+from lesion_core.results import TRAINING_EFFECT_FILE
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps import training_effect as command
@@ -120,11 +121,11 @@ def test_report_takes_a_number_a_file_or_what_lies_in_the_folder(tmp_path: Path)
     content["effects"] = dict.fromkeys(("dice", "sensitivity", "precision"), entry)
     assert training_effect(None, tmp_path).tau == {"dice": TRAINING_EFFECT}
     assert training_effect("0.02", tmp_path).in_words == "0.020 (given)"
-    (tmp_path / FILE).write_text(json.dumps(content))
+    (tmp_path / TRAINING_EFFECT_FILE).write_text(json.dumps(content))
     found = training_effect(None, tmp_path)
     assert found.tau_of("precision") == 0.004
     assert found.in_words == "0.004 (measured on new and xent, 95 % upper bound)"
-    assert training_effect(str(tmp_path / FILE), Path("elsewhere")) == found
+    assert training_effect(str(tmp_path / TRAINING_EFFECT_FILE), Path("elsewhere")) == found
     found.check_cohorts(["lit", "wmh2017"])
     with pytest.raises(ValueError, match="measured on wmh2017, the report is on lit"):
         found.check_cohorts(["lit"])

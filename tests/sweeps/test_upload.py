@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lesion_core import results
+from lesion_core.descriptions import configuration_hash
 from sweeps import command
 from sweeps.bench.fake_sweep import FakeSweep
 from sweeps.provenance import ROOT
@@ -220,7 +221,9 @@ def test_a_sweeps_runs_stay_at_one_place(sweep, server, monkeypatch):
     upload.backfill(sweep, Logging())
     url = server.url
     monkeypatch.delenv("WANDB_BASE_URL")  # another shell, where nothing is set
-    assert upload.sync(sweep) == 0
+    with pytest.raises(ValueError, match=f"if it is yours: --wandb-base-url {url}$"):
+        upload.sync(sweep)
+    assert wandb_command(["sync", str(sweep), "--wandb-base-url", url]) == 0
     for name, value in (("BASE_URL", "http://127.0.0.1:1"), ("PROJECT", "another")):
         monkeypatch.setenv(f"WANDB_{name}", value)
         with pytest.raises(ValueError, match="a sweep's runs stay together"):
@@ -446,3 +449,28 @@ def test_the_script_runs_from_a_clone(sweep, server):
     script = [sys.executable, ROOT / "sweeps" / "tracking.py"]
     helped = subprocess.run([*script, "--help"], capture_output=True, text=True, check=True)
     assert all(name in helped.stdout for name in ("sync", "backfill", "dashboard"))
+
+
+def test_trials_whose_configuration_names_cases_are_whole_in_the_copy_too(sweep, tmp_path):
+    """Pseudonyms make another configuration of it, so another hash and name."""
+    (folder,) = sweep.glob(f"trials/*-{trials(sweep, 'done')[0]}")
+    trial = json.loads((folder / "trial.json").read_text())
+    config = trial["config"] | {"test_cases": ["case01", "case02"]}
+    digits = configuration_hash(config)
+    name = folder.name.replace(trial["hash"], digits)
+    changed = trial | {"config": config, "hash": digits, "name": name}
+    (folder / "trial.json").write_text(json.dumps(changed))
+    for file in folder.glob("*.parquet"):
+        schema = results.TABLES[file.name]
+        rows = [row | {"trial": name} for row in pq.read_table(file, schema=schema).to_pylist()]
+        results.write_table(file, rows, schema)
+    folder.rename(folder.with_name(name))
+    meta = json.loads((sweep / "sweep.json").read_text())
+    rows = [changed if row["name"] == trial["name"] else row for row in meta["trials"]]
+    rows = [{key: value for key, value in row.items() if key != "config"} for row in rows]
+    (sweep / "sweep.json").write_text(json.dumps(meta | {"trials": rows}))
+    before = results.read_sweep(sweep).runs["status"].tolist()
+    decided = Tracking(mode="offline", group="grid", salt="ab" * 16)
+    copied = redacted.copy(sweep, tmp_path / "copy", decided)
+    assert results.read_sweep(copied).runs["status"].tolist() == before
+    assert "case01" not in "".join(file.read_text() for file in copied.rglob("*.json"))

@@ -1,0 +1,234 @@
+"""What must hold of a ledger's JSON before anything in it is believed.
+
+Each function says in a few words what is wrong, or None.  Only what is there is judged: older
+ledgers lack fields.  Nothing that a ledger names is imported, opened or run for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+from lesion_core.descriptions import configuration_hash, trial_name
+from lesion_core.received import is_plain
+
+
+def wrong_with_row(row: object) -> str | None:
+    """Why this cannot be a row of sweep.json's trials.
+
+    What is there has its type; a name and a cohort can be parts of a path.
+    """
+    if not isinstance(row, dict):
+        return f"a trial is {_shown(row)}"
+    for key in ("name", "cohort"):
+        if not is_plain(row.get(key)):
+            return f"a trial's {key} is {_shown(row.get(key))}"
+    for key, kind in _ROW.items():
+        if row.get(key) is not None and not _is(row[key], kind):
+            return f"{key} of trial {row['name']} is {_shown(row[key])}"
+    return None
+
+
+def wrong_with_trial(content: Mapping[str, Any], name: str) -> str | None:
+    """Why this is not the trial.json of the trial of this name.
+
+    Name and hash are computed anew from the configuration, and all that is said twice must agree.
+    Nothing is imported for that, so a loss of somebody's own is not run.
+    """
+    if content.get("name") != name:
+        return f"it is of trial {_shown(content.get('name'))}"
+    config = content.get("config")
+    if not isinstance(config, dict):
+        return "it has no configuration"
+    for key, kind in _ROW.items():
+        if (key in content or key not in _SOMETIMES) and not _is(content.get(key), kind):
+            return f"{key} is {_shown(content.get(key))}"
+    for key, kind in _CONFIG.items():
+        if (kind is not list or key in config) and not _is(config.get(key), kind):
+            return f"{key} of its configuration is {_shown(config.get(key))}"
+    if content["hash"] != configuration_hash(config):
+        return "its hash is not that of its configuration"
+    if name != trial_name(
+        content["cohort"], content["loss"], content["seed"], content["fold"], content["hash"]
+    ):
+        return "its name is not that of its configuration"
+    twice = {
+        **{key: (config.get(key), content[key]) for key in ("cohort", "seed", "fold")},
+        "epochs": (config.get("settings", {}).get("epochs"), content["epochs"]),
+        "loss_params": (json.dumps(config.get("loss"), sort_keys=True), content["loss_params"]),
+        "split": (
+            "test" if "validation_cases" not in config else "validation",
+            content.get("split", "test"),
+        ),
+        "trained_on": (
+            len(config["training_cases"]) if "training_cases" in config else None,
+            content.get("trained_on"),
+        ),
+    }
+    return next(
+        (f"{key} is not that of its configuration" for key, (a, b) in twice.items() if a != b), None
+    )
+
+
+def wrong_with_summary(content: Mapping[str, Any], trial: Mapping[str, Any]) -> str | None:
+    """Why this is not the done.json of the trial of this trial.json."""
+    for key, kind in _SUMMARY.items():
+        if content.get(key) is not None and not _is(content[key], kind):
+            return f"{key} is {_shown(content[key])}"
+    if content.get("epochs_done") != trial["epochs"]:
+        return f"it says {_shown(content.get('epochs_done'))} of {trial['epochs']} epochs"
+    if content.get("trial", trial["name"]) != trial["name"]:
+        return f"it is of trial {_shown(content['trial'])}"
+    if content.get("fingerprint", trial["config"]["fingerprint"]) != trial["config"]["fingerprint"]:
+        return "it was trained on other data"
+    return None
+
+
+def wrong_with_failure(content: Mapping[str, Any]) -> str | None:
+    """Why this is no failed.json."""
+    for key, kind in _FAILURE.items():
+        if content.get(key) is not None and not _is(content[key], kind):
+            return f"{key} is {_shown(content[key])}"
+    log = content.get("log")
+    if log is not None and not all(map(is_plain, log.split("/"))):
+        return f"log is {_shown(log)}"
+    return None
+
+
+def wrong_with_record(files: Mapping[str, Any], tables: Collection[str], model: str) -> str | None:
+    """Why this cannot be what done.json recorded of a trial's files.
+
+    Their names become paths, so they are compared with the ones that there are.
+    """
+    lacking = [name for name in tables if name not in files]
+    other = [name for name in files if name not in (*tables, model)]
+    if lacking or other:
+        return f"it records {'not ' if lacking else ''}{(lacking or other)[0]!a:.60}"
+    for name, state in files.items():
+        if not (
+            isinstance(state, dict)
+            and type(state.get("bytes")) is int
+            and isinstance(state.get("sha256"), str)
+        ):
+            return f"what it records of {name} is no size and hash"
+    return None
+
+
+def wrong_with_sweep(meta: Mapping[str, Any]) -> str | None:
+    """Why this cannot be sweep.json: what is there has its type."""
+    kinds = {
+        "trials": list, "losses": list, "settings": dict, "num_folds": int, "folds": dict,
+        "cohorts": dict, "versions": dict, "validation": dict, "command": str, "created": str,
+        "updated": str,
+    }  # fmt: skip
+    for key, kind in kinds.items():
+        if key in meta and type(meta[key]) is not kind:
+            return f"{key} is no {_WORDS[kind]}"
+    if type(meta.get("trials")) is not list:
+        return "it lists no trials"
+    for row in meta["trials"]:
+        if (wrong := wrong_with_row(row)) is not None:
+            return wrong
+    for name, entry in (meta.get("cohorts") or {}).items():
+        if not is_plain(name) or not isinstance(entry, dict):
+            return f"cohort {name!a:.60} is no cohort"
+    if not all(isinstance(loss, str) for loss in meta.get("losses") or ()):
+        return "a loss has no label"
+    for name, parts in meta.get("validation", {}).items():
+        if not (isinstance(parts, dict) and all(_is(part, list) for part in parts.values())):
+            return f"the validation parts of cohort {name!a:.60} are no lists of cases"
+    for name, folds in meta.get("folds", {}).items():
+        if not (isinstance(folds, list) and all(_is(fold, list) for fold in folds)):
+            return f"the folds of cohort {name!a:.60} are no lists of cases"
+    return None
+
+
+def wrong_with_search(search: Mapping[str, Any]) -> str | None:
+    """Why this cannot be search.json."""
+    for key, kind in _SEARCH.items():
+        if type(search.get(key)) is not kind:
+            return f"{key} is {_shown(search.get(key))}"
+    for key in ("in_fold", "importance"):
+        if not isinstance(search.get(key, {}), dict):
+            return f"{key} is {_shown(search[key])}"
+    for cell in search["cells"]:
+        if not (isinstance(cell, list) and len(cell) == 2 and all(type(n) is int for n in cell)):
+            return f"a cell is {_shown(cell)}"
+    for text in (*search["objectives"], *search["comparators"]):
+        if not isinstance(text, str):
+            return f"an objective or a comparator is {_shown(text)}"
+    for one in search["configurations"]:
+        wrong = _wrong_with_configuration(one, search)
+        if wrong is not None:
+            return f"in a configuration, {wrong}"
+    numbers = {one["number"] for one in search["configurations"]}
+    chosen = [search.get("chosen"), *search.get("in_fold", {}).values()]
+    if any(number is not None and number not in numbers for number in chosen):
+        return "a configuration is chosen that is not there"
+    return None
+
+
+def _wrong_with_configuration(one: object, search: Mapping[str, Any]) -> str | None:
+    if not isinstance(one, dict):
+        return "there is no object"
+    kinds = {
+        "number": int,
+        "values": dict,
+        "loss": str,
+        "loss_params": str,
+        "state": str,
+        "trials": dict,
+    }
+    for key, kind in kinds.items():
+        if type(one.get(key)) is not kind:
+            return f"{key} is {_shown(one.get(key))}"
+    for cell, name in one["trials"].items():
+        if not (cell.isdecimal() and int(cell) < len(search["cells"]) and is_plain(name)):
+            return f"{_shown(name)} is no trial"
+    numbers = [*one["values"].values(), *(one.get("score") or {}).values()]
+    if one["values"].keys() != search["space"].keys() or not all(_is(n, float) for n in numbers):
+        return "its values or scores are no numbers of the space"
+    return None
+
+
+_SEARCH = {
+    "cohort": str, "loss": str, "objectives": list, "space": dict, "ranges": dict, "cells": list,
+    "configurations": list, "comparators": list, "planned": int, "exhausted": bool,
+}  # fmt: skip
+_WORDS = {list: "list", dict: "object", int: "whole number", str: "text"}
+
+_ROW = {
+    "name": str, "hash": str, "cohort": str, "loss": str, "loss_params": str, "seed": int,
+    "fold": int, "epochs": int, "split": str, "trained_on": int,
+}  # fmt: skip
+_SOMETIMES = {"split", "trained_on"}
+"""Fields of a row that only some trials have."""
+_CONFIG = {
+    "cohort": str, "fingerprint": str, "loss": dict, "seed": int, "fold": int, "num_folds": int,
+    "settings": dict, "test_cases": list, "validation_cases": list,
+    "training_cases": list,
+}  # fmt: skip
+_SUMMARY = {
+    "epochs_done": int, "seconds": float, "host": str, "device": str, "precision": str,
+    "threads": int, "versions": dict, "fingerprint": str, "attempts": int, "files": dict,
+}  # fmt: skip
+_FAILURE = {
+    "kind": str, "error": str, "traceback": str, "log": str, "host": str, "epoch": int,
+    "batch": int, "attempts": int,
+}  # fmt: skip
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a JSON value is of a kind; a list here holds texts alone, and a number is finite."""
+    if kind is float:
+        return type(value) in (int, float) and abs(cast(float, value)) < float("inf")
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return type(value) is kind
+
+
+def _shown(value: object) -> str:
+    """A value that is not to be trusted, in a few printable characters."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

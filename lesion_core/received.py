@@ -1,0 +1,107 @@
+"""What a received file may do: be read within limits, and name nothing but itself.
+
+A results folder may come from anybody.  Its tables are opened here alone (its JSON by
+`paths.read_json`), and a name in them becomes a part of a path only if `is_plain` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesion_core.paths import Damaged, existing, readable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_TABLE_ROWS = 10**8
+MOST_TABLE_BYTES = 2**32
+"""Of a table in memory, by its own metadata."""
+
+
+def is_plain(name: object) -> bool:
+    """Whether a name may become one part of a path: no folder, no pattern, not hidden.
+
+    >>> is_plain("wmh2017-xent-s42-f0-8885f8bd"), is_plain("../x"), is_plain(".x"), is_plain("a*")
+    (True, False, False, False)
+    """
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 255
+        and name.isprintable()
+        and not name.startswith(".")
+        and not set(name) & set("/\\*?[]")
+    )
+
+
+def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """A Parquet file with the columns of a schema; those that it lacks are null.
+
+    Raises:
+        Damaged: it is no table, or larger than the limits here by its own metadata.
+        ValueError: it is not there, or cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    existing(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            _refuse_large(path, file.metadata)
+        return pq.read_table(path, schema=schema)
+    except (OSError, pa.ArrowException, KeyError, MemoryError) as error:
+        raise Damaged(f"{path}: cannot be read ({_without(path, error)})") from None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a regular file, which need not fit into memory.
+
+    Raises:
+        ValueError: as `paths.existing`.
+    """
+    existing(path)
+    with readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """A place in a folder, to be written or deleted; links on the way there are not followed.
+
+    The folder itself may be reached by links.  What lies at the place may be one: it is replaced
+    or deleted itself.
+
+    Raises:
+        ValueError: the place is outside, or behind a link.
+    """
+    parts = Path(relative).parts
+    if not parts or Path(relative).is_absolute() or ".." in parts:
+        raise ValueError(f"{relative}: is no place in {root}")
+    place = root
+    for part in parts[:-1]:
+        place = place / part
+        if place.is_symlink():
+            raise ValueError(
+                f"{place}: is a link to {place.readlink()}; nothing is written or deleted "
+                "through links in a results folder: put the folder itself there"
+            )
+    return place / parts[-1]
+
+
+def _refuse_large(path: Path, metadata: Any) -> None:
+    rows = metadata.num_rows
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    # Equal values are stored once, so that a few bytes become as many as there are rows.
+    size = max(size, 8 * rows * max(1, metadata.num_columns))
+    if rows > MOST_TABLE_ROWS or size > MOST_TABLE_BYTES:
+        raise Damaged(
+            f"{path}: {rows} rows, {size / 1e9:.3g} GB in memory; expected {MOST_TABLE_ROWS} rows "
+            f"and {MOST_TABLE_BYTES / 1e9:.3g} GB at most"
+        )
+
+
+def _without(path: Path, error: Exception) -> str:
+    """An error in one line, without the file's name in front, which the caller says."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text.removeprefix(f"{path}: ") or type(error).__name__

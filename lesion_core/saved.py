@@ -1,0 +1,54 @@
+"""What `torch.save` wrote, read without running any of it and without unpacking more than there is.
+
+A file of weights may come from anybody: it can be damaged, or made to do harm.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def read_saved(content: bytes, what: str) -> dict[str, Any]:
+    """The dictionary of plain values and tensors in a file's bytes; ``what`` names it.
+
+    Raises:
+        ValueError: it is damaged, holds anything else, or unpacks to more than its own size
+            (PyTorch never compresses).
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+        if unpacked > len(content):
+            raise ValueError(f"it unpacks to {unpacked} bytes")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch and pickle raise all sorts of things
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise ValueError(f"{what}: is damaged, or holds no weights ({reason})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{what}: is damaged, or holds no weights (but {type(state).__name__})")
+    return state
+
+
+def check_shapes(
+    weights: object, expected: Mapping[str, torch.Tensor], what: str
+) -> dict[str, torch.Tensor]:
+    """The same weights, if they are those of the expected names and shapes.
+
+    Raises:
+        ValueError: they are not; with the first that differs.
+    """
+    if not isinstance(weights, dict) or weights.keys() != expected.keys():
+        raise ValueError(f"{what}: the weights are not those of the network that it says it is")
+    for name, tensor in expected.items():
+        found = weights[name]
+        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape:
+            raise ValueError(
+                f"{what}: {name} is {list(getattr(found, 'shape', []))}; expected "
+                f"{list(tensor.shape)}"
+            )
+    return weights
