@@ -184,7 +184,12 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
     if not is_plain(name):
         found.damaged[place] = "is no name of a trial"
         return
-    state = trial_status(root / "trials" / name, row)
+    try:
+        state = trial_status(root / "trials" / name, row)
+    except ValueError as error:  # a link to nothing, or a file that cannot be read here
+        file, _, why = _short(root, error).partition(": ")
+        found.damaged.setdefault(file, why)
+        return
     damaged = [file for file in found.damaged if file.startswith(place)]
     damaged = [file for file in damaged if not file.endswith("/log.txt")]
     if state["status"] == "corrupt":

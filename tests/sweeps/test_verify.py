@@ -101,6 +101,16 @@ def test_damaged_weights_make_no_masks_and_are_trained_again(ledger, capsys):
     assert predict([str(ledger), "--out", "other"]) == 0
 
 
+def test_a_file_that_was_not_fetched_is_named_and_its_trial_is_kept(ledger, capsys):
+    file = next(ledger.glob("trials/*/done.json"))
+    file.unlink()
+    file.symlink_to("../.git/annex/objects/x")
+    assert verify.main([str(ledger), "--repair"]) == 1
+    said = capsys.readouterr().out
+    assert file.relative_to(ledger).as_posix() in said and "trained again:" not in said
+    assert file.is_symlink()
+
+
 def test_what_can_be_made_again_is(ledger, capsys):
     before = {file: file.read_bytes() for file in ledger.glob("cohorts/*/*")}
     for file in before:
