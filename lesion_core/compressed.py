@@ -119,7 +119,7 @@ def _decompressed(path: Path, file: BinaryIO, promised_bytes: int) -> bytes:
                 if behind > MOST_BEHIND_BYTES:
                     raise ValueError(
                         f"{path}: holds more than the {promised_bytes} bytes (uncompressed) that "
-                        "its header promises; copy or download it again"
+                        "its header promises; correct the header, or write the image anew"
                     )
     except gzip.BadGzipFile:
         file.seek(0)
