@@ -34,6 +34,7 @@ from analysis.sections import (
     bands,
     bands_by_fold,
     coverage,
+    front,
     gap,
     gradients,
     imbalance,
@@ -127,11 +128,12 @@ def build(
     effect = read_training_effect(training_effect, beside)
     given = report_input(read_results(results), reference, rope, paper_colours, effect)
     answers = [section(given) for section in SECTIONS]
+    first = front.front(given)
     sections = in_order([section for section in answers if section is not None], profile)
-    check_keys(sections)
+    check_keys([first, *sections])
     boxes = [verdict.verdict(given, cohort) for cohort in given.cohorts]
     target = folder / "report.html"
-    write_bytes(target, _page(given, sections, boxes, folder, formats).encode())
+    write_bytes(target, _page(given, first, sections, boxes, folder, formats).encode())
     if is_ledger:
         write_record(folder, digest)
     return target
@@ -217,7 +219,7 @@ def check_keys(sections: Sequence[Section]) -> None:
     """
     owners: dict[str, str] = {}
     for section in sections:
-        for item in section.items:
+        for item in section.unfolded:
             shown = item.figure if isinstance(item, Pictures) else item
             if not isinstance(shown, Figure | Table):
                 continue
@@ -254,6 +256,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 def _page(
     given: ReportInput,
+    first: Section,
     sections: Sequence[Section],
     boxes: Sequence[verdict.Verdict],
     folder: Path,
@@ -282,6 +285,7 @@ def _page(
         title=_title(given),
         facts=_facts(given),
         losses=losses,
+        front=[render(item, folder, formats) for item in first.items],
         sections=rendered,
         findings=checks.findings(given.sweep, given.all_cohorts),
         verdict=_boxes(boxes),

@@ -190,12 +190,12 @@ def page(folder: Path) -> dict[str, Any]:
     made = search_outcome.search_section(found(objectives=("sensitivity", "precision")), [])
     surfaces = [
         item
-        for item in made.items
+        for item in made.unfolded
         if isinstance(item, items.Figure) and item.key.startswith("search-surface")
     ]
     rendered = [
         items.render(item, folder / "search", ("svg",))
-        for item in made.items
+        for item in made.unfolded
         if item not in surfaces
     ]
     return {

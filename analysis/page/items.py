@@ -143,7 +143,15 @@ class Heading:
     text: str
 
 
-Item = Figure | Table | Note | Pictures | Heading
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Details under the question that they answer: closed on the screen, open in print."""
+
+    question: str
+    items: Sequence[Figure | Table | Note | Pictures | Heading]
+
+
+Item = Figure | Table | Note | Pictures | Heading | Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +163,19 @@ class Section:
     lead: str
     """What to look at, in one or two plain sentences."""
     items: Sequence[Item] = field(default_factory=list)
+
+    @property
+    def unfolded(self) -> list[Figure | Table | Note | Pictures | Heading]:
+        """Its items and those inside its folds, in the order of the page."""
+        return unfolded(self.items)
+
+
+def unfolded(items: Sequence[Item]) -> list[Figure | Table | Note | Pictures | Heading]:
+    """Items with those inside folds, in the order of the page."""
+    flat: list[Figure | Table | Note | Pictures | Heading] = []
+    for item in items:
+        flat += item.items if isinstance(item, Fold) else [item]
+    return flat
 
 
 # ------------------------------------------------------------------------------------ paragraphs
@@ -198,6 +219,11 @@ MANY_COLUMNS = 9
 
 def render(item: Item, folder: Path, formats: Sequence[str] = FORMATS) -> Markup:
     """Write an item's files (figures in the given formats) and return its HTML."""
+    if isinstance(item, Fold):
+        inside = Markup("\n").join(render(one, folder, formats) for one in item.items)
+        return Markup(
+            f'<details class="fold"><summary>{prose(item.question)}</summary>{inside}</details>'
+        )
     with style.context():
         if isinstance(item, Figure):
             return _render_figure(item, folder, formats)

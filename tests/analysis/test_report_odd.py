@@ -186,7 +186,7 @@ def test_ignored_voxels_are_told_and_older_cohort_tables_are_read_as_before(tmp_
         given = report.report_input(results.read_sweep(tmp_path), None, ROPE, False)
         shown = imbalance.section(given)
         assert shown is not None
-        (table1,) = (item for item in shown.items if isinstance(item, Table))
+        (table1,) = (item for item in shown.unfolded if isinstance(item, Table))
         text = methods.ignored_text(given.sweep, given.cohorts[0])
         return [*table1.frame["brain"], *table1.frame.columns, table1.caption], text
 

@@ -57,7 +57,7 @@ def tables_of(ledger: Path) -> dict[str, pd.DataFrame]:
     given = report.report_input(read_results(ledger), None, pairs.ROPE, False)
     found = {}
     for section in filter(None, (section(given) for section in report.SECTIONS)):
-        for item in section.items:
+        for item in section.unfolded:
             shown = item.figure if isinstance(item, Pictures) else item
             if isinstance(shown, Figure):
                 found[shown.key] = shown.data
