@@ -33,6 +33,7 @@ from analysis.reading.training_effect import training_effect as read_training_ef
 from analysis.sections import (
     bands,
     bands_by_fold,
+    claims,
     coverage,
     front,
     gap,
@@ -54,6 +55,7 @@ from analysis.sections import (
     violins,
 )
 from analysis.sections import search_outcome as search_section
+from analysis.sections.outcome import Outcome, outcomes
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.search_outcome import search_outcome, set_aside
 from lesion_core.report_record import ledger_digest, write_record
@@ -128,12 +130,12 @@ def build(
     effect = read_training_effect(training_effect, beside)
     given = report_input(read_results(results), reference, rope, paper_colours, effect)
     answers = [section(given) for section in SECTIONS]
-    first = front.front(given)
+    found = outcomes(given)
+    first = front.front(given, found)
     sections = in_order([section for section in answers if section is not None], profile)
     check_keys([first, *sections])
-    boxes = [verdict.verdict(given, cohort) for cohort in given.cohorts]
     target = folder / "report.html"
-    write_bytes(target, _page(given, first, sections, boxes, folder, formats).encode())
+    write_bytes(target, _page(given, first, sections, found, folder, formats).encode())
     if is_ledger:
         write_record(folder, digest)
     return target
@@ -258,7 +260,7 @@ def _page(
     given: ReportInput,
     first: Section,
     sections: Sequence[Section],
-    boxes: Sequence[verdict.Verdict],
+    found: Sequence[Outcome],
     folder: Path,
     formats: Sequence[str],
 ) -> str:
@@ -288,15 +290,20 @@ def _page(
         front=[render(item, folder, formats) for item in first.items],
         sections=rendered,
         findings=checks.findings(given.sweep, given.all_cohorts),
-        verdict=_boxes(boxes),
+        verdict=_boxes(found),
         css=Markup(_css(losses, here)),
         js=Markup((here / "page.js").read_text()),
     )
 
 
-def _boxes(boxes: Sequence[verdict.Verdict]) -> Markup:
-    inside = Markup("").join(box.html() for box in boxes)
-    return Markup(f'<div class="verdicts">{inside}</div>') if boxes else inside
+def _boxes(found: Sequence[Outcome]) -> Markup:
+    """A row per cohort: the verdict, what may be written, and what may not."""
+    return Markup("").join(
+        Markup('<div class="verdicts">{}{}</div>').format(
+            verdict.verdict(one).html(), claims.claims(one).html()
+        )
+        for one in found
+    )
 
 
 def _title(given: ReportInput) -> str:

@@ -1,4 +1,4 @@
-"""Which loss beats which, and how sure is that: the forest against a reference, and every pair."""
+"""Which loss beats which, and how sure is that: each against the reference, and every pair."""
 
 from __future__ import annotations
 
@@ -32,34 +32,6 @@ from analysis.statistics.power import POWER, detectable_for_new_training_sets
 
 
 # ----------------------------------------------------------------------------------------- frames
-def forest_frame(cohort: CohortScores, pairs: dict[str, list[Pair]]) -> pd.DataFrame:
-    """One row per metric, loss and rung."""
-    rows = []
-    for metric, own in pairs.items():
-        for pair in own:
-            for rung in RUNGS:
-                low, high = pair.fit.interval(rung)
-                rows.append(
-                    {
-                        "cohort": cohort.name,
-                        "metric": metric,
-                        LOSS: cohort.losses[pair.a],
-                        "reference": cohort.losses[pair.b],
-                        "rung": rung,
-                        "generalises_to": RUNG_NAMES[rung],
-                        "difference": pair.fit.estimate,
-                        "se": pair.fit.se[rung],
-                        "df": pair.fit.df[rung],
-                        "low": low,
-                        "high": high,
-                        "p": pair.fit.p_value(rung),
-                        "cells": pair.fit.num_cells,
-                        **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
 def pair_frame(cohort: CohortScores, judged: Family, rope: float = ROPE) -> pd.DataFrame:
     """One row per pair with everything that is said about it."""
     rows = []
@@ -96,7 +68,7 @@ def pair_frame(cohort: CohortScores, judged: Family, rope: float = ROPE) -> pd.D
 
 # --------------------------------------------------------------------------------------- sections
 def section(given: ReportInput) -> Section | None:
-    """Forest and matrix for every cohort."""
+    """Numbers behind the forest, and the matrix, for every cohort."""
     if not given.cohorts:
         return None
     items: list[Figure | Table | Note | Heading] = []
@@ -105,13 +77,12 @@ def section(given: ReportInput) -> Section | None:
             items.append(Heading(text=cohort.title))
         if note := given.reference_note(cohort):
             items.append(Note(kind="warning", body=prose(note)))
-        judged = {metric: given.family(cohort, metric) for metric in METRICS}
-        if judged["dice"].pairs:
+        judged = given.family(cohort)
+        if judged.pairs:
             items += [
-                _forest(cohort, judged, given),
-                _forest_table(cohort, judged["dice"], given),
-                _matrix(cohort, judged["dice"], given.rope),
-                _pair_table(cohort, judged["dice"], given.rope),
+                _forest_table(cohort, judged, given),
+                _matrix(cohort, judged, given.rope),
+                _pair_table(cohort, judged, given.rope),
             ]
     return Section(
         key="differences",
@@ -123,38 +94,6 @@ def section(given: ReportInput) -> Section | None:
         "needs the last one, and a cross-validation cannot measure it: how much other "
         "training sets move a difference is assumed or measured apart, and every verdict "
         "says how much of it would be borne.",
-    )
-
-
-def _forest(cohort: CohortScores, judged: dict[str, Family], given: ReportInput) -> Figure:
-    dice, rope = judged["dice"], given.rope
-    name = cohort.losses[dice.reference]
-    pairs = {metric: [pair for pair, _ in own.against_reference] for metric, own in judged.items()}
-    words = "; ".join(
-        f"{cohort.losses[pair.a]} {written(pair.fit.estimate, '+.3f')}, {judgement.in_words}"
-        for pair, judgement in dice.against_reference
-    )
-    effect = given.training.of(cohort.name)
-    without = [METRIC_NAMES[metric] for metric in METRICS if metric not in effect.tau]
-    unknown = (
-        f" Of {' and '.join(without)} no training-set effect is known (DSC's is not converted), so "
-        "there is no bar for it."
-        if without
-        else ""
-    )
-    return Figure(
-        key=f"forest-{cohort.name}",
-        data=forest_frame(cohort, pairs),
-        title=f"Difference from {name} at the last epoch, test images, {cohort.title}",
-        draw=partial(draw_forest, cohort.losses, pairs, dice.reference, rope),
-        caption=f"Dot: mean difference over {cohort.units}.{cohort.averaged} Bars, thick to thin: "
-        f"{confidence.in_percent()} intervals for new "
-        "seeds (same patients and splits), + new patients, and + new training sets, for a "
-        f"training-set effect with SD {effect.in_words} in DSC.{unknown} Each for itself, not "
-        f"adjusted for the others; the table's verdicts are. Grey: ±{rope:g}, practically none. "
-        f"{_counted(cohort, pairs['dice'])}{given_up(cohort)}",
-        alt=f"Forest plot of differences in DSC, sensitivity and precision from {name}. DSC: "
-        f"{words}.",
     )
 
 
@@ -221,7 +160,7 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
         "Survives: the largest SD of a training-set effect at which that is still so; assumed "
         f"here: {effect.in_words}. Detectable: where nothing was found, the difference that "
         f"{confidence.in_percent(POWER)} of such sweeps would find. "
-        f"{_counted(cohort, pairs)}{given_up(cohort)}",
+        f"{counted_pairs(cohort, pairs)}{given_up(cohort)}",
         note="better, worse: than the reference, separated from it for new training sets; perhaps: "
         "for new patients, but only if training sets matter less than assumed; practically equal: "
         f"a difference of ±{given.rope:g} or more is refuted for new training sets (of a pair by "
@@ -246,7 +185,7 @@ def _matrix(cohort: CohortScores, judged: Family, rope: float) -> Figure:
         "all. Colour: direction and size; a frame marks pairs that are separated, a "
         "dotted frame those that may be. A pair's difference does not depend on which other "
         f"losses are in the sweep, its verdict only through Holm's adjustment. "
-        f"{_counted(cohort, judged.pairs)}{given_up(cohort)}",
+        f"{counted_pairs(cohort, judged.pairs)}{given_up(cohort)}",
         alt=f"Matrix of pairwise differences between {len(judged.losses)} losses.",
     )
 
@@ -296,11 +235,11 @@ def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
         "split, with the exact interval of independent cells, which asks only about this "
         "grid of cells: read it as new seeds and splits of these patients. Intervals are each "
         f"pair's own; p and verdict are adjusted over all {len(pairs)} pairs and are those of the "
-        f"table above. {_counted(cohort, pairs)}{given_up(cohort)}",
+        f"table above. {counted_pairs(cohort, pairs)}{given_up(cohort)}",
     )
 
 
-def _counted(cohort: CohortScores, pairs: list[Pair]) -> str:
+def counted_pairs(cohort: CohortScores, pairs: list[Pair]) -> str:
     """n of N for a family of pairs, naming the pairs that lost cells or cases."""
     cells = len(cohort.seeds) * len(cohort.folds)
     short = [
@@ -318,70 +257,6 @@ def _counted(cohort: CohortScores, pairs: list[Pair]) -> str:
 
 
 # ---------------------------------------------------------------------------------------- drawing
-def draw_forest(
-    losses: list[str], pairs: dict[str, list[Pair]], reference: int, rope: float
-) -> Drawing:
-    """One panel per metric, one row per loss."""
-    rows = len(pairs["dice"])
-    longest = max([len(losses[pair.a]) for pair in pairs["dice"]], default=4)
-    figure, axes = style.panels(
-        1,
-        len(pairs),
-        height=0.75 + 0.36 * rows,
-        top=0.26,
-        bottom=0.42,
-        left=min(2.2, 0.25 + 0.066 * longest),
-        gap_x=0.2,
-    )
-    for axis, (metric, own) in zip(axes[0], pairs.items(), strict=True):
-        axis.axvspan(-rope, rope, color=style.SHADE, linewidth=0)
-        axis.axvline(0, color=style.MUTED, linewidth=0.8)
-        reach = [-rope, rope]
-        for y, pair in enumerate(own):
-            colour = style.colour(pair.a)
-            for rung, width, alpha in (
-                ("L3", 1.6, 0.75),
-                ("L2", 3.2, 0.75),
-                ("L1", 5.4, 1.0),
-            ):
-                low, high = pair.fit.interval(rung)
-                if np.isnan(low):
-                    continue
-                axis.plot(
-                    [low, high],
-                    [y, y],
-                    color=colour,
-                    linewidth=width,
-                    alpha=alpha,
-                    solid_capstyle="butt",
-                    gid=f"L{pair.a}",
-                )
-                reach += [low, high]
-            if not np.isnan(pair.fit.estimate):
-                axis.plot(
-                    pair.fit.estimate,
-                    y,
-                    marker="o",
-                    markersize=4.6,
-                    color=style.SURFACE,
-                    markeredgecolor=style.INK,
-                    markeredgewidth=1,
-                    gid=f"L{pair.a}",
-                    linestyle="",
-                )
-        axis.set_title(METRIC_NAMES[metric])
-        axis.set_ylim(rows - 0.5, -0.5)
-        low, high = min(reach), max(reach)
-        margin = 0.06 * (high - low)
-        axis.set_xlim(low - margin, high + margin)
-        axis.set_yticks(range(rows), [losses[pair.a] for pair in own])
-        axis.tick_params(labelleft=axis is axes[0, 0], left=False)
-        axis.grid(False, axis="y")
-        axis.set_xlabel(f"minus {losses[reference]}")
-        axis.locator_params(axis="x", nbins=5)
-    return figure
-
-
 def draw_matrix(losses: list[str], judged: Family) -> Drawing:
     """Row minus column; the lower triangle mirrors the upper."""
     from matplotlib.patches import Rectangle

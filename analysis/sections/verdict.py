@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 
-from analysis.page.items import decimals_for, prose, written
+from analysis.page.items import prose, written
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
+from analysis.sections.outcome import (
+    FOUND,
+    Outcome,
+    adjusted,
+    listed,
+    rate,
+    signed,
+)
 from analysis.sections.report_input import ReportInput, family
 from analysis.sections.seeds import counted
 from analysis.statistics import confidence
-from analysis.statistics.absence import (
-    compared,
-    complete_grid,
-    failures,
-    failures_as_zero,
-    given_up,
-)
+from analysis.statistics.absence import compared, complete_grid, failures_as_zero, given_up
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS, Ladder
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
-from analysis.statistics.order import best_first, shared_means
 from analysis.statistics.pairs import Family, Judgement, Pair, compare, equality_limit
 from analysis.statistics.power import POWER, detectable_for_new_training_sets
 
@@ -32,6 +32,7 @@ HEADLINES = {
     "separated": "separated",
     "suggestive": "suggestive",
     "practically equal": "equal",
+    "identical": "equal",
     "not separated": "open",
     "cannot tell": "open",
 }
@@ -54,60 +55,83 @@ class Verdict:
     cohort: str
     word: str
     headline: str
-    sentences: list[str]
+    lead: list[str]
+    """What is always read."""
+    more: list[str] = field(default_factory=list)
+    """What stands behind it, folded away on the screen."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of them."""
+        return [*self.lead, *self.more]
 
     def html(self) -> Markup:
         """The verdict as a box of the page."""
-        lines = "".join(f"<p>{prose(sentence)}</p>" for sentence in self.sentences)
-        return Markup(
-            f'<div class="verdict"><h3>{html.escape(self.cohort)}</h3>'
-            f'<p class="word {HEADLINES[self.word]}">{html.escape(self.headline)}</p>{lines}</div>'
+        return Markup('<div class="verdict"><h3>{}</h3><p class="word {}">{}</p>{}{}</div>').format(
+            self.cohort,
+            HEADLINES[self.word],
+            self.headline,
+            _paragraphs(self.lead),
+            Markup(
+                '<details class="fold"><summary>How sure, and what else</summary>{}</details>'
+            ).format(_paragraphs(self.more))
+            if self.more
+            else "",
         )
 
 
-def verdict(given: ReportInput, cohort: CohortScores) -> Verdict:
-    """Primary question, declared beforehand: test DSC at the last epoch, every loss against the
-    reference, Holm-adjusted.  Then what one seed would say, and what training that failed does."""
-    scores = cohort.last_by_case(cohort.test)[..., 0]
+def _paragraphs(sentences: list[str]) -> Markup:
+    return Markup("").join(Markup("<p>{}</p>").format(prose(one)) for one in sentences)
+
+
+def verdict(found: Outcome) -> Verdict:
+    """The primary question, the best two outright, and what else a reader has to know: trade-offs,
+    differences of threshold alone, identical losses, failures.  Folded: what one seed would say."""
+    given, cohort, scores = found.given, found.cohort, found.scores
     note = [text] if (text := given.reference_note(cohort)) else []
-    losses = compared(cohort)
-    if len(losses) < 2:
-        name = cohort.losses[losses[0]]
-        sentences = [*note, f"Only {name} has complete trials. {cohort.presence}."]
+    failed, more = _failure_sentences(found)
+    if found.judged is None:
+        name = found.name(found.losses[0])
         return Verdict(
             cohort.title,
             "cannot tell",
             "One loss, nothing to compare",
-            sentences + _failure_sentences(given, cohort, scores, None),
+            [*note, f"Only {name} has complete trials. {cohort.presence}.", *failed],
+            more,
         )
-    judged = given.family(cohort)
-    order = best_first(scores, cohort)
-    pair, judgement = _headline_pair(judged, order)
-    effect = given.training.of(cohort.name)
-    sentences = [*note, _best_sentence(cohort, scores, order[0], order[1])]
-    sentences.append(_difference_sentence(cohort, pair, judgement, judged, effect, given.rope))
-    first_two = compare(scores, cohort.fold_of, order[0], order[1], cohort.subject_of)
-    sentences.append(_seed_sentence(cohort, scores, first_two))
-    others = [
-        f"{cohort.losses[other.a]} {said.in_words}"
-        for other, said in judged.against_reference
-        if {other.a, other.b} != {pair.a, pair.b}
+    headline = found.headline
+    if headline is None or found.second is None:  # all are one and the same
+        return Verdict(
+            cohort.title,
+            "identical",
+            f"{found.names(found.losses)} are identical",
+            [*note, *_identical_sentences(found), *failed],
+            more,
+        )
+    pair, said = headline
+    lead = [*note, _best_sentence(found), _outright_sentence(found)]
+    effect, rope = found.effect, given.rope
+    if not _same_pair(headline, found.outright):
+        lead.append(_primary_sentence(found, pair, said))
+    lead += [
+        *_identical_sentences(found),
+        *_trade_sentences(found),
+        *_threshold_sentences(found),
+        *failed,
     ]
-    if others:
-        reference = cohort.losses[judged.reference]
-        sentences.append(f"Against {reference}, the others: {', '.join(others)}.")
-    sentences += _failure_sentences(given, cohort, scores, judged)
-    return Verdict(cohort.title, judgement.word, _headline(cohort, pair, judgement), sentences)
+    first_two = compare(scores, cohort.fold_of, found.best, found.second, cohort.subject_of)
+    more = [
+        _difference_sentence(cohort, pair, said, found.judged, effect, rope),
+        _seed_sentence(cohort, scores, first_two),
+        *more,
+    ]
+    return Verdict(cohort.title, said.word, _headline(cohort, pair, said), lead, more)
 
 
-def _headline_pair(judged: Family, order: list[int]) -> tuple[Pair, Judgement]:
-    """The best against the reference, or against the next one if it is the reference; the higher
-    mean first."""
-    challenger = order[0] if order[0] != judged.reference else order[1]
-    pair, judgement = judged.of(challenger, judged.reference)
-    if judgement.sign < 0 and pair.fit.num_cells:
-        return judged.of(judged.reference, challenger)
-    return pair, judgement
+def _same_pair(one: tuple[Pair, Judgement] | None, other: tuple[Pair, Judgement] | None) -> bool:
+    return (
+        one is not None and other is not None and {one[0].a, one[0].b} == {other[0].a, other[0].b}
+    )
 
 
 def _headline(cohort: CohortScores, pair: Pair, judgement: Judgement) -> str:
@@ -122,13 +146,14 @@ def _headline(cohort: CohortScores, pair: Pair, judgement: Judgement) -> str:
     }[judgement.word]
 
 
-def _best_sentence(cohort: CohortScores, scores: np.ndarray, best: int, second: int) -> str:
-    fits = shared_means(scores, cohort)
+def _best_sentence(found: Outcome) -> str:
+    cohort, fits = found.cohort, found.means["dice"]
+    best = found.best
     if np.isnan(fits[best].estimate):
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
     losses = list(fits)
     done = cohort.done[losses]
-    present = ~np.isnan(scores[losses])
+    present = ~np.isnan(found.scores[losses])
     present = present[present.any((1, 2))]
     warning = ""
     if not (present == present[0]).all() or not present[0].all():
@@ -140,11 +165,149 @@ def _best_sentence(cohort: CohortScores, scores: np.ndarray, best: int, second: 
             if present.all(0).any()
             else " These means are not over the same patients: the losses have no trial in common."
         )
-    return (
-        f"**{cohort.losses[best]}** has the highest mean test DSC at the last epoch, "
-        f"{written(fits[best].estimate, '.3f')}; {cohort.losses[second]} is next with "
-        f"{written(fits[second].estimate, '.3f')}.{warning}{given_up(cohort)}"
+    group = found.group(best)
+    has = "has" if len(group) == 1 else "have"
+    next_one = (
+        ""
+        if found.second is None
+        else f"; {found.names(found.group(found.second))} "
+        f"{'is' if len(found.group(found.second)) == 1 else 'are'} next with "
+        f"{rate(fits[found.second].estimate)}"
     )
+    names = listed([f"**{found.name(loss)}**" for loss in group])
+    return (
+        f"{names} {has} the highest mean test DSC at the last epoch, "
+        f"{rate(fits[best].estimate)}{next_one}.{warning}{given_up(cohort)}"
+    )
+
+
+def _outright_sentence(found: Outcome) -> str:
+    """Is the best one the best: against the second, and against all others."""
+    assert found.outright is not None and found.second is not None
+    pair, said = found.outright
+    best, second = found.names(found.group(found.best)), found.names(found.group(found.second))
+    if not pair.fit.num_cells:
+        return f"**Best?** {best} and {second} have no trial in common: one cannot say."
+    known = found.interval(pair, said)[0] == found.interval(pair, said)[0]
+    level = f", {adjusted(found)}, for new training sets" if known else ""
+    size = f"{best} minus {second}: **{found.difference(pair, said)}**{level}"
+    if not found.not_beaten:
+        others = "" if len(found.order) == 2 else " (and than every other loss)"
+        return f"**Best?** Yes: {best} is better than {second}{others}. {size}.{_bears(found)}"
+    words: dict[str, list[str]] = {}
+    for loss in found.not_beaten:
+        word = found.judged.of(found.best, loss)[1].in_words  # type: ignore[union-attr]
+        words.setdefault(word, []).append(found.name(loss))
+    parts = [
+        {
+            "perhaps better": "perhaps better than {}",
+            "not separated": "not separated from {}",
+            "practically equal": "practically equal to {}",
+            "cannot tell": "not to be compared with {} in this design",
+        }.get(word, word + " than {}").format(listed(names))
+        for word, names in words.items()
+    ]
+    return f"**Best?** One cannot say: {best} is {listed(parts)}. {size}."
+
+
+def _bears(found: Outcome) -> str:
+    """How much of what training sets may do the best one's lead over all others bears."""
+    borne = found.lead_survives
+    if borne != borne:
+        return ""
+    return (
+        " Other training patients would have to move it by an SD of more than "
+        f"**{borne:.3f}** to undo that ({found.effect.in_words} is assumed)."
+    )
+
+
+def _primary_sentence(found: Outcome, pair: Pair, said: Judgement) -> str:
+    """The declared comparison, where it is not that of the best two."""
+    if not pair.fit.num_cells:
+        names = found.names([pair.a, pair.b])
+        return f"**Against the reference:** {names} have no trial in common."
+    return (
+        f"**Against the reference:** {found.name(pair.a)} minus {found.name(pair.b)}: "
+        f"**{found.difference(pair, said)}**, {_to_the_point(said)}."
+    )
+
+
+def _to_the_point(said: Judgement) -> str:
+    """What one judgement means, in half a sentence."""
+    if said.word == "suggestive":
+        return (
+            "which holds for new patients, but not for new training sets: it survives effects up "
+            f"to SD {said.survives_rounded:.3f}"
+        )
+    return {
+        "separated": f"which holds {HOLDS['L3']}",
+        "practically equal": "practically equal",
+        "not separated": "not separated: nothing was found, which is not the same as equal",
+        "cannot tell": "of which this design can say nothing for new training sets",
+    }[said.word]
+
+
+def _identical_sentences(found: Outcome) -> list[str]:
+    return [
+        f"**Identical:** {found.names(group)} have the same scores to the bit in every training "
+        "that they share. They are one result, and not ranked among themselves."
+        for group in found.same
+    ]
+
+
+def _trade_sentences(found: Outcome) -> list[str]:
+    """Sensitivity bought with precision."""
+    sentences = []
+    if found.traded:
+        holds = {"L1": "new seeds", "L2": "new patients", "L3": "new training sets"}
+        parts = [
+            f"{found.name(one.a)} is more sensitive than {found.name(one.b)} "
+            f"({signed(one.sensitivity.fit.estimate)}) and less precise "
+            f"({signed(one.precision.fit.estimate)})"
+            for one in found.traded
+        ]
+        lowest = min(one.holds for one in found.traded)
+        sentences.append(
+            f"**Trade-off:** {'; '.join(parts)}. Adjusted, for {holds[lowest]}"
+            + ("." if lowest == "L3" else "; of new training sets nothing is known here.")
+        )
+    elif not found.trade_tested:
+        sentences.append("**Trade-off:** sensitivity against precision could not be tested.")
+    if found.hardly:
+        verb = "finds" if len(found.hardly) == 1 else "find"
+        sentences.append(
+            f"**Hardly predicts:** {found.names(found.hardly)} {verb} less than a tenth of lesion "
+            "voxels; precision is then of a few voxels and says little."
+        )
+    return sentences
+
+
+def _threshold_sentences(found: Outcome) -> list[str]:
+    """What is left at each loss's own threshold."""
+    if found.at_own is None:
+        return [f"**Threshold:** every loss at 0.5; not tried at others: {found.own_missing}."]
+    alone, parts = found.threshold_only, []
+    for pair, own in alone:
+        parts.append(
+            f"{found.name(pair.a)} differs from {found.name(pair.b)} at 0.5 only: "
+            f"{signed(pair.fit.estimate)} there, {signed(own.fit.estimate)} at own thresholds "
+            "chosen on the other folds, where nothing is found"
+        )
+    lonely = {(pair.a, pair.b) for pair, _ in alone}
+    for pair, said, own, also in found.at_both:
+        if (pair.a, pair.b) in lonely or said.in_words == also.in_words:
+            continue
+        parts.append(
+            f"{found.name(pair.a)} against {found.name(pair.b)} is {said.in_words} at 0.5 "
+            f"({signed(pair.fit.estimate)}), {also.in_words} at own thresholds "
+            f"({signed(own.fit.estimate)})"
+        )
+    if not parts:
+        return [
+            "**Threshold:** at each loss's own threshold, chosen on the other folds, the verdicts "
+            "are the same."
+        ]
+    return [f"**Threshold:** {'; '.join(parts)}."]
 
 
 def _difference_sentence(
@@ -159,16 +322,13 @@ def _difference_sentence(
     a, b = cohort.losses[pair.a], cohort.losses[pair.b]
     if not fit.num_cells:
         return f"{a} and {b} have no trial in common, so they cannot be compared."
-    form = f"+.{decimals_for([fit.base_se])}f"
-    text = f"{a} minus {b}: **{written(fit.estimate, form)}**"
+    text = f"{a} minus {b}: **{signed(fit.estimate)}**"
     low, high = fit.interval("L3", judgement.level)
     if low == low:
-        adjusted = (
-            f", adjusted for {len(judged.pairs)} comparisons" if len(judged.pairs) > 1 else ""
-        )
+        among = f", adjusted for {len(judged.pairs)} comparisons" if len(judged.pairs) > 1 else ""
         text += (
-            f" ({confidence.in_percent()} for new training sets{adjusted}: "
-            f"{written(low, form)} to {written(high, form)})"
+            f" ({confidence.in_percent()} for new training sets{among}: "
+            f"{signed(low)} to {signed(high)})"
         )
     known = [rung for rung in RUNGS if fit.df[rung] > 0]
     if not known:
@@ -242,39 +402,38 @@ def _cells(cohort: CohortScores, fit: Ladder) -> str:
     )
 
 
-def _failure_sentences(
-    given: ReportInput, cohort: CohortScores, scores: np.ndarray, judged: Family | None
-) -> list[str]:
-    """How often training diverged, what the verdict is if that counts, and trainings that ended
-    far from their siblings."""
-    found = failures(cohort, scores)
-    sentences = []
-    bad = {loss: one for loss, one in found.items() if one.diverged}
+def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
+    """How often training diverged, and trainings that ended far from their siblings; then what
+    that does to the verdict."""
+    lead, more = [], []
+    bad = {loss: one for loss, one in found.failed.items() if one.diverged}
     if bad:
         rates = []
         for loss, one in bad.items():
             low, high = one.diverged_interval
             rates.append(
-                f"{cohort.losses[loss]} in {one.diverged} of {one.ended} "
+                f"{found.name(loss)} in {one.diverged} of {one.ended} "
                 f"({confidence.in_percent()} {low:.0%} to {high:.0%})"
             )
-        text = f"Training diverged: {', '.join(rates)}."
-        sentences.append(f"{text} {_counting_failures(given, cohort, scores, judged)}")
-    odd = {loss: one for loss, one in found.items() if one.odd}
+        lead.append(
+            f"**Training diverged:** {', '.join(rates)}. Scores are of the other trainings."
+        )
+        more.append(_counting_failures(found.given, found.cohort, found.scores, found.judged))
+    odd = {loss: one for loss, one in found.failed.items() if one.odd}
     if odd:
         rates = []
         for loss, one in odd.items():
             low, high = one.odd_interval
             rates.append(
-                f"{one.odd} of {one.judged} of {cohort.losses[loss]} "
+                f"{one.odd} of {one.judged} of {found.name(loss)} "
                 f"({confidence.in_percent()} of its rate {low:.0%} to {high:.0%})"
             )
-        sentences.append(
-            f"**Some trainings ended far from others of their fold**: {', '.join(rates)}. "
+        lead.append(f"**Some trainings ended far from others of their fold:** {', '.join(rates)}.")
+        more.append(
             "Intervals that rest on Student's t cover less than they say where training "
             "sometimes collapses: read the rate beside the mean."
         )
-    return sentences
+    return lead, more
 
 
 def _counting_failures(
@@ -288,7 +447,7 @@ def _counting_failures(
     names = [cohort.losses[loss] for loss in losses]
     reference = losses[names.index(given.reference) if given.reference in names else 0]
     if len(losses) < 2:
-        return "There is nothing to compare it with."
+        return "There is nothing to compare the diverged trainings with."
     again = family(counted_in, cohort, losses, reference, tau=given.tau(cohort), rope=given.rope)
     said = [
         f"{cohort.losses[pair.a]} {judgement.in_words}"
@@ -302,9 +461,9 @@ def _counting_failures(
         == [one.in_words for _, one in judged.against_reference]
     )
     return (
-        "Counted as DSC 0 in every test case, it changes no verdict."
+        "With diverged trainings counted as DSC 0 in every test case, no verdict changes."
         if same
-        else f"Counted as DSC 0 in every test case, against {cohort.losses[reference]}: "
+        else f"With diverged trainings counted as DSC 0 in every test case, against {cohort.losses[reference]}: "
         f"{', '.join(said)}."
     )
 

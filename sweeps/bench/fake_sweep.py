@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,15 @@ class FakeSweep:
     """The first cases have no lesion."""
     collapsed: Sequence[str] = ()
     """Losses that predict nothing at all, from the first epoch on."""
+    collapsed_trials: Collection[tuple[str, str, int, int]] = ()
+    """(cohort, loss, seed, fold) of single trainings that predict nothing."""
+    character: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    """Losses that are unlike their entry in CHARACTER, or have none."""
+    same_as: Mapping[str, str] = field(default_factory=dict)
+    """Loss -> the one whose every number it repeats, to the bit."""
+    shifted: Mapping[str, int] = field(default_factory=dict)
+    """Loss -> by how many hundredths its probabilities are too low: at a threshold that much lower
+    its test images score what they would score without the shift at 0.5."""
     patient_sd: float = 0.5
     session_sd: float = 0.15
     patient_loss_sd: float = 0.15
@@ -87,7 +96,8 @@ class FakeSweep:
             folds = self._folds()
             first = [self._first_session(index) for index in range(len(cases))]
             # The difficulty of a patient is the same for every loss, seed and fold.
-            for loss_number, loss in enumerate(self.losses):
+            for loss in self.losses:
+                loss_number = list(self.losses).index(self.same_as.get(loss, loss))
                 effect = np.random.default_rng([self.rng_seed, number, loss_number])
                 by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))[:, first]
                 by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
@@ -276,6 +286,8 @@ class FakeSweep:
                 "schema_version": results.SCHEMA_VERSION,
             },
         )
+        loss = self.same_as.get(row["loss"], row["loss"])
+        place = (row["cohort"], row["loss"], row["seed"], row["fold"])
         last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
         run = by_fold + rng.normal(0, self.run_sd, 2)
         case_noise = rng.normal(0, self.residual_sd, (2, len(cases)))
@@ -286,7 +298,10 @@ class FakeSweep:
                 logit = case["easy"] + by_case[:, index] + run + case_noise[:, index] + wobble
                 tested = index in test
                 for scope in ("image",) if tested else ("image", "patch"):
-                    counts = self._counts(row["loss"], case, epoch, logit, tested, scope, rng)
+                    nothing = row["loss"] in self.collapsed or place in self.collapsed_trials
+                    counts = self._counts(loss, case, epoch, logit, tested, scope, nothing)
+                    if tested:
+                        counts = self._shifted(loss, case, counts)
                     if tested and epoch == last:
                         final[index] = counts
                     rows.append(
@@ -341,7 +356,13 @@ class FakeSweep:
         lesions, histograms, slices = [], [], []
         for index in test:
             lesions += lesion_rows(identity, last, cases[index], final[index], rng)
-            histograms.append(histogram_row(identity, last, cases[index], final[index]))
+            sides = final[index].get("histogram") or self._histogram(
+                loss, cases[index], final[index]
+            )
+            histograms.append(
+                {**identity, "epoch": last, "case": cases[index]["case"]}
+                | dict(zip(("lesion", "background"), sides, strict=True))
+            )
             if cases[index]["picture"]:
                 slices.append(slice_row(identity, last, cases[index], final[index], rng))
         results.write_table(folder / "lesions.parquet", lesions, results.LESIONS)
@@ -372,9 +393,9 @@ class FakeSweep:
         logit: np.ndarray,
         tested: bool,
         scope: str,
-        rng: np.random.Generator,
+        nothing: bool,
     ) -> dict:
-        sensitivity, precision, slow, sharp = CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
+        sensitivity, precision, slow, sharp = self._character(loss)
         learnt = 1 - math.exp(-epoch / slow)
         bonus = 0.0 if tested else 0.35 * learnt
         bonus += 0.9 * learnt if scope == "patch" else 0.0
@@ -390,7 +411,7 @@ class FakeSweep:
         )
         repeats = 6 if scope == "patch" else 1
         reference = case["lesion"] * repeats
-        if loss in self.collapsed:
+        if nothing:
             tp = fp = 0
         else:
             tp = round(sensitivity * reference)
@@ -405,6 +426,32 @@ class FakeSweep:
             "tn": total - tp - fp - fn,
             "fp_sure": int(fp * sharp / (2 + sharp)),
             "fn_sure": int(fn * sharp / (3 + sharp)),
+        }
+
+    def _character(self, loss: str) -> tuple[float, float, float, float]:
+        return self.character.get(loss) or CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
+
+    def _histogram(self, loss: str, case: dict, counts: dict) -> tuple[list[int], list[int]]:
+        """Lesion and background voxels by probability; above one half lies what is predicted."""
+        return histogram_of(self._character(loss)[3], case, counts)
+
+    def _shifted(self, loss: str, case: dict, counts: dict) -> dict:
+        """The counts at 0.5 where all probabilities are too low, and the histogram of those."""
+        shift = self.shifted.get(loss, 0)
+        if not shift:
+            return counts
+        sides = []
+        for side in self._histogram(loss, case, counts):
+            sides.append([sum(side[: shift + 1]), *side[shift + 1 :], *[0] * shift])
+        tp, fp = (sum(side[results.NUM_BINS // 2 :]) for side in sides)
+        lost, spared = counts["tp"] - tp, counts["fp"] - fp
+        return counts | {
+            "tp": tp,
+            "fp": fp,
+            "fn": counts["fn"] + lost,
+            "tn": counts["tn"] + spared,
+            "fp_sure": min(counts["fp_sure"], fp),
+            "histogram": sides,
         }
 
 
@@ -566,19 +613,16 @@ def lesion_rows(
     return rows
 
 
-def histogram_row(identity: dict, epoch: int, case: dict, counts: dict) -> dict:
-    """One row of HISTOGRAMS whose mass above one half is the predicted count."""
-    sharp = CHARACTER.get(identity["loss"], (0, 0, 0, 1.0))[3]
+def histogram_of(sharp: float, case: dict, counts: dict) -> tuple[list[int], list[int]]:
+    """Lesion and background voxels of a case in every band of probability: the mass above one half
+    is the predicted count."""
     half = results.NUM_BINS // 2
     rise = (np.arange(1, half + 1) / half) ** sharp
     background = case["brain"] - case["lesion"] - counts["fp"]
-    return {
-        **identity,
-        "epoch": epoch,
-        "case": case["case"],
-        "lesion": spread(counts["fn"], rise[::-1]) + spread(counts["tp"], rise),
-        "background": spread(background, rise[::-1] ** 12) + spread(counts["fp"], rise),
-    }
+    return (
+        spread(counts["fn"], rise[::-1]) + spread(counts["tp"], rise),
+        spread(background, rise[::-1] ** 12) + spread(counts["fp"], rise),
+    )
 
 
 def slice_row(

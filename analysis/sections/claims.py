@@ -1,0 +1,410 @@
+"""What may be written of a cohort's outcome, ready to paste, and what may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from analysis.page.items import many, prose
+from analysis.sections.outcome import FOUND, Outcome, adjusted, listed, rate, signed
+from analysis.statistics import confidence
+from analysis.statistics.pairs import Judgement, Pair
+from analysis.statistics.power import POWER, detectable_for_new_training_sets
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Sentences that the evidence carries, and claims that it does not, each with its reason."""
+
+    may: list[str]
+    may_not: list[tuple[str, str]]
+
+    def html(self) -> Markup:
+        """Both as boxes beside the verdict."""
+        lines = Markup("").join(
+            Markup("<li><q>{}</q> {}</li>").format(claim, prose(why)) for claim, why in self.may_not
+        )
+        return Markup(
+            '<div class="claims"><h3>What you may write</h3><p class="paste">{}</p></div>'
+            '<div class="claims not"><h3>What you may not write</h3><ul>{}</ul></div>'
+        ).format(prose(" ".join(self.may)), lines)
+
+
+def claims(found: Outcome) -> Claims:
+    """In plain words, with the number of comparisons, patients, seeds and folds, and with what an
+    interval assumes."""
+    return Claims(may_write(found), may_not_write(found))
+
+
+# ------------------------------------------------------------------------------------ what you may
+def may_write(found: Outcome) -> list[str]:
+    """Sentences for a paper."""
+    if found.judged is None:
+        return [*_design(found), *_alone(found), *_failures(found)]
+    return [
+        *_design(found),
+        *_against_reference(found),
+        *_best(found),
+        *_assumption(found),
+        *_threshold(found),
+        *_trade(found),
+        *_identical(found),
+        *_failures(found),
+    ]
+
+
+def _design(found: Outcome) -> list[str]:
+    cohort = found.cohort
+    names = found.names(found.losses)
+    what = f"the loss {names}" if len(found.losses) == 1 else f"the losses {names}"
+    done, asked = int(cohort.done.sum()), cohort.expected
+    complete = f"{done} of {asked} trainings completed"
+    patients = f"{cohort.num_subjects} patients" if cohort.has_sessions else cohort.size
+    folds = (
+        f"in {len(cohort.folds)}-fold cross-validation"
+        if len(cohort.folds) > 1
+        else "on one split into training and test images"
+    )
+    paired = ", paired by seed, fold and patient" if found.judged else ""
+    verb = "compared" if found.judged else "judged"
+    return [
+        f"With {what}, networks were trained from {many(len(cohort.seeds), 'seed')} {folds} "
+        f"({complete}) and {verb} by the DSC of the test images of {patients} ({cohort.title}) "
+        f"after the last epoch{paired}."
+    ]
+
+
+def _alone(found: Outcome) -> list[str]:
+    (loss,) = found.losses[:1]
+    mean = found.means["dice"][loss].estimate
+    if mean != mean:
+        return []
+    return [f"{found.name(loss)} reached a mean DSC of {rate(mean)}. Nothing was compared."]
+
+
+def _against_reference(found: Outcome) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for pair, said in found.against_reference:
+        if pair.fit.num_cells:
+            text = f"{found.name(pair.a)} {found.difference(pair, said)}"
+            groups.setdefault(said.in_words, []).append(text)
+    if not groups:
+        return []
+    order = ("better", "perhaps better", "practically equal", "not separated", "cannot tell",
+             "perhaps worse", "worse")  # fmt: skip
+    said = {
+        "not separated": "not separated from it",
+        "practically equal": "practically equal to it",
+        "cannot tell": "different by an amount of which this design cannot tell whether it is "
+        "chance",
+    }
+    parts = []
+    for word in order:
+        if word in groups:
+            verb = "was" if len(groups[word]) == 1 else "were"
+            parts.append(f"{verb} {said.get(word, word)}: {listed(groups[word])}")
+    return [f"Against {found.name(found.reference)}, in DSC, {'; '.join(parts)}."]
+
+
+def _best(found: Outcome) -> list[str]:
+    """Whether there is a best loss."""
+    if found.outright is None or found.second is None:
+        return []
+    best = found.names(found.group(found.best))
+    pair, said = found.outright
+    if not found.not_beaten:
+        return [f"{best} was better than every other loss."] if len(found.order) > 2 else []
+    tied = [loss for loss in found.not_beaten if found.judged and found.reference not in (loss,)]
+    if not tied or not pair.fit.num_cells or found.reference in found.group(found.best):
+        return []
+    return [
+        f"{best} had the highest mean, but was not shown to be better than {found.names(tied)} "
+        f"(over {found.name(pair.b)}: {found.difference(pair, said)}), so no loss can be called "
+        "the best."
+    ]
+
+
+def _assumption(found: Outcome) -> list[str]:
+    """What the intervals are, and for whom they hold."""
+    shown = [
+        (pair, said)
+        for pair, said in found.against_reference
+        if found.interval(pair, said)[0] == found.interval(pair, said)[0]
+    ]
+    if not shown:
+        return ["No interval for new training sets can be given for this design."]
+    source = {
+        "declared": "an assumption, not measured",
+        "given": "an assumption, not measured",
+    }.get(found.effect.source, found.effect.source)
+    text = (
+        f"Intervals are {adjusted(found)} (Holm); they hold for new seeds, new patients and new "
+        "training sets, if other training sets move a difference by a standard deviation of up to "
+        f"{found.effect.tau_of('dice'):.3f} in DSC ({source})."
+    )
+    sentences = [text]
+    perhaps = [(pair, said) for pair, said in shown if said.word == "suggestive"]
+    if perhaps:
+        parts = [
+            f"{found.name(pair.a)} up to {said.survives_rounded:.3f}" for pair, said in perhaps
+        ]
+        sentences.append(
+            "“Perhaps” means: it holds for new patients with these training sets, and survives a "
+            f"smaller effect of other ones only ({listed(parts)})."
+        )
+    if any(said.word == "practically equal" for _, said in shown):
+        sentences.append(
+            f"Practically equal means that a difference of {found.given.rope:g} or more is refuted."
+        )
+    missed = [
+        detectable_for_new_training_sets(pair.fit, said.level)
+        for pair, said in shown
+        if said.word == "not separated"
+    ]
+    if missed:
+        sentences.append(
+            f"A true difference of {max(missed):.3f} would have been found with a probability of "
+            f"{confidence.in_percent(POWER)}; smaller ones may have been missed."
+            if max(missed) < 1
+            else "Even large differences may have been missed."
+        )
+    return sentences
+
+
+def _threshold(found: Outcome) -> list[str]:
+    return [
+        f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is one of threshold: "
+        f"{signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each loss has the "
+        "threshold that the other folds choose."
+        for pair, own in found.threshold_only
+    ]
+
+
+def _trade(found: Outcome) -> list[str]:
+    if not found.traded:
+        return []
+    parts = [
+        f"{found.name(one.a)} was more sensitive than {found.name(one.b)} "
+        f"({signed(one.sensitivity.fit.estimate)}) and less precise "
+        f"({signed(one.precision.fit.estimate)})"
+        for one in found.traded
+    ]
+    return (
+        [f"{'; '.join(parts)}, which holds for new patients at least."]
+        if all(one.holds != "L1" for one in found.traded)
+        else [f"{'; '.join(parts)}, on these patients."]
+    )
+
+
+def _identical(found: Outcome) -> list[str]:
+    return [
+        f"{found.names(group)} gave identical results and count as one." for group in found.same
+    ]
+
+
+def _failures(found: Outcome) -> list[str]:
+    parts = []
+    for loss, one in found.failed.items():
+        if one.diverged:
+            low, high = one.diverged_interval
+            parts.append(
+                f"{one.diverged} of {one.ended} trainings with {found.name(loss)} diverged "
+                f"({confidence.in_percent()} interval of the rate {low:.0%} to {high:.0%})"
+            )
+        if one.odd:
+            parts.append(
+                f"{one.odd} of {one.judged} trainings with {found.name(loss)} ended far from "
+                "the others of their fold"
+            )
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
+# -------------------------------------------------------------------------------- what you may not
+def may_not_write(found: Outcome) -> list[tuple[str, str]]:
+    """Claims that a reader is tempted to make, and why the evidence does not carry them."""
+    return [
+        *_not_of_absence(found),
+        *_not_of_rank(found),
+        *_not_of_difference(found),
+        *_not_of_failures(found),
+        *_not_of_metrics(found),
+        *_not_in_general(found),
+    ]
+
+
+def _not_of_rank(found: Outcome) -> list[tuple[str, str]]:
+    refused = []
+    if found.judged is None:
+        name = found.name(found.losses[0])
+        return [(f"{name} is a good loss.", "There is nothing that it was compared with.")]
+    best = found.names(found.group(found.best))
+    if found.not_beaten and found.second is not None:
+        verb = "is" if len(found.group(found.best)) == 1 else "are"
+        refused.append(
+            (
+                f"{best} {verb} the best.",
+                f"It was not shown to be better than {found.names(found.not_beaten)}. Nor may the "
+                "losses be ranked by their means.",
+            )
+        )
+    refused += [
+        (
+            f"{found.name(group[0])} ranks above {found.name(group[1])}.",
+            "Their scores are identical to the bit.",
+        )
+        for group in found.same
+    ]
+    return refused
+
+
+def _not_of_difference(found: Outcome) -> list[tuple[str, str]]:
+    """Of single differences: what is open, what depends on training sets, what is threshold."""
+    refused: list[tuple[str, str]] = []
+    words: dict[str, list[tuple[Pair, Judgement]]] = {}
+    for pair, said in found.against_reference:
+        words.setdefault(said.word, []).append((pair, said))
+    reference = found.name(found.reference)
+    if open_ones := words.get("not separated"):
+        names = found.names([pair.a for pair, _ in open_ones])
+        verb = "performs" if len(open_ones) == 1 else "perform"
+        refused.append(
+            (
+                f"{names} {verb} as well as {reference}.",
+                "Nothing was found; that is not evidence of being equal.",
+            )
+        )
+    if perhaps := words.get("suggestive"):
+        pair, said = perhaps[0]
+        better = said.in_words.removeprefix("perhaps ")
+        refused.append(
+            (
+                f"{found.name(pair.a)} is {better} than {reference}.",
+                "Other training patients could undo it: say “perhaps”, and up to which effect.",
+            )
+        )
+    if untold := words.get("cannot tell"):
+        pair, _ = untold[0]
+        seeds, folds = len(found.cohort.seeds), len(found.cohort.folds)
+        refused.append(
+            (
+                f"{found.name(pair.a)} is significantly different from {reference}.",
+                f"{many(seeds, 'seed').capitalize()} in {many(folds, 'fold')} cannot tell a "
+                "difference from chance, whatever the p-value of a test over patients.",
+            )
+        )
+    for pair, _own in found.threshold_only:
+        better = "better" if pair.fit.estimate > 0 else "worse"
+        refused.append(
+            (
+                f"{found.name(pair.a)} segments {better} than {found.name(pair.b)}.",
+                "At its own threshold nothing of that was found: it is a matter of threshold.",
+            )
+        )
+    return refused
+
+
+def _not_of_failures(found: Outcome) -> list[tuple[str, str]]:
+    bad = [loss for loss, one in found.failed.items() if one.diverged and loss in found.losses]
+    refused = []
+    if bad:
+        one = found.failed[bad[0]]
+        refused.append(
+            (
+                f"The mean DSC of {found.name(bad[0])} is {rate(_mean(found, bad[0]))}.",
+                f"Not without saying that {one.diverged} of {one.ended} trainings diverged and are "
+                "not in it.",
+            )
+        )
+    return refused
+
+
+def _mean(found: Outcome, loss: int) -> float:
+    return found.means["dice"][loss].estimate
+
+
+def _not_of_metrics(found: Outcome) -> list[tuple[str, str]]:
+    refused = []
+    for loss in found.hardly:
+        precision = found.means["precision"][loss].estimate
+        refused.append(
+            (
+                f"{found.name(loss)} has a high precision ({rate(precision)}).",
+                f"It finds {rate(found.means['sensitivity'][loss].estimate)} of lesion voxels: it "
+                "predicts hardly anything.",
+            )
+        )
+    if found.judged is None:
+        return refused
+    traded = [one for one in found.traded if found.judged.of(one.a, one.b)[1].word not in FOUND]
+    if traded:
+        refused.append(
+            (
+                f"{found.name(traded[0].a)} is better, since it is more sensitive.",
+                "It pays with precision; in DSC nothing was found.",
+            )
+        )
+    best = found.best
+    other = next((loss for loss in found.order if loss not in found.group(best)), None)
+    if other is not None:
+        refused.append(
+            (
+                f"{found.name(best)} finds more lesions than {found.name(other)}.",
+                "Lesions are counted in the table, not tested: the verdicts are of DSC.",
+            )
+        )
+    return refused
+
+
+def _not_of_absence(found: Outcome) -> list[tuple[str, str]]:
+    refused = []
+    cohort = found.cohort
+    if found.left:
+        refused.append(
+            (
+                f"{found.names(found.left)} is better or worse than another loss.",
+                "Too few of its trainings are complete to compare it.",
+            )
+        )
+    waiting = int(
+        ((cohort.status != "") & (cohort.status != "done") & (cohort.status != "diverged")).sum()
+    )
+    if waiting:
+        refused.append(
+            ("This is the final result.", f"{many(waiting, 'training')} of the plan are missing.")
+        )
+    if found.judged is not None and found.given.reference_note(cohort):
+        refused.append(
+            (
+                f"… compared with {found.given.reference}.",
+                f"It cannot be compared: the reference here is {found.name(found.reference)}.",
+            )
+        )
+    return refused
+
+
+def _not_in_general(found: Outcome) -> list[tuple[str, str]]:
+    """Beyond this cohort and this network."""
+    given = found.given
+    refused = []
+    if given.search is not None:
+        refused.append(
+            (
+                "The search's score is what new patients will get.",
+                "It was chosen for being high; the test score of each fold's own choice is not.",
+            )
+        )
+    if len(given.cohorts) > 1:
+        names = listed([cohort.title for cohort in given.cohorts])
+        refused.append(
+            ("It holds on all cohorts.", f"{names} are judged each for itself; read each box.")
+        )
+    if found.judged is not None:
+        refused.append(
+            (
+                "… for lesion segmentation in general.",
+                f"It is about one network, these settings, and patients like those of "
+                f"{found.cohort.title}.",
+            )
+        )
+    return refused

@@ -1,0 +1,290 @@
+"""What came out of one cohort: computed once for the box, the text to paste, the table, the forest.
+
+The primary question is declared beforehand: test DSC at the last epoch, every loss against the
+reference, Holm-adjusted over all pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.page.items import written
+from analysis.reading.scores import METRICS, CohortScores, trial_rows
+from analysis.reading.training_effect import TrainingEffect
+from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
+from analysis.statistics.absence import Failures, complete_grid, failures
+from analysis.statistics.exchange import Exchange, can_test, exchanges, hardly_anything
+from analysis.statistics.identical import identical
+from analysis.statistics.ladder import Ladder
+from analysis.statistics.order import best_first, shared_means
+from analysis.statistics.own_threshold import LEFT, own_threshold_scores
+from analysis.statistics.pairs import Family, Judgement, Pair
+from analysis.statistics.thresholds import histograms
+
+DIGITS = 3
+"""Decimals of every rate and difference on the first screen; differences are rounded last."""
+FOUND = ("separated", "suggestive")
+"""Words that say that there is a difference, if perhaps only for these training sets."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """Everything that the first screen says of one cohort, as numbers."""
+
+    given: ReportInput
+    cohort: CohortScores
+    scores: np.ndarray
+    """[L, S, P] test DSC at the last epoch."""
+    losses: list[int]
+    """Those complete enough to be compared."""
+    left: list[int]
+    """Those with a complete trial that are not."""
+    order: list[int]
+    """The compared ones by mean DSC over what all of them have."""
+    means: dict[str, dict[int, Ladder]]
+    """Metric -> loss -> mean over what all compared losses have."""
+    judged: Family | None
+    """All comparisons; None where there are fewer than two losses to compare."""
+    at_own: Family | None
+    """The same at each loss's own threshold; None where no threshold can be chosen."""
+    own_missing: str
+    """Why there is none, in words; "" where there is one."""
+    same: list[list[int]]
+    """Groups of losses with identical scores."""
+    traded: list[Exchange]
+    """Trade-offs against the reference, and between the best two."""
+    trade_tested: bool
+    failed: dict[int, Failures]
+
+    @property
+    def reference(self) -> int:
+        """The loss that the others are compared with."""
+        return self.given.reference_in(self.cohort)
+
+    @property
+    def effect(self) -> TrainingEffect:
+        """What is known of training sets' part."""
+        return self.given.training.of(self.cohort.name)
+
+    def name(self, loss: int) -> str:
+        """A loss by its name."""
+        return self.cohort.losses[loss]
+
+    def group(self, loss: int) -> list[int]:
+        """A loss and those that are identical to it."""
+        return next((group for group in self.same if loss in group), [loss])
+
+    def names(self, losses: Sequence[int]) -> str:
+        """Some losses in words."""
+        return listed([self.name(loss) for loss in losses])
+
+    @property
+    def best(self) -> int:
+        """A loss with the highest mean."""
+        return self.order[0]
+
+    @property
+    def second(self) -> int | None:
+        """The next one that is not identical to it; None where all are."""
+        rest = [loss for loss in self.order if loss not in self.group(self.best)]
+        return rest[0] if rest else None
+
+    @property
+    def headline(self) -> tuple[Pair, Judgement] | None:
+        """The best against the reference, or against the next one if it is the reference; the
+        higher mean first.  None where nothing is compared, or all are identical."""
+        if self.judged is None or self.second is None:
+            return None
+        own = self.reference in self.group(self.best)
+        challenger = self.second if own else self.best
+        pair, said = self.judged.of(challenger, self.reference)
+        if pair.fit.estimate < 0:
+            return self.judged.of(self.reference, challenger)
+        return pair, said
+
+    @property
+    def outright(self) -> tuple[Pair, Judgement] | None:
+        """The best against the second best, the higher mean first."""
+        if self.judged is None or self.second is None:
+            return None
+        return self.judged.of(self.best, self.second)
+
+    @property
+    def against_reference(self) -> list[tuple[Pair, Judgement]]:
+        """Every other loss against the reference, the highest mean first; without those that are
+        identical to it."""
+        if self.judged is None:
+            return []
+        return [
+            self.judged.of(loss, self.reference)
+            for loss in self.order
+            if loss not in self.group(self.reference)
+        ]
+
+    @property
+    def not_beaten(self) -> list[int]:
+        """Losses that the best one is not better than for new training sets, without its like."""
+        if self.judged is None:
+            return []
+        return [
+            loss
+            for loss in self.order
+            if loss not in self.group(self.best)
+            and self.judged.of(self.best, loss)[1].in_words != "better"
+        ]
+
+    @property
+    def lead_survives(self) -> float:
+        """Up to which training-set effect the best one is better than every other; NaN where it is
+        not even without any."""
+        if self.judged is None or self.second is None:
+            return float("nan")
+        others = [loss for loss in self.order if loss not in self.group(self.best)]
+        return min(
+            (said.survives_rounded if said.sign > 0 else float("nan"))
+            for said in (self.judged.of(self.best, loss)[1] for loss in others)
+        )
+
+    @property
+    def hardly(self) -> list[int]:
+        """Compared losses that find next to nothing."""
+        means = self.means["sensitivity"]
+        return hardly_anything({loss: fit.estimate for loss, fit in means.items()})
+
+    @property
+    def threshold_only(self) -> list[tuple[Pair, Pair]]:
+        """Pairs with a difference at 0.5 of which at own thresholds nothing is found, and less
+        than half of it is left: as they are at 0.5, and at own thresholds."""
+        found = []
+        for pair, said, own, also in self.at_both:
+            small = abs(own.fit.estimate) <= LEFT * abs(pair.fit.estimate)
+            if said.word in FOUND and also.word not in FOUND and small:
+                found.append((pair, own))
+        return found
+
+    @property
+    def at_both(self) -> list[tuple[Pair, Judgement, Pair, Judgement]]:
+        """Pairs with the reference, and the best two, at 0.5 and at own thresholds."""
+        if self.judged is None or self.at_own is None:
+            return []
+        known = set(self.at_own.losses)
+        return [
+            (*self.judged.of(a, b), *self.at_own.of(a, b))
+            for a, b in self.asked
+            if {a, b} <= known and self.at_own.of(a, b)[0].fit.num_cells
+        ]
+
+    @property
+    def asked(self) -> list[tuple[int, int]]:
+        """Pairs that the first screen speaks of: each loss with the reference, the best two, and
+        the best with every loss that it does not beat; identical losses left out."""
+        pairs = [(pair.a, pair.b) for pair, _ in self.against_reference]
+        for other in ([] if self.second is None else [self.second]) + self.not_beaten:
+            if (other, self.best) not in pairs and (self.best, other) not in pairs:
+                pairs.append((self.best, other))
+        return pairs
+
+    def interval(self, pair: Pair, said: Judgement) -> tuple[float, float]:
+        """For new training sets, at the level that the adjustment leaves."""
+        return pair.fit.interval("L3", said.level)
+
+    def difference(self, pair: Pair, said: Judgement) -> str:
+        """A difference and its interval, in words."""
+        low, high = self.interval(pair, said)
+        text = signed(pair.fit.estimate)
+        return (
+            f"{text} ({signed(low)} to {signed(high)})" if low == low else f"{text} (no interval)"
+        )
+
+
+def signed(value: float) -> str:
+    """A difference of rates as the first screen writes it; a zero has no sign.
+
+    >>> signed(0.0123), signed(-0.2), signed(-0.0001)
+    ('+0.012', '−0.200', '0.000')
+    """
+    text = written(value, f"+.{DIGITS}f")
+    return text[1:] if text.strip("+\N{MINUS SIGN}0.") == "" and text != "–" else text
+
+
+def rate(value: float) -> str:
+    """A rate as the first screen writes it."""
+    return written(value, f".{DIGITS}f")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in words.
+
+    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"])
+    ('A', 'A and B', 'A, B and C')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def outcomes(given: ReportInput) -> list[Outcome]:
+    """What came out, of every cohort with a complete trial."""
+    rows = (
+        trial_rows(given.sweep, "histograms.parquet")
+        if given.cohorts and given.is_ledger
+        else pd.DataFrame()
+    )
+    return [outcome(given, cohort, rows) for cohort in given.cohorts]
+
+
+def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None = None) -> Outcome:
+    """What came out of one cohort; ``rows`` of `results.HISTOGRAMS`, where there are any."""
+    last = cohort.last_by_case(cohort.test)
+    scores = last[..., 0]
+    losses, left = complete_grid(cohort.done, cohort.shown)
+    order = best_first(scores, cohort)
+    several = len(losses) > 1
+    judged = given.family(cohort) if several else None
+    same = identical(last, losses)
+    at_own, why = _at_own(given, cohort, rows) if several else (None, "")
+    families = [given.family(cohort, metric) for metric in METRICS[1:]] if several else []
+    found = Outcome(
+        given=given,
+        cohort=cohort,
+        scores=scores,
+        losses=losses,
+        left=left,
+        order=order,
+        means={
+            metric: shared_means(last[..., place], cohort) for place, metric in enumerate(METRICS)
+        },
+        judged=judged,
+        at_own=at_own,
+        own_missing=why,
+        same=same,
+        traded=[],
+        trade_tested=bool(families) and can_test(*families),
+        failed=failures(cohort, scores),
+    )
+    if families:
+        found.traded.extend(exchanges(families[0], families[1], found.asked))
+    return found
+
+
+def _at_own(
+    given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None
+) -> tuple[Family | None, str]:
+    """The comparisons at own thresholds, or why there are none."""
+    if rows is None or rows.empty:
+        return None, "probabilities are not stored"
+    own = own_threshold_scores(cohort, *histograms(cohort, rows))
+    if own is None:
+        few = len(np.unique(cohort.fold_of)) < 2
+        return None, "one fold leaves no others to choose one" if few else "no probabilities known"
+    return given.family(cohort, scores=own), ""
+
+
+def adjusted(found: Outcome) -> str:
+    """The level of the intervals, in words."""
+    count = len(found.judged.pairs) if found.judged else 0
+    more = f", adjusted for {count} comparisons" if count > 1 else ""
+    return f"{confidence.in_percent()}{more}"
