@@ -58,9 +58,12 @@ def _design(found: Outcome) -> list[str]:
     cohort = found.cohort
     names = found.names(found.losses)
     what = f"the loss {names}" if len(found.losses) == 1 else f"the losses {names}"
-    done, asked = int(cohort.done.sum()), cohort.expected
+    done = int(cohort.done[found.losses].sum())
+    asked = int((cohort.status[found.losses] != "").sum())
     complete = f"{done} of {asked} trainings completed"
-    patients = f"{cohort.num_subjects} patients" if cohort.has_sessions else cohort.size
+    patients = many(cohort.num_subjects, "patient")
+    if cohort.has_sessions:
+        patients += f" ({many(cohort.num_cases, 'session')})"
     folds = (
         f"in {len(cohort.folds)}-fold cross-validation"
         if len(cohort.folds) > 1
@@ -72,6 +75,10 @@ def _design(found: Outcome) -> list[str]:
         f"With {what}, networks were trained from {many(len(cohort.seeds), 'seed')} {folds} "
         f"({complete}) and {verb} by the DSC of the test images of {patients} ({cohort.title}) "
         f"after the last epoch{paired}."
+    ] + [
+        f"{found.name(loss)} was not compared: {int(cohort.done[loss].sum())} of "
+        f"{int((cohort.status[loss] != '').sum())} trainings completed."
+        for loss in found.left
     ]
 
 
@@ -87,41 +94,52 @@ def _against_reference(found: Outcome) -> list[str]:
     groups: dict[str, list[str]] = {}
     for pair, said in found.against_reference:
         if pair.fit.num_cells:
-            text = f"{found.name(pair.a)} {found.difference(pair, said)}"
+            text = f"{found.name(pair.a)} ({found.difference(pair, said)})"
             groups.setdefault(said.in_words, []).append(text)
+    apart = [
+        f"{found.name(pair.a)} shares no training's seed and fold with "
+        f"{found.name(found.reference)}: they were not compared."
+        for pair, _ in found.against_reference
+        if not pair.fit.num_cells
+    ]
     if not groups:
-        return []
+        return apart
     order = ("better", "perhaps better", "practically equal", "not separated", "cannot tell",
              "perhaps worse", "worse")  # fmt: skip
-    said = {
+    meaning = {
         "not separated": "not separated from it",
         "practically equal": "practically equal to it",
-        "cannot tell": "different by an amount of which this design cannot tell whether it is "
-        "chance",
+        "cannot tell": "not to be told from it in this design",
     }
     parts = []
-    for word in order:
-        if word in groups:
-            verb = "was" if len(groups[word]) == 1 else "were"
-            parts.append(f"{verb} {said.get(word, word)}: {listed(groups[word])}")
-    return [f"Against {found.name(found.reference)}, in DSC, {'; '.join(parts)}."]
+    for word in [word for word in order if word in groups]:
+        verb = "was" if len(groups[word]) == 1 else "were"
+        parts.append(f"{listed(groups[word])} {verb} {meaning.get(word, word)}")
+    return [f"In DSC, compared with {found.name(found.reference)}, {'; '.join(parts)}.", *apart]
 
 
 def _best(found: Outcome) -> list[str]:
     """Whether there is a best loss."""
     if found.outright is None or found.second is None:
         return []
-    best = found.names(found.group(found.best))
-    pair, said = found.outright
+    assert found.judged is not None
+    group = found.group(found.best)
+    best, several = found.names(group), len(group) > 1
     if not found.not_beaten:
-        return [f"{best} was better than every other loss."] if len(found.order) > 2 else []
-    tied = [loss for loss in found.not_beaten if found.judged and found.reference not in (loss,)]
-    if not tied or not pair.fit.num_cells or found.reference in found.group(found.best):
+        others = len(found.order) - len(group)
+        verb = "were" if several else "was"
+        return [f"{best} {verb} better than every other loss."] if others > 1 else []
+    tied = [loss for loss in found.not_beaten if loss not in found.group(found.reference)]
+    if not tied or found.reference in group:
         return []
+    pair, said = found.judged.of(found.best, tied[0])
+    if not pair.fit.num_cells:
+        return []
+    verb = "were" if several else "was"
     return [
-        f"{best} had the highest mean, but was not shown to be better than {found.names(tied)} "
-        f"(over {found.name(pair.b)}: {found.difference(pair, said)}), so no loss can be called "
-        "the best."
+        f"{best} had the highest mean, but {verb} not shown to be better than "
+        f"{found.names(tied)} (over {found.name(tied[0])}: {found.difference(pair, said)}), so no "
+        "loss can be called the best."
     ]
 
 
@@ -132,15 +150,19 @@ def _assumption(found: Outcome) -> list[str]:
         for pair, said in found.against_reference
         if found.interval(pair, said)[0] == found.interval(pair, said)[0]
     ]
+    if not any(pair.fit.num_cells for pair, _ in found.against_reference):
+        return []
     if not shown:
         return ["No interval for new training sets can be given for this design."]
     source = {
         "declared": "an assumption, not measured",
         "given": "an assumption, not measured",
     }.get(found.effect.source, found.effect.source)
+    by_holm = " (Holm)" if adjusted(found) else ""
     text = (
-        f"Intervals are {adjusted(found)} (Holm); they hold for new seeds, new patients and new "
-        "training sets, if other training sets move a difference by a standard deviation of up to "
+        f"Intervals are {confidence.in_percent()}{adjusted(found)}{by_holm}; they hold for new "
+        "seeds, new patients and new training sets, if other training sets move a difference by a "
+        "standard deviation of up to "
         f"{found.effect.tau_of('dice'):.3f} in DSC ({source})."
     )
     sentences = [text]
@@ -174,9 +196,9 @@ def _assumption(found: Outcome) -> list[str]:
 
 def _threshold(found: Outcome) -> list[str]:
     return [
-        f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is one of threshold: "
-        f"{signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each loss has the "
-        "threshold that the other folds choose."
+        f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is one of "
+        f"threshold: {signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each "
+        "loss has the threshold that the other folds choose."
         for pair, own in found.threshold_only
     ]
 
@@ -283,8 +305,9 @@ def _not_of_difference(found: Outcome) -> list[tuple[str, str]]:
                 "Other training patients could undo it: say “perhaps”, and up to which effect.",
             )
         )
-    if untold := words.get("cannot tell"):
-        pair, _ = untold[0]
+    untold = [pair for pair, _ in words.get("cannot tell", []) if pair.fit.num_cells]
+    if untold:
+        pair = untold[0]
         seeds, folds = len(found.cohort.seeds), len(found.cohort.folds)
         refused.append(
             (
@@ -307,15 +330,24 @@ def _not_of_difference(found: Outcome) -> list[tuple[str, str]]:
 def _not_of_failures(found: Outcome) -> list[tuple[str, str]]:
     bad = [loss for loss, one in found.failed.items() if one.diverged and loss in found.losses]
     refused = []
-    if bad:
-        one = found.failed[bad[0]]
+    for loss in bad:
+        one = found.failed[loss]
         refused.append(
             (
-                f"The mean DSC of {found.name(bad[0])} is {rate(_mean(found, bad[0]))}.",
+                f"The mean DSC of {found.name(loss)} is {rate(_mean(found, loss))}.",
                 f"Not without saying that {one.diverged} of {one.ended} trainings diverged and are "
                 "not in it.",
             )
         )
+    for loss, one in found.failed.items():
+        if one.odd and loss in found.losses and loss not in bad:
+            refused.append(
+                (
+                    f"The mean DSC of {found.name(loss)} is {rate(_mean(found, loss))}.",
+                    f"Not without saying that {one.odd} of {one.judged} trainings ended far from "
+                    "the others: the mean is of both.",
+                )
+            )
     return refused
 
 
@@ -327,6 +359,8 @@ def _not_of_metrics(found: Outcome) -> list[tuple[str, str]]:
     refused = []
     for loss in found.hardly:
         precision = found.means["precision"][loss].estimate
+        if not precision > found.means["sensitivity"][loss].estimate:
+            continue
         refused.append(
             (
                 f"{found.name(loss)} has a high precision ({rate(precision)}).",
@@ -350,7 +384,7 @@ def _not_of_metrics(found: Outcome) -> list[tuple[str, str]]:
         refused.append(
             (
                 f"{found.name(best)} finds more lesions than {found.name(other)}.",
-                "Lesions are counted in the table, not tested: the verdicts are of DSC.",
+                "Lesions found and false lesions are counted, not tested: the verdicts are of DSC.",
             )
         )
     return refused

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.page import style
-from analysis.page.items import LOSS, Figure, written
+from analysis.page.items import LOSS, Figure
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.outcome import Outcome, signed
 from analysis.sections.pairs import counted_pairs
@@ -177,4 +177,4 @@ def _key(figure: Drawing, rope: float) -> None:
 def _label(figure: Drawing, x: float, text: str, y: float) -> float:
     """Write a word of the key; returns where the next sample begins, inches."""
     figure.text(x / figure.get_size_inches()[0], y, text, va="center", fontsize=6.5)
-    return x + 0.056 * len(text) + 0.18
+    return x + 0.049 * len(text) + 0.16

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.page.items import LOSS, Column, Heading, Item, Note, Section, Table, prose
+from analysis.page.items import LOSS, Column, Heading, Item, Note, Section, Table, many, prose
 from analysis.sections.definitions import definitions
 from analysis.sections.forest import forest
 from analysis.sections.outcome import DIGITS, Outcome, adjusted, signed
 from analysis.sections.report_input import ReportInput
+from analysis.statistics import confidence
 from analysis.statistics.absence import given_up
 from analysis.statistics.ladder import RATE, ladder
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
@@ -25,10 +26,12 @@ def front(given: ReportInput, found: Sequence[Outcome]) -> Section:
         if len(found) > 1:
             items.append(Heading(text=one.cohort.title))
         items.append(losses_table(one))
-        if one is found[-1]:
-            items += [Note(body=words(given), kind="words"), definitions(given)]
+        if one is found[0]:
+            items.append(Note(body=words(given), kind="words"))
         if figure := forest(one):
             items.append(figure)
+    if found:
+        items.append(definitions(given))
     return Section(key="front", title="", lead="", items=items)
 
 
@@ -90,14 +93,15 @@ def losses_table(found: Outcome) -> Table:
         if column.decimals is None or bool(frame[column.key].notna().any())
     ]
     if found.judged:
+        fits = found.means["dice"][found.best]
         columns += [
             Column(
                 key="difference", header="difference", group=group, decimals=DIGITS, signed=True
             ),
-            Column(key="interval", header=adjusted(found), group=group),
+            Column(key="interval", header=confidence.in_percent() + adjusted(found), group=group),
             Column(key="verdict", header="Verdict"),
         ]
-        if frame["cells"].nunique() > 1:
+        if any(pair.fit.num_cells != fits.num_cells for pair, _ in found.against_reference):
             columns.insert(-1, Column(key="cells", header="over", group=group))
     return Table(
         key=f"first-{cohort.name}",
@@ -154,7 +158,7 @@ def _against(found: Outcome, loss: int) -> dict[str, object]:
         "low": low,
         "high": high,
         "interval": f"{signed(low)} to {signed(high)}" if low == low else "–",
-        "cells": f"{pair.fit.num_cells} cells",
+        "cells": many(pair.fit.num_cells, "cell"),
         "verdict": f"{verdict}; {same}" if same else verdict,
     }
 

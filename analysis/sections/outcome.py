@@ -16,7 +16,6 @@ from analysis.page.items import written
 from analysis.reading.scores import METRICS, CohortScores, trial_rows
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.report_input import ReportInput
-from analysis.statistics import confidence
 from analysis.statistics.absence import Failures, complete_grid, failures
 from analysis.statistics.exchange import Exchange, can_test, exchanges, hardly_anything
 from analysis.statistics.identical import identical
@@ -197,9 +196,7 @@ class Outcome:
         """A difference and its interval, in words."""
         low, high = self.interval(pair, said)
         text = signed(pair.fit.estimate)
-        return (
-            f"{text} ({signed(low)} to {signed(high)})" if low == low else f"{text} (no interval)"
-        )
+        return f"{text}, {signed(low)} to {signed(high)}" if low == low else f"{text}, no interval"
 
 
 def signed(value: float) -> str:
@@ -266,7 +263,8 @@ def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None 
         failed=failures(cohort, scores),
     )
     if families:
-        found.traded.extend(exchanges(families[0], families[1], found.asked))
+        some = [pair for pair in found.asked if not set(pair) & set(found.hardly)]
+        found.traded.extend(exchanges(families[0], families[1], some))
     return found
 
 
@@ -284,7 +282,6 @@ def _at_own(
 
 
 def adjusted(found: Outcome) -> str:
-    """The level of the intervals, in words."""
+    """Behind a level: for how many comparisons it is adjusted, if for several."""
     count = len(found.judged.pairs) if found.judged else 0
-    more = f", adjusted for {count} comparisons" if count > 1 else ""
-    return f"{confidence.in_percent()}{more}"
+    return f", adjusted for {count} comparisons" if count > 1 else ""

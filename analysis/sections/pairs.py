@@ -20,9 +20,8 @@ from analysis.page.items import (
     Table,
     decimals_for,
     prose,
-    written,
 )
-from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.absence import given_up

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 
-from analysis.page.items import prose, written
+from analysis.page.items import prose
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.outcome import (
-    FOUND,
     Outcome,
     adjusted,
     listed,
@@ -105,7 +105,7 @@ def verdict(found: Outcome) -> Verdict:
             cohort.title,
             "identical",
             f"{found.names(found.losses)} are identical",
-            [*note, *_identical_sentences(found), *failed],
+            [*note, *_identical_sentences(found), *_hardly_sentences(found), *failed],
             more,
         )
     pair, said = headline
@@ -116,16 +116,17 @@ def verdict(found: Outcome) -> Verdict:
     lead += [
         *_identical_sentences(found),
         *_trade_sentences(found),
+        *_hardly_sentences(found),
         *_threshold_sentences(found),
         *failed,
     ]
     first_two = compare(scores, cohort.fold_of, found.best, found.second, cohort.subject_of)
     more = [
         _difference_sentence(cohort, pair, said, found.judged, effect, rope),
-        _seed_sentence(cohort, scores, first_two),
+        _seed_sentence(cohort, scores, first_two, found.group(found.best)),
         *more,
     ]
-    return Verdict(cohort.title, said.word, _headline(cohort, pair, said), lead, more)
+    return Verdict(cohort.title, said.word, _headline(found, pair, said), lead, more)
 
 
 def _same_pair(one: tuple[Pair, Judgement] | None, other: tuple[Pair, Judgement] | None) -> bool:
@@ -134,7 +135,11 @@ def _same_pair(one: tuple[Pair, Judgement] | None, other: tuple[Pair, Judgement]
     )
 
 
-def _headline(cohort: CohortScores, pair: Pair, judgement: Judgement) -> str:
+def _headline(found: Outcome, pair: Pair, judgement: Judgement) -> str:
+    cohort, judged = found.cohort, found.judged
+    words = {said.word for said in judged.judgements} if judged else set()
+    if len(found.losses) > 2 and words == {"not separated"}:
+        return f"No difference was found between {len(found.losses)} losses"
     a, b = cohort.losses[pair.a], cohort.losses[pair.b]
     better = "better" if judgement.sign > 0 else "worse"
     return {
@@ -183,31 +188,49 @@ def _best_sentence(found: Outcome) -> str:
 
 def _outright_sentence(found: Outcome) -> str:
     """Is the best one the best: against the second, and against all others."""
-    assert found.outright is not None and found.second is not None
+    assert found.outright and found.judged and found.second is not None
     pair, said = found.outright
     best, second = found.names(found.group(found.best)), found.names(found.group(found.second))
     if not pair.fit.num_cells:
         return f"**Best?** {best} and {second} have no trial in common: one cannot say."
-    known = found.interval(pair, said)[0] == found.interval(pair, said)[0]
-    level = f", {adjusted(found)}, for new training sets" if known else ""
-    size = f"{best} minus {second}: **{found.difference(pair, said)}**{level}"
+    size = f"{best} minus {second}: {_size(found, pair, said)}"
+    group = found.group(found.best)
+    verb = "is" if len(group) == 1 else "are"
     if not found.not_beaten:
-        others = "" if len(found.order) == 2 else " (and than every other loss)"
-        return f"**Best?** Yes: {best} is better than {second}{others}. {size}.{_bears(found)}"
+        more = len(found.order) > len(group) + len(found.group(found.second))
+        others = " and every other loss" if more else ""
+        return f"**Best?** Yes: {best} {verb} better than {second}{others}. {size}.{_bears(found)}"
     words: dict[str, list[str]] = {}
     for loss in found.not_beaten:
-        word = found.judged.of(found.best, loss)[1].in_words  # type: ignore[union-attr]
-        words.setdefault(word, []).append(found.name(loss))
+        words.setdefault(found.judged.of(found.best, loss)[1].in_words, []).append(found.name(loss))
     parts = [
         {
             "perhaps better": "perhaps better than {}",
             "not separated": "not separated from {}",
             "practically equal": "practically equal to {}",
-            "cannot tell": "not to be compared with {} in this design",
+            "cannot tell": "not to be told from {} in this design",
         }.get(word, word + " than {}").format(listed(names))
         for word, names in words.items()
     ]
-    return f"**Best?** One cannot say: {best} is {listed(parts)}. {size}."
+    answer = "None that matters" if set(words) == {"practically equal"} else "One cannot say"
+    survives = (
+        f" It holds for new patients, but with other training patients up to an effect of SD "
+        f"**{said.survives_rounded:.3f}** only; assumed: {found.effect.in_words}."
+        if said.word == "suggestive"
+        else ""
+    )
+    return f"**Best?** {answer}: {best} {verb} {listed(parts)}. {size}.{survives}"
+
+
+def _size(found: Outcome, pair: Pair, said: Judgement) -> str:
+    """A difference, and its interval with its level."""
+    low, high = found.interval(pair, said)
+    if low != low:
+        return f"**{signed(pair.fit.estimate)}** (no interval for new training sets)"
+    return (
+        f"**{signed(pair.fit.estimate)}** ({signed(low)} to {signed(high)}; "
+        f"{confidence.in_percent()} for new training sets{adjusted(found)})"
+    )
 
 
 def _bears(found: Outcome) -> str:
@@ -216,8 +239,8 @@ def _bears(found: Outcome) -> str:
     if borne != borne:
         return ""
     return (
-        " Other training patients would have to move it by an SD of more than "
-        f"**{borne:.3f}** to undo that ({found.effect.in_words} is assumed)."
+        " With other training patients, all of that stands up to an effect of SD "
+        f"**{borne:.3f}**; assumed: {found.effect.in_words}."
     )
 
 
@@ -228,7 +251,7 @@ def _primary_sentence(found: Outcome, pair: Pair, said: Judgement) -> str:
         return f"**Against the reference:** {names} have no trial in common."
     return (
         f"**Against the reference:** {found.name(pair.a)} minus {found.name(pair.b)}: "
-        f"**{found.difference(pair, said)}**, {_to_the_point(said)}."
+        f"{_size(found, pair, said)}, {_to_the_point(said)}."
     )
 
 
@@ -273,13 +296,18 @@ def _trade_sentences(found: Outcome) -> list[str]:
         )
     elif not found.trade_tested:
         sentences.append("**Trade-off:** sensitivity against precision could not be tested.")
-    if found.hardly:
-        verb = "finds" if len(found.hardly) == 1 else "find"
-        sentences.append(
-            f"**Hardly predicts:** {found.names(found.hardly)} {verb} less than a tenth of lesion "
-            "voxels; precision is then of a few voxels and says little."
-        )
     return sentences
+
+
+def _hardly_sentences(found: Outcome) -> list[str]:
+    """Losses that find next to nothing."""
+    if not found.hardly:
+        return []
+    verb = "finds" if len(found.hardly) == 1 else "find"
+    return [
+        f"**Hardly predicts:** {found.names(found.hardly)} {verb} less than a tenth of lesion "
+        "voxels; precision is then of a few voxels and says little."
+    ]
 
 
 def _threshold_sentences(found: Outcome) -> list[str]:
@@ -302,6 +330,8 @@ def _threshold_sentences(found: Outcome) -> list[str]:
             f"({signed(pair.fit.estimate)}), {also.in_words} at own thresholds "
             f"({signed(own.fit.estimate)})"
         )
+    if not found.at_both:
+        return []
     if not parts:
         return [
             "**Threshold:** at each loss's own threshold, chosen on the other folds, the verdicts "
@@ -463,12 +493,16 @@ def _counting_failures(
     return (
         "With diverged trainings counted as DSC 0 in every test case, no verdict changes."
         if same
-        else f"With diverged trainings counted as DSC 0 in every test case, against {cohort.losses[reference]}: "
+        else "With diverged trainings counted as DSC 0 in every test case, against "
+        f"{cohort.losses[reference]}: "
         f"{', '.join(said)}."
     )
 
 
-def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
+def _seed_sentence(
+    cohort: CohortScores, scores: np.ndarray, pair: Pair, group: Sequence[int] = ()
+) -> str:
+    """What one seed would have said; ``group``: the best ones, if they are identical."""
     fit = pair.fit
     a, b = (pair.b, pair.a) if fit.estimate < 0 else (pair.a, pair.b)
     best, second = cohort.losses[a], cohort.losses[b]
@@ -483,14 +517,17 @@ def _seed_sentence(cohort: CohortScores, scores: np.ndarray, pair: Pair) -> str:
         )
     worlds = full_lottery(complete.values, complete.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
-    share = float(shares[complete.losses.index(a)]) if a in complete.losses else float("nan")
+    alike = [loss for loss in group if loss in complete.losses] if a in group else [a]
+    alike = alike if a in complete.losses else []
+    share = float(sum(shares[complete.losses.index(loss)] for loss in alike)) if alike else np.nan
     text = (
         f"A sweep with a single fresh seed would put {second} above {best} in about "
         f"**{flip:.0%}** of repeats"
     )
     if share == share:
         text += (
-            f"; with one of our seeds per fold, {best} wins among all losses in {share:.0%} "
+            f"; with one of our seeds per fold, {listed([cohort.losses[loss] for loss in alike])} "
+            f"{'wins' if len(alike) == 1 else 'win'} among all losses in {share:.0%} "
             f"of {len(worlds)} draws"
         )
     return f"{text}. {counted(cohort, complete)}"
