@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections.again import again
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import lottery, ranks
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS
@@ -109,7 +110,7 @@ def section(given: ReportInput) -> Section | None:
             Heading(text="How to read this report"),
             Note(body=Markup(f"<ul>{body}</ul>")),
             Heading(text="Provenance"),
-            provenance_table(given.sweep, given.cohorts),
+            provenance_table(given),
             Heading(text="Glossary"),
             Note(body=Markup(f"<dl>{terms}</dl>")),
         ],
@@ -229,9 +230,11 @@ def methods_text(
     )
 
 
-def provenance_table(sweep: Sweep, cohorts: list[CohortScores]) -> Table:
+def provenance_table(given: ReportInput) -> Table:
     """Commands, commits, versions, hosts, fingerprints."""
+    sweep, cohorts = given.sweep, given.cohorts
     meta = sweep.meta
+    trainings, page = again(given)
     rows: list[tuple[str, object]] = [
         ("results folder", sweep.path.resolve().name),
         ("asked with", meta.get("command", "–")),
@@ -263,7 +266,8 @@ def provenance_table(sweep: Sweep, cohorts: list[CohortScores]) -> Table:
                 for name in ("numpy", "scipy", "pandas", "matplotlib", "jinja2")
             ),
         ),
-        ("make it again", f"python analysis/report.py {sweep.path.resolve().name}"),
+        *([("train it again", trainings)] if trainings else []),
+        ("make it again", page),
     ]
     frame = pd.DataFrame(rows, columns=["what", "value"]).astype(str)
     done_count = sum(int(cohort.done.sum()) for cohort in cohorts)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.sections import verdict
+from analysis.sections.outcome import outcome
 from analysis.statistics import confidence
 from analysis.statistics.absence import complete_grid, failures, given_up, odd_cells
 from analysis.statistics.order import best_first
-from tests.analysis.test_verdict import BASE, FOLD, given, noisy, small
+from tests.analysis.test_verdict import BASE, FOLD, given, noisy, said, small
 
 
 def with_a_late_loss(trials: int, shift: float = 0.3) -> np.ndarray:
@@ -25,9 +26,10 @@ def with_a_late_loss(trials: int, shift: float = 0.3) -> np.ndarray:
 @pytest.mark.parametrize("trials", [1, 5, 12])
 def test_unfinished_loss_does_not_take_the_verdict(trials: int) -> None:
     scores = with_a_late_loss(trials)
-    said = verdict.verdict(given(), small(scores))
-    assert said.headline == "l1 is better than l0"
-    assert f"Too incomplete to be compared: l3 ({trials} of 25 trials)." in " ".join(said.sentences)
+    found = said(scores)
+    assert found.headline == "l1 is better than l0"
+    text = " ".join(found.sentences)
+    assert f"Too incomplete to be compared: l3 ({trials} of 25 trials)." in text
 
 
 def test_nearly_complete_loss_is_compared() -> None:
@@ -52,7 +54,7 @@ def test_reference_that_is_not_there_is_said_aloud(trials: int, words: str) -> N
     cohort.status[3] = np.where(cohort.status[3] == "done", "done", "missing")
     assert report.reference_in(cohort) == 0
     assert words in report.reference_note(cohort)
-    assert verdict.verdict(report, cohort).sentences[0] == report.reference_note(cohort)
+    assert verdict.verdict(outcome(report, cohort)).sentences[0] == report.reference_note(cohort)
     assert given(reference="l0").reference_note(cohort) == ""
 
 
@@ -68,11 +70,11 @@ def test_diverged_training_is_counted_and_judged() -> None:
     found = failures(cohort, scores)
     assert (found[1].diverged, found[1].ended, found[0].diverged) == (3, 25, 0)
     assert found[1].diverged_interval == pytest.approx((0.0255, 0.3122), abs=1e-3)
-    said = verdict.verdict(given(), cohort)
-    assert said.headline == "l1 is better than l0"
-    text = " ".join(said.sentences)
-    assert "Training diverged: l1 in 3 of 25 (95 % 3% to 31%)." in text
-    assert "Counted as DSC 0 in every test case, against l0: l1 not separated." in text
+    verdict_of = verdict.verdict(outcome(given(), cohort))
+    assert verdict_of.headline == "l1 is better than l0"
+    text = " ".join(verdict_of.sentences)
+    assert "**Training diverged:** l1 in 3 of 25 (95 % 3% to 31%)." in text
+    assert "counted as DSC 0 in every test case, against l0: l1 not separated." in text
 
 
 def test_failures_that_change_nothing_say_so() -> None:
@@ -80,14 +82,14 @@ def test_failures_that_change_nothing_say_so() -> None:
     scores[1, 0, FOLD == 0] = np.nan
     cohort = small(scores)
     cohort.status[1, 0, 0] = "diverged"
-    assert "it changes no verdict" in " ".join(verdict.verdict(given(), cohort).sentences)
+    assert "no verdict changes" in " ".join(verdict.verdict(outcome(given(), cohort)).sentences)
 
 
 def test_complete_sweep_is_not_explained_by_missing_trials() -> None:
     scores = np.stack([BASE, noisy(BASE, 0.05)])
     scores[1, 0, 7] = np.nan  # both masks empty there
     cohort = small(scores)
-    text = verdict._best_sentence(cohort, scores, 1, 0)
+    text = verdict._best_sentence(outcome(given(), cohort))
     assert "lack a defined DSC in some cases" in text and "trials" not in text
 
 
@@ -103,9 +105,9 @@ def test_collapse_shows_and_ordinary_luck_does_not() -> None:
 
 def test_collapse_warns_in_the_verdict() -> None:
     scores = np.stack([BASE, noisy(BASE, 0.05)])
-    assert "far from others" not in " ".join(verdict.verdict(given(), small(scores)).sentences)
+    assert "far from others" not in " ".join(said(scores).sentences)
     scores[1, 2, FOLD == 1] -= 0.5
-    text = " ".join(verdict.verdict(given(), small(scores)).sentences)
+    text = " ".join(said(scores).sentences)
     assert "ended far from others of their fold" in text and "1 of 25 of l1" in text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections import verdict
+from analysis.sections.outcome import outcome
 from analysis.sections.report_input import ReportInput, family
 from analysis.statistics.lottery import fresh_flip
 from analysis.statistics.order import best_first
@@ -42,7 +43,13 @@ def small(scores: np.ndarray, fold_of: np.ndarray = FOLD, **changes: Any) -> Sim
         subject_of=np.arange(60),
         presence=f"{done.sum()} of {done.size} trials",
         part=lambda cases, subjects: f"{cases} of 60 cases",
-        last_by_case=lambda values: values[..., None],
+        expected=done.size,
+        has_sessions=False,
+        units="cases",
+        averaged="",
+        last_by_case=lambda values: np.stack([values, np.full_like(values, np.nan)], -1)[
+            ..., [0, 1, 1]
+        ],
         test=scores,
     )
     vars(found).update(changes)
@@ -53,6 +60,14 @@ def given(tau: float = 0.01, reference: str = "l0") -> ReportInput:
     return ReportInput(
         sweep=None, all_cohorts=[], reference=reference, training=TrainingEffect({"dice": tau})
     )  # type: ignore[arg-type]
+
+
+def said(scores: np.ndarray, tau: float = 0.01) -> verdict.Verdict:
+    return verdict.verdict(outcome(given(tau), small(scores)))
+
+
+def best_sentence(scores: np.ndarray) -> str:
+    return verdict._best_sentence(outcome(given(), small(scores)))
 
 
 def noisy(values: np.ndarray, shift: float, spread: float = 0.01, seed: int = 1) -> np.ndarray:
@@ -72,10 +87,10 @@ def difference(
 def test_headline_has_a_direction() -> None:
     for shift, word in ((0.1, "l1 is better than l0"), (-0.1, "l0 is better than l1")):
         scores = np.stack([BASE, noisy(BASE, shift)])
-        assert verdict.verdict(given(), small(scores)).headline == word
+        assert said(scores).headline == word
     for tau, word in ((0.002, "l1 is better than l0"), (0.1, "l1 may be better than l0")):
         scores = np.stack([BASE, noisy(BASE, 0.02)])
-        assert verdict.verdict(given(tau), small(scores)).headline == word
+        assert said(scores, tau).headline == word
 
 
 def test_what_holds_is_adjusted_for_the_other_comparisons() -> None:
@@ -84,13 +99,15 @@ def test_what_holds_is_adjusted_for_the_other_comparisons() -> None:
     )
     cohort = small(scores)
     judged = family(scores, cohort, cohort.shown, 0, tau=SMALL, rope=0.001)
-    pair, said = judged.of(1, 0)
+    pair, judgement = judged.of(1, 0)
     rungs = ("L1", "L2", "L3")
-    assert all(said.p[rung] >= 5 * pair.fit.p_value(rung) or said.p[rung] == 1 for rung in rungs)
-    highest = [rung for rung in rungs if said.p[rung] < 0.05]
-    assert said.holds == (highest[-1] if highest else "")
-    low, high = pair.fit.interval("L3", said.level)
-    assert (low > 0 or high < 0) == (said.p["L3"] < 0.05)
+    assert all(
+        judgement.p[rung] >= 5 * pair.fit.p_value(rung) or judgement.p[rung] == 1 for rung in rungs
+    )
+    highest = [rung for rung in rungs if p[rung] < 0.05]
+    assert judgement.holds == (highest[-1] if highest else "")
+    low, high = pair.fit.interval("L3", judgement.level)
+    assert (low > 0 or high < 0) == (judgement.p["L3"] < 0.05)
 
 
 def test_a_pair_has_one_verdict_wherever_it_stands() -> None:
@@ -98,11 +115,11 @@ def test_a_pair_has_one_verdict_wherever_it_stands() -> None:
     cohort = small(scores)
     judged = family(scores, cohort, cohort.shown, 2, tau=SMALL, rope=0.001)
     opposite = {"better": "worse", "worse": "better"}
-    for pair, said in zip(judged.pairs, judged.judgements, strict=True):
+    for pair, judgement in zip(judged.pairs, judged.judgements, strict=True):
         there, back = judged.of(pair.a, pair.b), judged.of(pair.b, pair.a)
-        assert there[1] is said and there[0] is pair
+        assert there[1] is judgement and there[0] is pair
         assert back[0].fit.estimate == -pair.fit.estimate
-        word = said.in_words.split()[-1]
+        word = judgement.in_words.split()[-1]
         assert back[1].in_words.split()[-1] == opposite.get(word, word)
     assert [pair.b for pair, _ in judged.against_reference] == [2] * 4
 
@@ -138,8 +155,8 @@ def test_loss_without_the_hard_fold_is_not_the_best() -> None:
     cohort = small(scores)
     assert np.nanmean(scores[1]) > np.nanmean(scores[0])
     assert best_first(scores, cohort) == [0, 1]
-    assert "**l0** has the highest mean" in verdict._best_sentence(cohort, scores, 0, 1)
-    assert "these means are over what all have" in verdict._best_sentence(cohort, scores, 0, 1)
+    assert "**l0** has the highest mean" in best_sentence(scores)
+    assert "these means are over what all have" in best_sentence(scores)
     for pair in (compare(scores, FOLD, 0, 1), compare(scores, FOLD, 1, 0)):
         text = verdict._seed_sentence(cohort, scores, pair)
         assert "would put l1 above l0 in about **0%**" in text
@@ -149,7 +166,7 @@ def test_losses_that_share_nothing_are_still_ordered() -> None:
     scores = np.stack([BASE, BASE + 0.1])
     scores[0, 2:], scores[1, :2] = np.nan, np.nan
     assert best_first(scores, small(scores)) == [1, 0]
-    assert "no trial in common" in verdict._best_sentence(small(scores), scores, 1, 0)
+    assert "no trial in common" in best_sentence(scores)
 
 
 def test_one_fold_can_tell_with_enough_seeds_and_one_seed_with_enough_folds() -> None:

@@ -44,7 +44,7 @@ class KnownTruth:
             "losses": tuple(self.character),
             "seeds": SEEDS,
             "num_cases": 40,
-            "epochs": 2,
+            "epochs": 1,
             "patient_sd": 0.4,
             "patient_loss_sd": 0.04,
             "fold_loss_sd": 0.0,
