@@ -101,9 +101,8 @@ def test_what_holds_is_adjusted_for_the_other_comparisons() -> None:
     judged = family(scores, cohort, cohort.shown, 0, tau=SMALL, rope=0.001)
     pair, judgement = judged.of(1, 0)
     rungs = ("L1", "L2", "L3")
-    assert all(
-        judgement.p[rung] >= 5 * pair.fit.p_value(rung) or judgement.p[rung] == 1 for rung in rungs
-    )
+    p = judgement.p
+    assert all(p[rung] >= 5 * pair.fit.p_value(rung) or p[rung] == 1 for rung in rungs)
     highest = [rung for rung in rungs if p[rung] < 0.05]
     assert judgement.holds == (highest[-1] if highest else "")
     low, high = pair.fit.interval("L3", judgement.level)
