@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.paths import Damaged, existing, read_bytes, readable
-from lesion_core.unpacked import NoPages, unpacked_bytes
+from lesion_core.unpacked import unpacked_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,9 @@ def table_of(path: Path, content: bytes, schema: pa.Schema | None = None) -> pa.
                 wanted = [name for name in schema.names if name in names]
                 table = file.read(columns=wanted, use_threads=False)
         return table if schema is None else _as_in(schema, table)
-    except (OSError, pa.ArrowException, KeyError, MemoryError, NoPages, OverflowError) as error:
+    except Damaged:
+        raise
+    except (OSError, pa.ArrowException, KeyError, MemoryError, ValueError, OverflowError) as error:
         raise Damaged(f"{path}: cannot be read ({_without(path, error)})") from None
 
 
@@ -146,17 +148,15 @@ def inside(root: Path, relative: str | Path) -> Path:
 def _refuse_large(path: Path, content: bytes, metadata: Any) -> None:
     """By what the footer says, and by what would really be unpacked (`unpacked`)."""
     rows = metadata.num_rows
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
     # Equal values are stored once, so that a few bytes become as many as there are rows.
-    size = max(size, 8 * rows * max(1, metadata.num_columns))
+    size = 8 * rows * max(1, metadata.num_columns)
     if rows > MOST_TABLE_ROWS or size > MOST_TABLE_BYTES:
         raise Damaged(
             f"{path}: {rows} rows, {size / 1e9:.3g} GB in memory; expected {MOST_TABLE_ROWS} rows "
             f"and {MOST_TABLE_BYTES / 1e9:.3g} GB at most"
         )
     most = min(MOST_TABLE_BYTES, max(ALWAYS_TABLE_BYTES, MOST_TIMES * len(content)))
-    if unpacked_bytes(content, metadata, most) > most:
+    if unpacked_bytes(content, metadata.schema, most) > most:
         raise Damaged(
             f"{path}: {len(content)} bytes that become more than {most / 1e9:.3g} GB in memory"
         )

@@ -11,8 +11,9 @@ The format: https://parquet.apache.org/docs/file-format/, its headers in Thrift'
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -29,53 +30,64 @@ DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, PLAIN_DICTIONARY, DELTA_LENGTH, RLE_DICTIONARY = 0, 2, 6, 8
 """Encodings.  The first and the third hold each byte of a text themselves."""
 
-MOST_NESTED = 8
-"""Structures inside each other in a page's header; there are two."""
+ZSTD = b"\x28\xb5\x2f\xfd"
+"""How what zstd packed begins (RFC 8878, 3.1.1)."""
+
+MOST_NESTED = 12
+"""Structures and lists inside each other in a header or a footer; ours have seven."""
 
 
 class NoPages(ValueError):
-    """What should be the header of a page is none."""
+    """Where the pages of a file are, or what they are, cannot be told."""
 
 
-def unpacked_bytes(content: bytes, metadata: pq.FileMetaData, enough: int) -> int:
+def unpacked_bytes(content: bytes, schema: pq.ParquetSchema, enough: int) -> int:
     """Bytes of memory that a file unpacks to, at most; counting stops beyond ``enough``.
 
     Args:
         content: the whole file.
-        metadata: its footer, which says where the pages of each column are.
+        schema: its columns.
         enough: as far as it matters.
 
     Raises:
         NoPages: it cannot be told, so that the file is damaged.
     """
     total = 0
-    names = [metadata.schema.column(number) for number in range(metadata.num_columns)]
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for number, column in enumerate(names):
-            chunk = group.column(number)
-            begin = chunk.data_page_offset
-            dictionary = chunk.dictionary_page_offset
-            if dictionary and 0 < dictionary < begin:
-                begin = dictionary
+    kinds = [schema.column(number) for number in range(len(schema))]
+    for group in _row_groups(content):
+        for column, chunk in zip(kinds, group, strict=True):
             kind = column.physical_type
             width = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else WIDTH.get(kind, 0)
-            total += _unpacked(
-                content,
-                begin,
-                begin + chunk.total_compressed_size,
-                width,
-                chunk.num_values,
-                enough - total,
-                chunk.compression,
-            )
+            total += _unpacked(content, *chunk, width, enough - total)
             if total > enough:
                 return total
     return total
 
 
-def _unpacked(
-    content: bytes, at: int, end: int, width: int, num_values: int, enough: int, codec: str
-) -> int:
+def _row_groups(content: bytes) -> Iterator[list[tuple[int, int, int]]]:
+    """Where the columns of each group of rows begin and end, and how many values they have.
+
+    Read from the footer here, since a footer that was tampered with makes pyarrow 26 end the
+    process when it is asked (a size of level histograms, a codec; not when it reads the columns).
+    """
+    end = len(content) - 8
+    begin = end - int.from_bytes(content[end : end + 4], "little")
+    if begin < 0:
+        raise NoPages("it has no footer")
+    footer, _ = _structure(content, begin, end, 0)
+    groups = footer.get((4, LIST), [])
+    for group in groups if isinstance(groups, list) else ():
+        chunks = []
+        for chunk in group.get((1, LIST), ()):
+            said = chunk.get((3, STRUCTURE), {})
+            data, size = said.get((9, I64), 0), said.get((7, I64), 0)
+            dictionary = said.get((11, I64), 0)
+            start = dictionary if 0 < dictionary < data else data
+            chunks.append((start, start + size, said.get((5, I64), 0)))
+        yield chunks
+
+
+def _unpacked(content: bytes, at: int, end: int, num_values: int, width: int, enough: int) -> int:
     """Bytes in memory of the pages of one column; ``width`` 0: values of any length."""
     if num_values <= 0:  # no page is looked for
         return 0
@@ -88,7 +100,7 @@ def _unpacked(
         if kind == DICTIONARY:
             longest = unpacked
             if not width and total <= enough < total + num_values * longest:  # small, so it can be:
-                longest = _longest(content[at : at + packed], unpacked, values, codec)
+                longest = _longest(content[at : at + packed], unpacked, values)
         elif kind != INDEX:
             seen += values
             if width:
@@ -117,14 +129,14 @@ def _page(content: bytes, at: int, end: int) -> tuple[int, int, int, int, int, i
         said = (*map(_number, usual.groups()), usual.end())
     else:
         header, at = _structure(content, at, end, 0)
-        kind = header.get(1)
-        inner = header.get({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(cast(int, kind), 0))
+        kind = header.get((1, I32))
+        inner = header.get(({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(kind, 0), STRUCTURE))
         if kind == INDEX:
-            inner = {1: 0, 2: 0}
+            inner = {(1, I32): 0, (2, I32): 0}
         if not isinstance(inner, dict):
             raise NoPages("a page has no header")
-        encoding = inner.get(4 if kind == DATA_V2 else 2)
-        said = (kind, header.get(2), header.get(3), inner.get(1), encoding, at)
+        encoding = inner.get((4 if kind == DATA_V2 else 2, I32))
+        said = (kind, header.get((2, I32)), header.get((3, I32)), inner.get((1, I32)), encoding, at)
         if not all(isinstance(each, int) for each in said):
             raise NoPages("a page has no header")
     kind, unpacked, packed, values, _, at = said = cast(tuple[int, int, int, int, int, int], said)
@@ -133,14 +145,21 @@ def _page(content: bytes, at: int, end: int) -> tuple[int, int, int, int, int, i
     return said
 
 
-def _longest(packed: bytes, unpacked: int, values: int, codec: str) -> int:
-    """Bytes of the longest text of a dictionary: each is its length in four bytes, and itself."""
+def _longest(packed: bytes, unpacked: int, values: int) -> int:
+    """Bytes of the longest text of a dictionary: each is its length in four bytes, and itself.
+
+    Of one that is packed otherwise than ours, all of it.  (How it is packed is not asked of
+    pyarrow 26: where the footer says something unknown, that ends the process.)
+    """
     import pyarrow as pa
 
-    if codec != "UNCOMPRESSED":
-        names = {"LZ4": "lz4_raw", "LZ4_RAW": "lz4_raw"}
-        coder = pa.Codec(names.get(codec, codec.lower()))
-        packed = coder.decompress(packed, decompressed_size=unpacked, asbytes=True)
+    if packed.startswith(ZSTD):
+        try:
+            packed = pa.Codec("zstd").decompress(packed, decompressed_size=unpacked, asbytes=True)
+        except (OSError, pa.ArrowException) as error:
+            raise NoPages(f"a dictionary cannot be unpacked: {error}") from None
+    elif len(packed) != unpacked:
+        return unpacked
     longest, at = 0, 0
     for _ in range(values):
         if at >= len(packed):
@@ -150,80 +169,139 @@ def _longest(packed: bytes, unpacked: int, values: int, codec: str) -> int:
     return min(longest, unpacked)
 
 
-_VARINT = rb"[\x80-\xff]{0,8}[\x00-\x7f]"
-_STATISTICS = (
-    rb"(?:[\x18\x28\x38\x48\x58\x68](?:\x01.|\x02.{2}|\x04.{4}|\x08.{8})"  # lowest, highest
-    rb"|[\x16\x26\x36\x46]" + _VARINT + rb"|[\x11\x12\x21\x22])*\x00"  # how many null; exact or not
-)
-_USUAL = re.compile(
+def _pattern(text: bytes) -> re.Pattern[bytes]:
+    """A pattern of Thrift's bytes.
+
+    V: a number, T: a short text, L, M, N: lists of numbers and of triples, S: statistics (texts, a
+    number, whether they are exact).
+    """
+    number = rb"(?:[\x80-\xff]{0,8}[\x00-\x7f])"
+    lengths = [re.escape(bytes([size])) + rb".{%d}" % size for size in range(64)]
+    for letter, meaning in {
+        b"S": rb"(?:[\x18\x28\x38\x48\x58\x68]T|[\x16\x26\x36\x46]V|[\x11\x12\x21\x22])*\x00",
+        b"L": rb"(?:\x15V|\x25V{2}|\x35V{3}|\x45V{4})",
+        b"M": rb"(?:\x06|\x16V|\x26V{2}|\x36V{3}|\x46V{4})",
+        b"N": rb"(?:\x1cR|\x2cR{2}|\x3cR{3}|\x4cR{4})",
+        b"R": rb"(?:\x15V\x15V\x15V\x00)",
+        b"T": rb"(?:" + rb"|".join(lengths) + rb")",
+        b"V": number,
+    }.items():
+        text = text.replace(letter, meaning)
+    return re.compile(text, re.DOTALL)
+
+
+_USUAL = _pattern(
     rb"\x15(\x04)?(?(1)|\x00)\x15(V)\x15(V)(?(1)\x4c|\x2c)\x15(V)\x15(V)"
-    rb"(?(1)[\x11\x12]?|\x15V\x15V(?:\x1cS)?)\x00\x00".replace(b"S", _STATISTICS).replace(
-        b"V", _VARINT
-    ),
-    re.DOTALL,
+    rb"(?(1)[\x11\x12]?|\x15V\x15V(?:\x1cS)?)\x00\x00"
 )
 """The header of a dictionary, or of data, as pyarrow writes most of them.  Faster than
 `_structure`, which finds the same."""
 
+_USUAL_CHUNK = _pattern(
+    rb"\x26V\x1c\x15V\x19L\x19(?:\x18T|\x28TT|\x38TTT)\x15V\x16(V)\x16V\x16(V)\x26(V)"
+    rb"(?:\x26(V)(?:\x1cS\x19N)?|\x3cS\x19N)?"
+    rb"(?:\x3c(?:\x16V|[\x19\x29\x39]M)*\x00)?\x00\x00"
+)
+"""The same of what the footer says of a column: values, bytes, where data and dictionary are."""
+
 
 @lru_cache(4096)
 def _number(varint: bytes | None) -> int:
-    """A whole number, zigzag; 0 where there is none."""
-    return 0 if varint is None else _whole_number(varint, 0)[0]
+    """A whole number of 32 bits, zigzag; 0 where there is none."""
+    return 0 if varint is None else _whole_number(varint, 0, I32)[0]
 
 
-_STRUCTURE = 12
-"""Thrift's number of a structure inside another; what else there is in `_structure`."""
+TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCTURE = range(1, 13)
+"""Thrift's numbers of types, in its compact protocol."""
+
+_Field = tuple[int, int]
+_Structure = dict[_Field, Any]
 
 
-def _structure(
-    content: bytes, at: int, end: int, depth: int
-) -> tuple[dict[int, int | dict | None], int]:
-    """Whole numbers and structures by field number, and where what follows begins.
+def _structure(content: bytes, at: int, end: int, depth: int) -> tuple[_Structure, int]:
+    """What is in a structure by number and type of the field, and where what follows begins.
 
-    Texts are passed over.
+    Whole numbers, structures and lists of these; what else there is, is passed over.  A field of
+    another type than it should have is another field, as for every reader of the format.
     """
-    found: dict[int, int | dict | None] = {}
+    found: _Structure = {}
     field = 0
     if depth > MOST_NESTED:
-        raise NoPages("a page's header is nested too deeply")
+        raise NoPages("it is nested too deeply")
     try:
-        while True:
-            byte = content[at]
+        while byte := content[at]:
             at += 1
-            if byte == 0:
-                break
             kind = byte & 15
             if byte >> 4:
                 field += byte >> 4
             else:
-                field, at = _whole_number(content, at)
-            if 3 <= kind <= 6:  # whole numbers, zigzag
-                value = content[at]
+                field, at = _whole_number(content, at, I16)
+            if kind <= FALSE:
+                continue  # it is in the kind itself
+            if kind == BINARY:
+                size = content[at]
                 at += 1
-                if value > 127:
-                    value, at = _varint(content, at - 1)
-                found[field] = (value >> 1) ^ -(value & 1)
-            elif kind in (1, 2):  # true, false: in the kind itself
-                found[field] = 2 - kind
-            elif kind == 8:
-                size, at = _varint(content, at)
+                if size > 127:
+                    size, at = _varint(content, at - 1)
                 at += size
-            elif kind == _STRUCTURE:
-                found[field], at = _structure(content, at, end, depth + 1)
-            elif kind == 7:
-                at += 8
-            else:  # lists and maps: no page has them
-                raise NoPages("a page's header holds something else")
+            elif kind in (I32, I64):
+                value = content[at]
+                if value > 127:
+                    value, at = _whole_number(content, at, kind)
+                else:
+                    value, at = (value >> 1) ^ -(value & 1), at + 1
+                found[field, kind] = value
+            else:
+                found[field, kind], at = _value(content, at, end, kind, depth)
+            if at > end:
+                break
     except IndexError:
-        raise NoPages("a page's header is cut short") from None
-    if at > end:
-        raise NoPages("a page's header is cut short")
-    return found, at
+        at = end
+    if at >= end:
+        raise NoPages("it is cut short")
+    return found, at + 1
 
 
-def _whole_number(content: bytes, at: int) -> tuple[int, int]:
+def _value(content: bytes, at: int, end: int, kind: int, depth: int) -> tuple[Any, int]:
+    """A value of any type but the whole numbers and texts that a structure holds itself."""
+    if kind == STRUCTURE:
+        return _structure(content, at, end, depth + 1)
+    if kind in (TRUE, FALSE, BYTE):  # in a list
+        return None, at + 1
+    if kind in (I16, I32, I64):
+        return _whole_number(content, at, kind)
+    if kind == DOUBLE:
+        return None, at + 8
+    if kind == BINARY:
+        size, at = _varint(content, at)
+        return None, at + size
+    if kind != LIST and kind != SET:
+        raise NoPages("it holds something else")
+    size, inner = content[at] >> 4, content[at] & 15
+    at += 1
+    if size == 15:
+        size, at = _varint(content, at)
+    values = []
+    for _ in range(size):
+        usual = _USUAL_CHUNK.match(content, at, end) if inner == STRUCTURE else None
+        if usual is not None:
+            numbers = [_whole_number(each or b"\0", 0, I64)[0] for each in usual.groups()]
+            fields = ((number, I64) for number in (5, 7, 9, 11))
+            value = {(3, STRUCTURE): dict(zip(fields, numbers, strict=True))}
+            at = usual.end()
+        else:
+            value, at = _value(content, at, end, inner, depth + 1)
+        values.append(value)
+        if at > end:
+            break
+    return values if inner == STRUCTURE else None, at
+
+
+def _whole_number(content: bytes, at: int, kind: int) -> tuple[int, int]:
     value, at = _varint(content, at)
+    bits = {I16: 16, I32: 32, I64: 64}[kind]
+    if value >> bits:
+        raise NoPages("a number is too large")
     return (value >> 1) ^ -(value & 1), at
 
 
@@ -237,4 +315,4 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise NoPages("a page's header holds no number")
+            raise NoPages("it holds no number")
