@@ -186,15 +186,38 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     """What a file holds.
 
     Raises:
-        Damaged: as `existing`, or it holds more than ``most`` bytes.
+        Damaged: as `existing`, or it holds more than ``most`` bytes, or than fit into memory.
         ValueError: as `existing`.
     """
-    existing(path)
-    with readable(path), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    return read_with_stat(path, most)[0]
+
+
+def read_with_stat(path: Path | str, most: int | None = None) -> tuple[bytes, os.stat_result]:
+    """What a file holds (`read_bytes`), and size and times of the very file that was read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not wait
+    except OSError as error:
+        existing(Path(path))  # says what it is, or where a link leads
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        found = os.fstat(handle)
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode):
+            existing(Path(path))
         if most is not None and size > most:
             raise Damaged(f"{path}: {size} bytes; expected {most} at most")
-        return file.read()
+        content = os.read(handle, size)
+        while len(content) < size and (more := os.read(handle, size - len(content))):
+            content += more
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (MemoryError, OverflowError):
+        raise Damaged(f"{path}: {size} bytes do not fit into memory") from None
+    finally:
+        os.close(handle)
+    if len(content) < POINTER_BYTES:
+        _refuse_pointer(Path(path), content)
+    return content, found
 
 
 def refuse_existing(path: Path, cure: str) -> None:

@@ -10,14 +10,22 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.paths import Damaged, existing, readable
+from lesion_core.paths import Damaged, existing, read_bytes, readable
+from lesion_core.unpacked import unpacked_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_TABLE_ROWS = 10**8
 MOST_TABLE_BYTES = 2**32
-"""Of a table in memory, by its own metadata."""
+"""Of a table in memory."""
+
+MOST_FILE_BYTES = 2**32
+"""Of a file that is read whole: a table, weights."""
+
+ALWAYS_TABLE_BYTES = 2**28
+MOST_TIMES = 1000
+"""A table beyond `ALWAYS_TABLE_BYTES` unpacks to so many times its file at most; ours to 20."""
 
 
 def is_plain(name: object) -> bool:
@@ -39,19 +47,68 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """A Parquet file with the columns of a schema; those that it lacks are null.
 
     Raises:
-        Damaged: it is no table, or larger than the limits here by its own metadata.
+        Damaged: it is no table, or larger than the limits here.
         ValueError: it is not there, or cannot be read.
+    """
+    return table_of(path, read_bytes(path, MOST_FILE_BYTES), schema)
+
+
+def table_of(path: Path, content: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    """The same of a file's bytes, which were read already; ``path`` is for people.
+
+    It decodes on the calling thread alone: ledgers have many small tables, which are faster read
+    side by side.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            _refuse_large(path, content, file.metadata)
+            names = file.schema_arrow.names
+            if schema is None or names == schema.names:
+                table = file.read(use_threads=False)
+            else:
+                wanted = [name for name in schema.names if name in names]
+                table = file.read(columns=wanted, use_threads=False)
+        return table if schema is None else _as_in(schema, table)
+    except Damaged:
+        raise
+    except (OSError, pa.ArrowException, KeyError, MemoryError, ValueError, OverflowError) as error:
+        raise Damaged(f"{path}: cannot be read ({_without(path, error)})") from None
+
+
+def num_rows(path: Path) -> int:
+    """Rows of a Parquet file, as its footer says.
+
+    Raises:
+        ValueError: as `read_table`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     existing(path)
     try:
-        with pq.ParquetFile(path) as file:
-            _refuse_large(path, file.metadata)
-        return pq.read_table(path, schema=schema)
-    except (OSError, pa.ArrowException, KeyError, MemoryError) as error:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException, MemoryError) as error:
         raise Damaged(f"{path}: cannot be read ({_without(path, error)})") from None
+
+
+def _as_in(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """The same rows with exactly these columns."""
+    import pyarrow as pa
+
+    if not table.schema.equals(schema):
+        table = pa.Table.from_arrays(
+            [
+                table.column(field.name).cast(field.type)
+                if field.name in table.column_names
+                else pa.nulls(len(table), field.type)
+                for field in schema
+            ],
+            schema=schema,
+        )
+    return table.replace_schema_metadata(schema.metadata)
 
 
 def sha256_of(path: Path) -> str:
@@ -88,16 +145,20 @@ def inside(root: Path, relative: str | Path) -> Path:
     return place / parts[-1]
 
 
-def _refuse_large(path: Path, metadata: Any) -> None:
+def _refuse_large(path: Path, content: bytes, metadata: Any) -> None:
+    """By what the footer says, and by what would really be unpacked (`unpacked`)."""
     rows = metadata.num_rows
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
     # Equal values are stored once, so that a few bytes become as many as there are rows.
-    size = max(size, 8 * rows * max(1, metadata.num_columns))
+    size = 8 * rows * max(1, metadata.num_columns)
     if rows > MOST_TABLE_ROWS or size > MOST_TABLE_BYTES:
         raise Damaged(
             f"{path}: {rows} rows, {size / 1e9:.3g} GB in memory; expected {MOST_TABLE_ROWS} rows "
             f"and {MOST_TABLE_BYTES / 1e9:.3g} GB at most"
+        )
+    most = min(MOST_TABLE_BYTES, max(ALWAYS_TABLE_BYTES, MOST_TIMES * len(content)))
+    if unpacked_bytes(content, metadata.schema, most) > most:
+        raise Damaged(
+            f"{path}: {len(content)} bytes that become more than {most / 1e9:.3g} GB in memory"
         )
 
 

@@ -19,7 +19,8 @@ A results folder (a *ledger*) holds
 
 ``done.json`` exists only when everything before it is complete, so whatever lacks it never enters
 an average.  All rows are counts; every rate is derived from them on reading (`rates`).
-Needs pandas and pyarrow only: reading results never loads torch.
+Reading results never loads torch, and pandas only where a frame is made: status makes none, and
+starts twice as fast.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,9 +57,14 @@ from lesion_core.paths import (
     is_there,
     read_bytes,
     read_json,
-    readable,
+    read_with_stat,
 )
-from lesion_core.received import read_table
+from lesion_core.received import MOST_FILE_BYTES, num_rows, read_table, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 
@@ -275,9 +281,12 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
     Both masks empty: all three NaN.  No reference lesion: sensitivity NaN, the others 0.  Nothing
     predicted but a lesion there: precision 0 (MetricsReloaded).  NaN is never replaced.
 
+    >>> import pandas as pd
     >>> rates(pd.DataFrame({"tp": [1, 0], "fp": [1, 0], "fn": [0, 0]})).iloc[0].tolist()
     [0.6666666666666666, 1.0, 0.5]
     """
+    import pandas as pd
+
     tp, fp, fn = (counts[name].to_numpy(np.float64) for name in ("tp", "fp", "fn"))
     with np.errstate(invalid="ignore"):
         precision = np.where((tp + fp == 0) & (fn > 0), 0.0, tp / (tp + fp))
@@ -391,7 +400,7 @@ class Sweep:
     """CASES rows of the complete trials; columns that are null for some rows are float64."""
     lesions: pd.DataFrame
     epochs: pd.DataFrame
-    partial: pd.DataFrame = field(default_factory=pd.DataFrame)
+    partial: pd.DataFrame = field(default_factory=lambda: _concatenate([], CASES))
     """CASES rows of the trials that are not complete; never part of an average."""
 
     @property
@@ -442,7 +451,7 @@ class Sweep:
         """One kind of table (``histograms.parquet``, ``slices.parquet``) of all complete trials."""
         done = self.runs.loc[self.runs["status"] == "done", "trial"]
         paths = [self.path / "trials" / trial / file for trial in done]
-        return _concatenate([read_table(path) for path in paths], TABLES[file])
+        return _concatenate(_side_by_side(read_table, paths), TABLES[file])
 
     def cohort_table(self, cohort: str, file: str) -> pd.DataFrame:
         """``cases.parquet`` or ``slices.parquet`` of a cohort; empty if it was never written."""
@@ -470,27 +479,20 @@ def read_sweep(path: Path | str) -> Sweep:
     Raises:
         ValueError: the folder is absent or holds no sweep.json, or its schema is another version.
     """
+    import pandas as pd
+
     path = Path(path)
     meta = read_meta(path)
-    runs, tables, partial = [], {name: [] for name in TABLES}, []
-    for name, identity in _trials(path, meta).items():
-        folder = path / "trials" / name
-        run = {**identity, **trial_status(folder, identity), "trial": name}
-        if run["status"] == "done":
-            try:
-                read = {
-                    file: _rows_of(folder / file, TABLES[file], run)
-                    for file in ("cases.parquet", "lesions.parquet", "epochs.parquet")
-                }
-            except ValueError as error:
-                run |= {"status": "corrupt", "error": str(error)}
-            else:
-                for file, table in read.items():
-                    tables[file].append(table)
-        elif run["status"] != "missing" and (folder / "cases.parquet").exists():
-            with contextlib.suppress(ValueError):
-                partial.append(_rows_of(folder / "cases.parquet", CASES, run))
-        runs.append(run)
+
+    def read(name: str, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, pa.Table]]:
+        return _read_trial(path / "trials" / name, identity)
+
+    trials = _trials(path, meta)
+    found = _side_by_side(read, trials, trials.values())
+    runs = [run for run, _ in found]
+    tables = {
+        file: [read[file] for _, read in found if file in read] for file in (*_READ, "partial")
+    }
     columns = [
         "trial",
         "cohort",
@@ -517,8 +519,38 @@ def read_sweep(path: Path | str) -> Sweep:
         cases=_concatenate(tables["cases.parquet"], CASES),
         lesions=_concatenate(tables["lesions.parquet"], LESIONS),
         epochs=_concatenate(tables["epochs.parquet"], EPOCHS),
-        partial=_concatenate(partial, CASES),
+        partial=_concatenate(tables["partial"], CASES),
     )
+
+
+_READ = ("cases.parquet", "lesions.parquet", "epochs.parquet")
+"""Tables of a complete trial that are always read."""
+
+
+def _read_trial(
+    folder: Path, identity: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, pa.Table]]:
+    """A trial's row of `Sweep.runs`, and its tables by file, or its rows so far as "partial"."""
+    contents: dict[str, bytes] = {}
+    run = {**identity, **trial_status(folder, identity, contents), "trial": folder.name}
+    if run["status"] == "done":
+        try:
+            return run, {
+                file: _rows_of(folder / file, contents.get(file), TABLES[file], run)
+                for file in _READ
+            }
+        except ValueError as error:
+            return run | {"status": "corrupt", "error": str(error)}, {}
+    if run["status"] != "missing" and (folder / "cases.parquet").exists():
+        with contextlib.suppress(ValueError):
+            return run, {"partial": _rows_of(folder / "cases.parquet", None, CASES, run)}
+    return run, {}
+
+
+def _side_by_side(work: Callable[..., T], *items: Iterable[Any]) -> list[T]:
+    """`map`, on all cores: pyarrow and hashing leave Python free meanwhile."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        return list(threads.map(work, *items))
 
 
 def read_meta(path: Path) -> dict:
@@ -621,7 +653,11 @@ class TrialStatus(TypedDict):
     """Of a failure: error, diverged, or infrastructure (its machines failed)."""
 
 
-def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialStatus:
+def trial_status(
+    folder: Path,
+    asked: Mapping[str, Any] | None = None,
+    contents: dict[str, bytes] | None = None,
+) -> TrialStatus:
     """How far one trial is.  Done is only what is complete and as it was written.
 
     This is the one judgement: status, resume, upload, masks and report all go by it.  trial.json
@@ -630,7 +666,8 @@ def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialS
     is given.  Every file of a done trial is compared with what done.json recorded of it: tables by
     their hash, weights by their size; who uses those compares the hash (`read_model`).  A done.json
     without such a record (not written by `sweeps.ledger.ledger`) needs tables that can be read.  A
-    file that has not changed since this process last looked is not read again.
+    file that has not changed since this process last looked is not read again; ``contents`` gets
+    what the tables hold that were, by file.
 
     Raises:
         ValueError: a file cannot be read here, as a link to nothing: no trial to run again.
@@ -641,9 +678,15 @@ def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialS
         known = {key: content.get(key) for key in TrialStatus.__annotations__}
         return cast(TrialStatus, known | more | {"status": status})
 
-    if not is_there(folder / "trial.json"):
+    try:
+        here = set(os.listdir(folder))  # noqa: PTH208, only names
+    except OSError:
+        is_there(folder)  # says which link leads to nothing, or why it cannot be told
+        here = set()
+    if "trial.json" not in here:
         return judged("missing", epochs_done=0)
-    markers = [name for name in ("done.json", "failed.json") if is_there(folder / name)]
+    markers = ("done.json", "failed.json")
+    markers = [name for name in markers if name in here and is_there(folder / name)]
     try:
         trial = read_json(folder / "trial.json")
     except Damaged as error:
@@ -671,9 +714,23 @@ def trial_status(folder: Path, asked: Mapping[str, Any] | None = None) -> TrialS
     if not done:
         kind = content.get("kind") or "error"
         return judged("diverged" if kind == "diverged" else "failed", kind=kind)
-    damage = _damage(folder, content)
+    damage = _damage(folder, content, {} if contents is None else contents)
     return judged("done") if damage is None else judged("corrupt", error=damage)
 
+
+def trial_statuses(
+    path: Path, asked: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, TrialStatus]:
+    """`trial_status` of the trials of a results folder: sweep.json's row of each, by name.
+
+    Files of many trials are asked for at a time, since what takes longest may be a file server.
+    """
+    with ThreadPoolExecutor(FILES_AT_A_TIME) as threads:
+        folders = (path / "trials" / name for name in asked)
+        return dict(zip(asked, threads.map(trial_status, folders, asked.values()), strict=True))
+
+
+FILES_AT_A_TIME = 8
 
 _ROW = frozenset(TrialRow.__annotations__)
 
@@ -701,28 +758,31 @@ def read_model(folder: Path) -> bytes:
     return content
 
 
-def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
+def _damage(folder: Path, done: Mapping[str, Any], contents: dict[str, bytes]) -> str | None:
     """What of a trial is not as its done.json says; None if nothing is."""
     recorded = done.get("files")
     if recorded is not None and (wrong := wrong_with_record(recorded, TABLES, MODEL)) is not None:
         return f"done.json is damaged: {wrong}"
     names = list(TABLES if recorded is None else recorded)
-    absent = [name for name in names if not is_there(folder / name)]
-    if absent:
-        return f"done.json is there, but not {', '.join(absent)}"
+    place, before = f"{folder}{os.sep}", _INTACT.get(folder.absolute())
     try:
-        with readable(folder):
-            stats = {name: existing(folder / name).stat() for name in ("done.json", *names)}
-        stamps = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats.values()]
-        if _INTACT.get(folder.absolute()) == stamps:
+        stamps = {name: _stamp_of(place + name) for name in ("done.json", *names)}
+        absent = [name for name, stamp in stamps.items() if stamp is None]
+        if absent:
+            return f"done.json is there, but not {', '.join(absent)}"
+        if before == stamps:
             return None
         for name in names:
             if recorded is None:
                 intact = _is_readable(folder / name, TABLES[name])
             elif name == MODEL:
-                intact = stats[name].st_size == recorded[name]["bytes"]
+                intact = existing(folder / name).stat().st_size == recorded[name]["bytes"]
             else:
-                intact = file_state(folder / name) == recorded[name]
+                content, found = read_with_stat(place + name, MOST_FILE_BYTES)
+                digest = hashlib.sha256(content).hexdigest()
+                intact = (len(content), digest) == tuple(map(recorded[name].get, _STATE))
+                stamps[name] = _stamp(found)
+                contents[name] = content
             if not intact:
                 return f"{name} is damaged"
     except Damaged as error:
@@ -731,6 +791,28 @@ def _damage(folder: Path, done: Mapping[str, Any]) -> str | None:
         return "cases.parquet holds rows of another trial"
     _INTACT[folder.absolute()] = stamps
     return None
+
+
+_STATE = ("bytes", "sha256")
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(found: os.stat_result) -> _Stamp:
+    """Size and times of change of a file."""
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _stamp_of(path: str) -> _Stamp | None:
+    """The same of what lies at a path; None where nothing is.
+
+    Raises:
+        ValueError: a link to nothing is, or it cannot be told.
+    """
+    try:
+        return _stamp(os.stat(path))  # noqa: PTH116, thousands of them
+    except OSError:
+        is_there(Path(path))
+        return None
 
 
 def _is_of(path: Path, name: str) -> bool:
@@ -747,9 +829,11 @@ def _is_of(path: Path, name: str) -> bool:
     return True
 
 
-def _rows_of(path: Path, schema: pa.Schema, run: Mapping[str, Any]) -> pa.Table:
-    """A trial's table; ValueError if a row in it is another trial's."""
-    table = read_table(path, schema)
+def _rows_of(
+    path: Path, content: bytes | None, schema: pa.Schema, run: Mapping[str, Any]
+) -> pa.Table:
+    """A trial's table (whose bytes may have been read); ValueError if a row is another trial's."""
+    table = read_table(path, schema) if content is None else table_of(path, content, schema)
     for column in ("trial", "cohort", "loss", "seed", "fold"):
         expected = run[column]
         if expected is not None and any(v != expected for v in table[column].unique().to_pylist()):
@@ -762,7 +846,7 @@ def _within(folder: Path, error: Exception) -> str:
     return str(error).removeprefix(f"{folder}{os.sep}")
 
 
-_INTACT: dict[Path, list[tuple[int, int, int]]] = {}
+_INTACT: dict[Path, dict[str, _Stamp | None]] = {}
 """Size and times of change of the files of trials that this process has found to be as recorded."""
 
 
@@ -776,8 +860,8 @@ def _is_readable(path: Path, schema: pa.Schema) -> bool:
 def _epochs_written(folder: Path) -> int:
     """Trained epochs in the table so far; epoch 0 is a row but no training."""
     try:
-        return max(0, pq.read_metadata(folder / "epochs.parquet").num_rows - 1)
-    except (OSError, pa.ArrowException):
+        return max(0, num_rows(folder / "epochs.parquet") - 1)
+    except ValueError:
         return 0
 
 

@@ -54,18 +54,19 @@ class WatchedTrial(TrialState):
 
 def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
     """How far every trial is that was asked for; ``running`` where a driver is at it."""
-    from lesion_core.results import read_meta, trial_status
+    from lesion_core.results import read_meta, trial_statuses
 
     found = {}
-    for trial in read_meta(results)["trials"]:
-        folder = results / "trials" / trial["name"]
-        state = cast(WatchedTrial, trial | {"worker": ""} | dict(trial_status(folder, trial)))
+    asked = {trial["name"]: trial for trial in read_meta(results)["trials"]}
+    for name, status in trial_statuses(results, asked).items():
+        folder = results / "trials" / name
+        state = cast(WatchedTrial, asked[name] | {"worker": ""} | dict(status))
         if state["status"] == "partial" and driver is not None:
             with suppress(ValueError):
                 progress = read_json(folder / PROGRESS)
                 if progress.get("driver") == driver.token:
                     state["status"], state["worker"] = "running", str(progress.get("worker", ""))
-        found[trial["name"]] = state
+        found[name] = state
     return found
 
 

@@ -82,8 +82,8 @@ def test_a_done_trial_with_a_file_that_is_cut_is_corrupt_for_all(place, trial, f
 
 def test_a_file_that_has_not_changed_is_read_once(place, trial, monkeypatch):
     read = []
-    file_state = results.file_state
-    monkeypatch.setattr(results, "file_state", lambda path: read.append(path) or file_state(path))
+    with_stat = results.read_with_stat
+    monkeypatch.setattr(results, "read_with_stat", lambda *a: read.append(a) or with_stat(*a))
     for _ in range(3):
         assert results.trial_status(trial)["status"] == "done"
     assert len(read) == len(results.TABLES)
