@@ -219,7 +219,7 @@ def _nnunet(
 def _folder(root: Path, channels: Sequence[str], names: Mapping[str, str]) -> Iterator[NewCase]:
     """A folder of images, or of folders of images, with the groups of the challenge's layout."""
     groups = _groups(_images(root), channels, names)
-    if any(channel in own for own in groups.values() for channel in channels):
+    if any(own.keys() - {BRAIN} for own in groups.values()):
         yield from _known(groups, root.absolute().name, root, names, channels)
         return
     found = False
@@ -230,7 +230,9 @@ def _folder(root: Path, channels: Sequence[str], names: Mapping[str, str]) -> It
         groups = _groups(images, channels, names)
         cases = list(_known(groups, name, folder, names, channels, whole=True))
         yield from cases or [NewCase(id=name, channels={})]
-    if not found:
+    if not found and _images(root):
+        yield NewCase(id=root.absolute().name, channels={})
+    elif not found:
         raise ValueError(
             f"{root}: no image found; expected a folder for each case, each with "
             f"{', '.join(names.get(channel, channel) for channel in channels)}.nii.gz; an nnU-Net "
