@@ -16,6 +16,7 @@ __all__ = [
     "Trial",
     "UNet3d",
     "__version__",
+    "load_ensemble",
     "load_network",
     "predict_volume",
     "read_sweep",
@@ -26,7 +27,8 @@ _HOMES = {
     "LOSSES": "losses",
     "Trial": "trial",
     "UNet3d": "unet",
-    "load_network": "predict",
+    "load_ensemble": "segmentation.ensemble",
+    "load_network": "segmentation.networks",
     "predict_volume": "evaluate",
     "read_sweep": "results",
     "run": "trial",
@@ -36,8 +38,9 @@ _HOMES = {
 if TYPE_CHECKING:
     from lesion_core.evaluate import predict_volume
     from lesion_core.losses import LOSSES
-    from lesion_core.predict import load_network
     from lesion_core.results import read_sweep
+    from lesion_core.segmentation.ensemble import load_ensemble
+    from lesion_core.segmentation.networks import load_network
     from lesion_core.trial import Trial, run
     from lesion_core.unet import UNet3d
 else:  # or type checkers would believe in any name

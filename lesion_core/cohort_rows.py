@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import aff2axcodes
 
 from lesion_core.images import Image, LoadedCohort
 from lesion_core.nifti import BACK_FRONT, LEFT_RIGHT, axis_and_sign
@@ -70,6 +71,7 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "activity": "positive" if image.activity else None,
         "lesion_voxels_all_change": image.activity.all_voxels if image.activity else None,
         "n_lesions_all_change": image.activity.all_lesions if image.activity else None,
+        "orientation": "".join(aff2axcodes(image.affine)),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,7 +241,8 @@ def load_case(
     first = read(next(iter(case.channels.values())))
     files, grid = [first], Grid.of(first, case.spacing_mm)
     if case.brain is None:
-        brain = grid.mask(_nonzero(case, first, cure))
+        cure = f"leave out ':nonzero' and {cure}"
+        brain = grid.mask(nonzero_brain(case.channels.values(), first, cure))
     else:
         files.append(read_on_grid(case.brain, first))
         brain = grid.mask(binary_mask(files[-1])) == 1
@@ -252,14 +253,14 @@ def load_case(
         )
     in_brain = np.ascontiguousarray(brain[box])
     voxel_mm3 = _volume_mm3(grid.affine)
-    _check_brain_size(case.brain or first.path, np.count_nonzero(brain) * voxel_mm3 / 1000)
+    check_brain_size(case.brain or first.path, np.count_nonzero(brain) * voxel_mm3 / 1000)
 
     voxels = np.empty((len(case.channels), *in_brain.shape), dtype=np.float32)
     raw = []
     for channel, path in enumerate(case.channels.values()):
         file = first if channel == 0 else read_on_grid(path, first)
         voxels[channel] = grid.image(finite_values(file))[box]
-        raw.append(_normalise(path, voxels[channel], in_brain))
+        raw.append(normalise(path, voxels[channel], in_brain))
         if channel > 0:
             files.append(file)
 
@@ -332,6 +333,57 @@ def bounding_box(mask: np.ndarray) -> Box | None:
             return None
         sides.append(slice(int(planes[0]), int(planes[-1]) + 1))
     return three(sides)
+
+
+def normalise(
+    path: Path | str, channel: np.ndarray, brain: np.ndarray
+) -> tuple[float, float, float]:
+    """Give a channel mean 0 and standard deviation 1 inside the brain, in place.
+
+    Returns what it was there: mean, standard deviation, part of negative voxels.
+
+    Raises:
+        ValueError: it is the same everywhere inside; ``path`` is named.
+    """
+    inside = channel[brain]
+    if inside.min() == inside.max():
+        raise ValueError(
+            f"{path}: every voxel inside the brain mask is {inside[0]:g}, so there is nothing to "
+            "learn from it; check the image and the brain mask"
+        )
+    mean, sd = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    channel -= np.float32(mean)
+    channel /= np.float32(sd)
+    return float(mean), float(sd), float(np.count_nonzero(inside < 0) / inside.size)
+
+
+def check_brain_size(path: Path | str, brain_ml: float) -> None:
+    """Raise ValueError if no mask of a brain has that volume."""
+    smallest, largest = IMPOSSIBLE_BRAIN_ML
+    if not smallest <= brain_ml <= largest:
+        raise ValueError(
+            f"{path}: {brain_ml:.3g} ml of brain; expected {smallest:g} to {largest:g} ml; "
+            "correct the voxel size in the header, or the brain mask"
+        )
+
+
+def nonzero_brain(channels: Iterable[Path], first: File, cure: str) -> np.ndarray:
+    """Where any channel is not 0, holes filled: the brain of skull-stripped images.
+
+    Raises:
+        ValueError: there is hardly any background; ``cure`` says what to do then.
+    """
+    inside = np.zeros(first.shape, dtype=bool)
+    for path in channels:
+        inside |= finite_values(first if path == first.path else read_on_grid(path, first)) != 0
+    filled = ndimage.binary_fill_holes(inside)
+    assert filled is not None
+    if filled.mean() > MOST_NONZERO:
+        raise ValueError(
+            f"{first.path}: {filled.mean():.0%} of the voxels are not 0, so it is not skull-"
+            f"stripped; {cure}"
+        )
+    return filled
 
 
 # -------------------------------------------------------------------------------------- caching
@@ -459,23 +511,6 @@ def _cut(mask: np.ndarray | None, box: Box) -> tuple[np.ndarray | None, int]:
     return inside, int(np.count_nonzero(mask) - np.count_nonzero(inside))
 
 
-def _normalise(path: Path, channel: np.ndarray, brain: np.ndarray) -> tuple[float, float, float]:
-    """Give a channel mean 0 and standard deviation 1 inside the brain, in place.
-
-    Returns what it was there: mean, standard deviation, part of negative voxels.
-    """
-    inside = channel[brain]
-    if inside.min() == inside.max():
-        raise ValueError(
-            f"{path}: every voxel inside the brain mask is {inside[0]:g}, so there is nothing to "
-            "learn from it; check the image and the brain mask"
-        )
-    mean, sd = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
-    channel -= np.float32(mean)
-    channel /= np.float32(sd)
-    return float(mean), float(sd), float(np.count_nonzero(inside < 0) / inside.size)
-
-
 def _warnings(
     case: Case, files: Sequence[File], marks: Marks, brain: np.ndarray, voxel_mm3: float
 ) -> list[str]:
@@ -524,27 +559,3 @@ def _lost(
 def _volume_mm3(affine: np.ndarray) -> float:
     """Volume of a voxel, sheared or not."""
     return float(abs(np.linalg.det(affine[:3, :3])))
-
-
-def _check_brain_size(path: Path, brain_ml: float) -> None:
-    smallest, largest = IMPOSSIBLE_BRAIN_ML
-    if not smallest <= brain_ml <= largest:
-        raise ValueError(
-            f"{path}: {brain_ml:.3g} ml of brain; expected {smallest:g} to {largest:g} ml; "
-            "correct the voxel size in the header, or the brain mask"
-        )
-
-
-def _nonzero(case: Case, first: File, cure: str) -> np.ndarray:
-    """Where any channel is not 0, holes filled: the brain of skull-stripped images."""
-    inside = np.zeros(first.shape, dtype=bool)
-    for path in case.channels.values():
-        inside |= finite_values(first if path == first.path else read_on_grid(path, first)) != 0
-    filled = ndimage.binary_fill_holes(inside)
-    assert filled is not None
-    if filled.mean() > MOST_NONZERO:
-        raise ValueError(
-            f"{first.path}: {filled.mean():.0%} of the voxels are not 0, so it is not skull-"
-            f"stripped; leave out ':nonzero' and {cure}"
-        )
-    return filled

@@ -1,53 +1,107 @@
-"""Trained trials -> NIfTI masks: ``python -m lesion_core.predict RESULTS --data DIR``.
+"""Trained networks -> NIfTI masks: ``python -m lesion_core.predict RESULTS``.
 
-Writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own images, for the
-test cases of each complete trial (each case is then predicted by networks that never saw it).
-Where the sweep resampled its cases, probabilities are taken back to that grid before the threshold.
+    RESULTS --images DIR_OR_FILES --out OUT    new patients, by one loss's networks together
+    RESULTS --data DIR                         the sweep's own test cases, trial by trial
+
+Of test cases it writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own
+images, by networks that never saw the case.  Where the sweep resampled its cases, probabilities are
+taken back to that grid before the threshold.  What is written of new patients is said in
+`segmentation.new_patients`.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from lesion_core.flags import read_flags
-from lesion_core.paths import is_folder, read_json, readable, refuse_existing
-from lesion_core.received import inside, is_plain
-from lesion_core.settings import Precision, TrainSettings
+from lesion_core.segmentation.networks import load_network
+from lesion_core.segmentation.tested import PREDICTIONS, predict_image, predict_tested
+from lesion_core.settings import Precision
 from lesion_core.terminal import print_anything
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
-    import numpy as np
+    from lesion_core.segmentation.new_patients import Outcome
 
-    from lesion_core.cohorts import Cohort
-    from lesion_core.images import Image, LoadedCohort
-    from lesion_core.unet import UNet3d
+__all__ = [
+    "PREDICTIONS",
+    "Predict",
+    "load_network",
+    "main",
+    "predict",
+    "predict_image",
+    "predict_new",
+]
 
-PREDICTIONS = "predictions"
-"""Folder of the masks in a results folder."""
+NEW_ONLY = (
+    "cohort", "loss", "seeds", "folds", "best", "channels", "brain", "space", "derivatives",
+    "as_is", "probability", "disagreement",
+)  # fmt: skip
+"""Flags that say something of new patients alone."""
 
-MOST_WIDTH, MOST_LEVELS = 2**16, 16
-MOST_WINDOW_VOXELS = 2**28
-"""Limits of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
+TESTED_ONLY = ("data", "probabilities")
+"""Flags that say something of a sweep's own test cases alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Write the masks that trained trials predict, as NIfTI files."""
+    """Write the masks that trained networks predict, as NIfTI files: of new patients with --images,
+    else of the sweep's own test cases.
+
+    Exit status: 0 every case done; 1 a case could not be segmented (named at the end); 2 wrong
+    input.
+    """
 
     results: Path
     """Results folder of a sweep."""
-    data: Path = Path("data")
-    """Folder that holds the sweep's cohorts."""
+    images: tuple[str, ...] = ()
+    """New patients: a folder with a folder for each case, an nnU-Net dataset or its imagesTs, a
+    BIDS dataset, the folder of one case, files (CASE_t1.nii.gz CASE_flair.nii.gz), or t1=FILE
+    flair=FILE brain=FILE.  DIR:nonzero is DIR with --brain nonzero."""
     out: Path | None = None
-    """Where the masks go; default: predictions/ inside the results folder."""
+    """Where the masks go; of new patients it must be said; default: predictions/ inside the results
+    folder."""
+    cohort: str = ""
+    """New patients: whose networks, where the sweep has several cohorts."""
+    loss: str = ""
+    """New patients: networks of this loss; default: the one that the report puts first."""
+    seeds: tuple[int, ...] = ()
+    """New patients: networks of these seeds; default: all."""
+    folds: tuple[int, ...] = ()
+    """New patients: networks of these folds, from 0; default: all."""
+    best: bool = False
+    """New patients: one network instead of all: that whose test DSC is farthest above the mean of
+    its fold's networks."""
     trials: tuple[str, ...] = ()
-    """Names of trials; default: every complete one that is judged on its test cases."""
+    """Names of trials; default: of test cases, every complete trial that is judged on them; of new
+    patients, those of --loss, --seeds and --folds."""
+    channels: tuple[str, ...] = ()
+    """New patients: what the training's images are called here, such as t1=T1w flair=0001; default:
+    by their own names."""
+    brain: Literal["mask", "derive", "nonzero"] = "mask"
+    """New patients: where the brain is, of a case without a mask: mask refuses it, derive makes one
+    (prepare brains does the same for a whole cohort), nonzero is where images are not 0."""
+    space: str = ""
+    """New patients, BIDS: the space entity of images and masks; default: images without one."""
+    derivatives: str = ""
+    """New patients, BIDS: the folder below derivatives/ that has the brain masks, if several do."""
+    as_is: bool = False
+    """New patients: refuse a case whose voxels would have to be resampled."""
+    threshold: float = 0.5
+    """Probability from which on a voxel is lesion."""
+    probability: bool = False
+    """New patients: write the lesion probability (float32) beside the mask."""
+    disagreement: bool = True
+    """New patients: write, beside the mask, the standard deviation of the probability over the
+    networks (float32), where there are several."""
+    data: Path = Path("data")
+    """Test cases: folder that holds the sweep's cohorts."""
     probabilities: bool = False
-    """Write the lesion probability (float32) instead of the mask."""
+    """Test cases: write the lesion probability (float32) instead of the mask."""
     device: str | None = None
     """Where to run the network: cpu, cuda, cuda:1; default: cuda if there is a GPU."""
     precision: Precision | None = None
@@ -56,194 +110,130 @@ class Predict:
     """Replace masks that are there already."""
 
 
-def load_network(model: bytes, device: str = "cpu") -> UNet3d:
-    """The network in a trial's ``model.pt``.
-
-    Raises:
-        ValueError: the bytes are damaged, or are no network of ours.
-    """
-    import torch
-
-    from lesion_core.saved import check_shapes, read_saved
-    from lesion_core.unet import UNet3d, to_device
-
-    what = "model.pt"
-    state = read_saved(model, what)
-    in_channels: Any = state.get("in_channels")
-    filters: Any = state.get("filters")
-    widths = [in_channels, *filters] if isinstance(filters, list | tuple) else [None]
-    if not all(type(width) is int and 0 < width <= MOST_WIDTH for width in widths[:MOST_LEVELS]):
-        raise ValueError(f"{what}: is damaged, or holds no network")
-    with torch.device("meta"):  # takes no memory, whatever the file says
-        expected = UNet3d(in_channels, filters[:MOST_LEVELS]).state_dict()
-    weights = check_shapes(state.get("weights"), expected, what)
-    network = UNet3d(in_channels, filters)
-    network.load_state_dict(weights)
-    return to_device(network, device).eval()
-
-
-def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.ndarray:
-    """Lesion probability on the whole image's grid, 0 outside the brain box.  ``[X, Y, Z]``
-
-    The grid is that of the resampled image, if it is one; `resampling.Grid.back` undoes that.
-    """
-    import numpy as np
-
-    from lesion_core.evaluate import predict_volume
-
-    box = tuple(slice(a, a + n) for a, n in zip(image.origin, image.box_shape, strict=True))
-    whole = np.zeros(image.shape, dtype=np.float32)
-    whole[box] = predict_volume(
-        network,
-        image.voxels,
-        patch_size=settings.patch_size,
-        stride=settings.window_stride,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-    )
-    return whole
-
-
 def predict(options: Predict) -> Iterator[Path]:
-    """Write the masks; yields every file as it is written.
+    """Write masks; yields every one as it is written.
 
     Raises:
-        ValueError: no such sweep or trial, an incomplete trial, data that have changed, a
-            precision that the device does not have, or a mask that is there already.
+        ValueError: wrong input, as `segmentation.tested.predict_tested` or `predict_new` say; or,
+            once all others are written, new cases that could not be segmented.
     """
-    import numpy as np
-    import torch
-
-    from lesion_core.cohorts import cases_as_read
-    from lesion_core.evaluate import THRESHOLD
-    from lesion_core.folds import test_folds
-    from lesion_core.images import load_cohort
-    from lesion_core.nifti import read_header, write_like
-    from lesion_core.resampling import Grid
-    from lesion_core.results import read_meta, read_model
-    from lesion_core.training.precision import check_precision
-
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    meta = read_meta(options.results)
-    names = _complete(options.results, meta, options.trials)
-    loaded: dict[str, LoadedCohort] = {}
-    if not options.overwrite:
-        _refuse_existing(options.out or options.results / PREDICTIONS, names)
-    for name in names:
-        folder = options.results / "trials" / name
-        config = read_json(folder / "trial.json")["config"]
-        cohort = config["cohort"]
-        definition = _definition(options.results, meta, cohort)
-        if cohort not in loaded:
-            loaded[cohort] = load_cohort(definition, options.data)
-        if loaded[cohort].fingerprint != config["fingerprint"]:
-            raise ValueError(
-                f"{options.data / cohort}: these are not the files that {name} was trained on; "
-                "point --data at the ones that were"
-            )
-        settings = _settings(folder, config["settings"])
-        if options.precision is not None:
-            settings = replace(settings, precision=options.precision)
-        members = {case.id: case for case in cases_as_read(definition, options.data)}
-        check_precision(settings.precision, device)
-        try:
-            network = load_network(read_model(folder), device)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        cases = [image.case for image in loaded[cohort].images]
-        if not 0 <= config["fold"] < config["num_folds"] <= len(cases):
-            raise ValueError(
-                f"{name}: fold {config['fold']} of {config['num_folds']} for {len(cases)} cases"
-            )
-        usual = test_folds(cases, config["num_folds"])[config["fold"]]
-        # A search's trial was judged on validation cases, and leaves the test cases alone.
-        held_out = set(config.get("validation_cases") or config.get("test_cases", usual))
-        for image in loaded[cohort].images:
-            if image.case in held_out:
-                probability = predict_image(network, image, settings)
-                case = members[image.case]
-                source = read_header(next(iter(case.channels.values())))
-                voxels = Grid.of(source, case.spacing_mm).back(probability)
-                if not options.probabilities:
-                    voxels = (voxels >= THRESHOLD).astype(np.uint8)
-                path = _place(options, name, image.case)
-                write_like(path, voxels, source)
-                yield path
-
-
-def _refuse_existing(out: Path, names: Sequence[str]) -> None:
-    """Raise ValueError if the folder of a trial's masks holds any, before anything is written."""
-    cure = "have it replaced by --overwrite, or choose another folder with --out"
-    for name in names:
-        if not is_folder(out / name):
-            refuse_existing(out / name, cure)
-            continue
-        with readable(out / name):
-            found = sorted(path for path in (out / name).iterdir() if path.name[0] != ".")
-        for path in found:
-            refuse_existing(path, cure)
-
-
-def _definition(results: Path, meta: dict[str, Any], name: str) -> Cohort:
-    """The cohort of this name as sweep.json defines it; ValueError if it defines another."""
-    from lesion_core.cohorts import cohort_from_dict
-
-    entry = (meta.get("cohorts") or {}).get(name) or {}
-    if not isinstance(entry.get("definition"), dict):
-        raise ValueError(f"{results / 'sweep.json'}: does not say what cohort {name} is")
-    cohort = cohort_from_dict(entry["definition"])
-    if cohort.name != name:
-        raise ValueError(f"{results / 'sweep.json'}: cohort {name} is defined as {cohort.name}")
-    return cohort
-
-
-def _settings(folder: Path, stored: dict[str, Any]) -> TrainSettings:
-    """A trial's settings; ValueError if they cannot be, or need more memory than any of ours."""
-    try:
-        settings = TrainSettings.from_dict(stored)
-        window_voxels = settings.batch_size * settings.patch_size**3
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'trial.json'}: settings cannot be used ({error})") from None
-    if not (type(window_voxels) is int and window_voxels <= MOST_WINDOW_VOXELS):
-        raise ValueError(
-            f"{folder / 'trial.json'}: batch_size x patch_size^3 is {window_voxels}; expected "
-            f"{MOST_WINDOW_VOXELS} at most"
+    if not options.images:
+        _refuse(options, NEW_ONLY, "say whom with --images, or leave it out")
+        _check_threshold(options)
+        yield from predict_tested(
+            options.results,
+            options.data,
+            out=options.out,
+            trials=options.trials,
+            threshold=options.threshold,
+            probabilities=options.probabilities,
+            device=options.device,
+            precision=options.precision,
+            overwrite=options.overwrite,
         )
-    return settings
+        return
+    failed = []
+    for outcome in predict_new(options):
+        if outcome.failure:
+            failed.append(outcome)
+        else:
+            yield outcome.files["mask"]
+    if failed:
+        raise Failed(failed)
 
 
-def _place(options: Predict, trial: str, case: str) -> Path:
-    """Where a case's mask goes; a link inside the results folder is not followed."""
-    if not is_plain(case):
-        raise ValueError(f"case {case!r} cannot be the name of a file")
-    place = Path(trial, f"{case}.nii.gz")
+class Failed(ValueError):
+    """New cases that could not be segmented; the others were."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self.lines = [f"{outcome.case.id}: {outcome.failure}" for outcome in outcomes]
+        number = len(outcomes)
+        super().__init__(f"{number} {'case' if number == 1 else 'cases'} could not be segmented")
+
+
+def predict_new(options: Predict) -> Iterator[Outcome]:
+    """Segment new patients, and write what is wanted of each; one outcome per case.
+
+    Raises:
+        ValueError: no usable networks or images, or a file that is there already; nothing is
+            computed or written then.
+    """
+    _refuse(options, TESTED_ONLY, "it is of test cases; leave it out, or leave out --images")
+    _check_threshold(options)
     if options.out is None:
-        return inside(options.results, PREDICTIONS / place)
-    return inside(options.out, place)
+        raise ValueError("--out: say where the masks of new patients go")
+    images, brain = _without_rule(options)
+    from lesion_core.segmentation.cases import find_cases
+    from lesion_core.segmentation.ensemble import load_ensemble
+    from lesion_core.segmentation.networks import choose
+    from lesion_core.segmentation.new_patients import Wanted, segment_cases
+
+    which = {
+        "cohort": options.cohort,
+        "loss": options.loss,
+        "seeds": options.seeds,
+        "folds": options.folds,
+        "trials": options.trials,
+        "best": options.best,
+    }
+    chosen = choose(options.results, **which)
+    cases = find_cases(
+        images,
+        chosen.channels,
+        called=options.channels,
+        space=options.space,
+        derivatives=options.derivatives,
+    )
+    wanted = Wanted(
+        out=options.out,
+        threshold=options.threshold,
+        probability=options.probability,
+        disagreement=options.disagreement,
+        brain=brain,
+        as_is=options.as_is,
+    )
+    if not options.overwrite:
+        wanted.refuse_existing(cases, len(chosen.members))
+    ensemble = load_ensemble(
+        options.results, chosen=chosen, device=options.device, precision=options.precision
+    )
+    say(chosen.in_words)
+    yield from segment_cases(cases, ensemble, wanted, say)
 
 
-def _complete(results: Path, meta: dict[str, Any], wanted: Sequence[str]) -> list[str]:
-    from lesion_core.results import trial_status
+def say(line: str) -> None:
+    """A line for people; paths of masks alone are on standard output."""
+    print(line, file=sys.stderr, flush=True)
 
-    rows = {trial["name"]: trial for trial in meta["trials"]}
 
-    def status(name: str) -> str:
-        if not is_plain(name):
-            return "missing"
-        return trial_status(results / "trials" / name, rows.get(name))["status"]
+def _without_rule(options: Predict) -> tuple[list[str], Literal["mask", "derive", "nonzero"]]:
+    """The images without ``:nonzero``, as in a cohort's name, and where the brain is."""
+    rule, images, brain = ":nonzero", list(options.images), options.brain
+    for number, item in enumerate(images):
+        if item.endswith(rule) and not Path(item).exists():
+            if brain == "derive":
+                raise ValueError(f"--images {item}: --brain derive says otherwise; leave out one")
+            images[number], brain = item.removesuffix(rule), "nonzero"
+    return images, brain
 
-    asked = [name for name, trial in rows.items() if trial.get("split", "test") == "test"]
-    for name in wanted:
-        if (found := status(name)) != "done":
-            raise ValueError(f"trial {name} is {found}; expected a complete one of {results}")
-    done = [name for name in asked if status(name) == "done"]
-    if not done:
-        raise ValueError(f"{results}: no trial is complete yet")
-    return list(wanted) or done
+
+def _refuse(options: Predict, flags: Sequence[str], why: str) -> None:
+    """Raise ValueError if one of these flags was set, which would have no effect."""
+    for field in fields(options):
+        if field.name in flags and getattr(options, field.name) != field.default:
+            raise ValueError(f"--{field.name.replace('_', '-')}: {why}")
+
+
+def _check_threshold(options: Predict) -> None:
+    if not (math.isfinite(options.threshold) and 0 < options.threshold <= 1):
+        raise ValueError(f"--threshold {options.threshold:g}: expected more than 0, and 1 at most")
+    if options.probabilities and options.threshold != Predict.threshold:
+        raise ValueError("--threshold: probabilities have none; leave it out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 0, or 2 and one line for what cannot be used."""
+    """Run the command; exit status 0, 1 and the list of cases that could not be segmented, or 2
+    and one line for what cannot be used."""
     import tyro
 
     print_anything()
@@ -253,7 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         keep_freed_memory()
         for path in predict(options):
-            print(path)
+            print(path, flush=True)
+    except Failed as error:
+        for line in (f"error: {error}:", *(f"  {line}" for line in error.lines)):
+            print(line, file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

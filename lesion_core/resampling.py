@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from lesion_core.nifti import Header, axis_and_sign, by
@@ -46,25 +47,34 @@ class Grid:
         Raises:
             ValueError: an image of that many voxels is too large.
         """
-        old = np.array(source.shape)
-        step = np.ones(3)
-        for world, wanted in enumerate(spacing_mm or ()):
-            axis, _ = axis_and_sign(source.affine, world)
-            ratio = wanted / source.spacing_mm[axis]
-            step[axis] = 1.0 if abs(ratio - 1) <= SAME_SPACING else ratio
+        wanted = source.spacing_mm.tolist()
+        for world, side_mm in enumerate(spacing_mm or ()):
+            wanted[axis_and_sign(source.affine, world)[0]] = side_mm
+        try:
+            return Grid.along(source.shape, source.affine, wanted)
+        except ValueError as error:
+            raise ValueError(f"{source.path}: {error}; ask for a coarser --spacing") from None
+
+    @staticmethod
+    def along(shape: Sequence[int], affine: np.ndarray, spacing_mm: Sequence[float]) -> Grid:
+        """The grid with this voxel size along each array axis.
+
+        Raises:
+            ValueError: an image of that many voxels is too large.
+        """
+        old = np.array(shape)
+        ratio = np.array(spacing_mm) / voxel_sizes(affine)
+        step = np.where(np.abs(ratio - 1) <= SAME_SPACING, 1.0, ratio)
         new = np.maximum(np.ceil(old / step - SAME_SPACING), 1).astype(int)
         if math.prod(map(int, new)) > MOST_VOXELS and (step != 1).any():
-            raise ValueError(
-                f"{source.path}: {by(old)} voxels would become {by(new)}, more than can be used; "
-                "ask for a coarser --spacing"
-            )
+            raise ValueError(f"{by(old)} voxels would become {by(new)}, more than can be used")
         offset = (old - 1) / 2 - step * (new - 1) / 2
         move = np.eye(4)
         move[:3, :3], move[:3, 3] = np.diag(step), offset
         return Grid(
             shape=three(map(int, new)),
-            affine=source.affine @ move,
-            source_shape=source.shape,
+            affine=affine @ move,
+            source_shape=three(shape),
             step=step,
             offset=offset,
         )

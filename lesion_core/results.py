@@ -218,6 +218,8 @@ COHORT_CASES = pa.schema(
         pa.field("activity", pa.string()),  # positive
         pa.field("lesion_voxels_all_change", pa.int64()),
         pa.field("n_lesions_all_change", pa.int32()),
+        # Where the array axes lead, as LPS: left, posterior, superior; null before it was kept.
+        pa.field("orientation", pa.string()),
     ]
 )
 """One row per case of a cohort, as found on loading."""

@@ -130,7 +130,9 @@ def test_analysis_is_built_in_layers() -> None:
 
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
-    known = ("results", "report_record", "table1", "settings", "paths", "terminal")
+    known = (
+        "results", "report_record", "standing", "table1", "settings", "paths", "terminal",
+    )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
         package = module.split(".")[0]
@@ -210,6 +212,7 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
         "lesion_core.report_record",
         "lesion_core.results",
         "lesion_core.settings",
+        "lesion_core.standing",
     ],
 )
 def test_loads_without_torch(module: str) -> None:

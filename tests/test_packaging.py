@@ -24,6 +24,7 @@ FACE = {
     "Trial",
     "UNet3d",
     "__version__",
+    "load_ensemble",
     "load_network",
     "predict_volume",
     "read_sweep",

@@ -10,34 +10,12 @@ import numpy as np
 from analysis.reading.scores import CohortScores
 from analysis.statistics import confidence
 from analysis.statistics.pairs import cell_means
+from lesion_core.standing import complete_grid
 
-ENOUGH = 0.5
-"""Share of the most complete loss's cells that all compared losses must have in common."""
 ODD = 6.0
 """Robust standard deviations from the median of its fold's seeds at which a training is odd."""
 FEWEST_SEEDS = 3
 """Seeds of a fold among which one can be told to be odd."""
-
-
-def complete_grid(done: np.ndarray, shown: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Losses whose (seed, fold) cells are complete enough to be compared, and those given up.
-
-    ``done`` [L, S, F].  The loss with the fewest complete cells is given up first, until the others
-    share `ENOUGH` of what the most complete one has, or two are left.
-
-    >>> done = np.ones((3, 2, 2), bool)
-    >>> done[1, 0], done[1, 1, 0] = False, False
-    >>> complete_grid(done, [0, 1, 2])
-    ([0, 2], [1])
-    """
-    kept, given_up = list(shown), []
-    while len(kept) > 2:
-        own = done[kept]
-        number = own.sum((1, 2))
-        if own.all(0).sum() >= ENOUGH * number.max():
-            break
-        given_up.append(kept.pop(len(kept) - 1 - int(np.argmin(number[::-1]))))
-    return kept, given_up
 
 
 def compared(cohort: CohortScores) -> list[int]:

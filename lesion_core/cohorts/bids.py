@@ -17,7 +17,7 @@ from lesion_core.cohorts.bids_names import (
     fits,
     telling_apart,
 )
-from lesion_core.cohorts.case import BrainRule, Case, Dataset, choice
+from lesion_core.cohorts.case import BrainRule, Case, Dataset, Unlabelled, choice
 from lesion_core.cohorts.files import check_name, subfolders
 from lesion_core.cohorts.labels import LESION, Labels, dseg_labels, numbered
 from lesion_core.cohorts.tables import Table, read_table
@@ -153,6 +153,35 @@ class Bids(Dataset):
         if not cases:
             raise ValueError(self._no_image(dataset, self.channels[0]))
         return cases
+
+    def unlabelled(self, data: Path) -> list[Unlabelled]:
+        """Every session that has one of the images, whether it has a lesion mask or not.
+
+        Raises:
+            ValueError: a session has several images or brain masks that could be it.
+        """
+        dataset = _Dataset.of(Path(data) / self.name, self.derivatives)
+        images = {channel: self._images(dataset, channel) for channel in self.channels}
+        brains = self._brains(dataset) if self.brain == "mask" else {}
+        found = []
+        for number, session in enumerate(dataset.sessions):
+            own = {channel: files[number] for channel, files in images.items()}
+            if any(own.values()):
+                brain = brains.get(session.id)
+                found.append(
+                    Unlabelled(
+                        id=session.id,
+                        channels={c: files[0].path if files else None for c, files in own.items()},
+                        brain=None if brain is None else brain.path,
+                    )
+                )
+        return found
+
+    @staticmethod
+    def suffixes(root: Path) -> list[str]:
+        """Suffixes of the images in a dataset, its own and derived ones, without those of masks."""
+        files = [file for session in _Dataset.of(root).sessions for file in session.files]
+        return sorted({file.suffix for file in files if file.suffix not in MASKS})
 
     def remarks(self, data: Path, cases: Sequence[Case]) -> list[str]:
         """Which files were taken for the masks, and rows of participants.tsv that match nobody."""

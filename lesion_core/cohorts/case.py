@@ -63,6 +63,16 @@ class Case:
         return tuple(found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """The files of one session of somebody who has no lesion mask."""
+
+    id: str
+    channels: dict[str, Path | None]
+    """Images by name; None: not there."""
+    brain: Path | None
+
+
 def choice(default: Any) -> Any:
     """A field of a layout that users may set, and that is stored only if they did."""
     return field(default=default, metadata={"choice": True})

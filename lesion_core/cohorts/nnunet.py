@@ -55,12 +55,12 @@ class NnUnet(Dataset):
             ValueError: dataset.json is missing or says what cannot be used.
         """
         check_name(name)
-        return NnUnet(name=name, channels=_nnunet_channels(Path(data) / name), brain=brain)
+        return NnUnet(name=name, channels=dataset_channels(Path(data) / name), brain=brain)
 
     def cases(self, data: Path) -> list[Case]:
         """Every case that has a label."""
         root = Path(data) / self.name
-        if (found := _nnunet_channels(root)) != self.channels:
+        if (found := dataset_channels(root)) != self.channels:
             raise ValueError(
                 f"{root / 'dataset.json'}: channels {' '.join(found)}, expected "
                 f"{' '.join(self.channels)}; the dataset has changed"
@@ -117,7 +117,12 @@ def _nnunet_json(root: Path) -> dict[str, Any]:
     return content
 
 
-def _nnunet_channels(root: Path) -> tuple[str, ...]:
+def dataset_channels(root: Path) -> tuple[str, ...]:
+    """The images as dataset.json in this folder names them, in its order.
+
+    Raises:
+        ValueError: there is none, or it says what cannot be used.
+    """
     content = _nnunet_json(root)
     named: Any = content.get("channel_names", content.get("modality"))  # nnU-Net 1 said modality
     try:

@@ -230,6 +230,7 @@ class FakeSweep:
                     "activity": None,
                     "lesion_voxels_all_change": None,
                     "n_lesions_all_change": None,
+                    "orientation": "RAS",
                 }
                 for case in cases
             ],

@@ -713,6 +713,7 @@ def test_rows_fit_the_schema_and_can_be_read_back(tmp_path):
         "activity": None,
         "lesion_voxels_all_change": None,
         "n_lesions_all_change": None,
+        "orientation": "RAS",
     }
     assert slices[0]["ignore"] is None
     assert slices[0]["other"] == np.packbits(np.zeros((6, 5), dtype=bool)).tobytes()

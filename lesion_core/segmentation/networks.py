@@ -1,0 +1,344 @@
+"""Which networks of a results folder are used together, and why; and a network from its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesion_core.paths import close_to, read_json
+from lesion_core.received import is_plain
+from lesion_core.settings import TrainSettings
+
+if TYPE_CHECKING:  # torch and pandas take seconds to load: --help needs neither
+    from lesion_core.results import Sweep
+    from lesion_core.unet import UNet3d
+
+MOST_WIDTH, MOST_LEVELS = 2**16, 16
+MOST_WINDOW_VOXELS = 2**28
+"""Limits of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
+
+SELECTOR = "last"
+"""Which epoch's networks these are: a ledger keeps no others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One trained network."""
+
+    trial: str
+    seed: int
+    fold: int
+    folder: Path
+    settings: TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Networks of one cohort and one loss that are used together."""
+
+    cohort: str
+    channels: tuple[str, ...]
+    """In the order in which the networks see them."""
+    loss: str
+    loss_params: dict[str, Any]
+    """`losses.loss_to_dict`."""
+    why: str
+    """Why this loss and these networks, in words."""
+    members: tuple[Member, ...]
+    absent: tuple[str, ...] = ()
+    """Trials that would belong to them but are not complete: name and status."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the networks, in the sweep's order."""
+        return list(dict.fromkeys(member.seed for member in self.members))
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds of the networks."""
+        return sorted({member.fold for member in self.members})
+
+    @property
+    def in_words(self) -> str:
+        """Which loss, how many networks, and why, in one line."""
+        number = len(self.members)
+        networks = "1 network" if number == 1 else f"{number} networks"
+        absent = f"; not complete and left out: {', '.join(self.absent)}" if self.absent else ""
+        return (
+            f"{networks} of loss {self.loss} on {self.cohort} (seeds {_listed(self.seeds)}; folds "
+            f"{_listed(self.folds)}; last epoch): {self.why}{absent}"
+        )
+
+
+def choose(
+    results: Path,
+    *,
+    cohort: str = "",
+    loss: str = "",
+    seeds: Sequence[int] = (),
+    folds: Sequence[int] = (),
+    trials: Sequence[str] = (),
+    best: bool = False,
+) -> Choice:
+    """The networks that a results folder has for new patients.
+
+    Args:
+        results: a ledger, finished or not.
+        cohort: whose networks, where there are several; empty: the only one.
+        loss: a label; empty: the one that the report puts first (`standing.standings`).
+        seeds: only these; empty: all.
+        folds: only these; empty: all.
+        trials: these trials by name, and nothing else.
+        best: of the networks, only that whose test DSC is farthest above the mean of all networks
+            that were tested on the same fold.  Its own score is then optimistic.
+
+    Raises:
+        ValueError: there are no such networks, or they cannot be used together.
+    """
+    from lesion_core.results import read_meta, read_sweep, trial_status
+
+    meta = read_meta(results)
+    rows = {row["name"]: row for row in meta["trials"]}
+    if trials and (loss or seeds or folds or best):
+        raise ValueError("--trials names the networks; leave out --loss, --seeds, --folds, --best")
+    for name in trials:
+        if name not in rows or not is_plain(name):
+            near = close_to(name, rows)
+            hint = f"; did you mean {near}?" if near else ""
+            raise ValueError(f"trial {name} is not in {results}{hint}")
+    known = _of_comparison(rows.values()) if not trials else [rows[name] for name in trials]
+    cohort = _one(cohort, [row["cohort"] for row in known], "cohort", results)
+    known = [row for row in known if row["cohort"] == cohort]
+    status = {
+        row["name"]: trial_status(results / "trials" / row["name"], row)["status"] for row in known
+    }
+    sweep: Sweep | None = None
+    if trials:
+        loss, why = known[0]["loss"], "named by --trials"
+        if other := [row["name"] for row in known if row["loss"] != loss]:
+            raise ValueError(f"--trials {known[0]['name']} {other[0]}: expected those of one loss")
+        if lacking := [name for name in trials if status.get(name) != "done"]:
+            found = status.get(lacking[0], "of another cohort")
+            raise ValueError(f"trial {lacking[0]} is {found}; expected a complete one of {results}")
+    else:
+        done = [row["loss"] for row in known if status[row["name"]] == "done"]
+        if not done:
+            raise ValueError(f"{results}: no trial of {cohort} is complete yet")
+        if loss:
+            loss, why = _one(loss, done, "loss", results), "named by --loss"
+        elif len(set(done)) == 1:
+            loss, why = done[0], "the only loss with complete trials"
+        else:
+            sweep = read_sweep(results)
+            loss, why = _first(sweep, cohort)
+        known = _in_cells([row for row in known if row["loss"] == loss], seeds, folds, results)
+    members = [
+        _member(results / "trials" / row["name"], row)
+        for row in known
+        if status[row["name"]] == "done"
+    ]
+    absent = [
+        f"{row['name']} ({status[row['name']]})" for row in known if status[row["name"]] != "done"
+    ]
+    if not members:
+        raise ValueError(f"{results}: none of these trials is complete: {', '.join(absent[:4])}")
+    if best and len(members) > 1:
+        sweep = sweep or read_sweep(results)
+        members, more = _best(sweep, cohort, members)
+        why, absent = f"{why}; {more}", []
+    _check_alike(members)
+    (params,) = {row["loss_params"] for row in known if row["name"] == members[0].trial}
+    return Choice(
+        cohort=cohort,
+        channels=_channels(results, meta, cohort),
+        loss=loss,
+        loss_params=_object(params),
+        why=why,
+        members=tuple(members),
+        absent=tuple(absent),
+    )
+
+
+def load_network(model: bytes, device: str = "cpu") -> UNet3d:
+    """The network in a trial's ``model.pt``.
+
+    Raises:
+        ValueError: the bytes are damaged, or are no network of ours.
+    """
+    import torch
+
+    from lesion_core.saved import check_shapes, read_saved
+    from lesion_core.unet import UNet3d, to_device
+
+    what = "model.pt"
+    state = read_saved(model, what)
+    in_channels: Any = state.get("in_channels")
+    filters: Any = state.get("filters")
+    widths = [in_channels, *filters] if isinstance(filters, list | tuple) else [None]
+    if not all(type(width) is int and 0 < width <= MOST_WIDTH for width in widths[:MOST_LEVELS]):
+        raise ValueError(f"{what}: is damaged, or holds no network")
+    with torch.device("meta"):  # takes no memory, whatever the file says
+        expected = UNet3d(in_channels, filters[:MOST_LEVELS]).state_dict()
+    weights = check_shapes(state.get("weights"), expected, what)
+    network = UNet3d(in_channels, filters)
+    network.load_state_dict(weights)
+    for name, values in network.state_dict().items():
+        if not values.isfinite().all():
+            raise ValueError(f"{what}: {name} holds values that are no numbers")
+    return to_device(network, device).eval()
+
+
+def trained_settings(folder: Path, stored: Mapping[str, Any]) -> TrainSettings:
+    """A trial's settings; ValueError if they cannot be, or need more memory than any of ours."""
+    try:
+        settings = TrainSettings.from_dict(stored)
+        window_voxels = settings.batch_size * settings.patch_size**3
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'trial.json'}: settings cannot be used ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / 'trial.json'}: {error}") from None
+    if not (type(window_voxels) is int and window_voxels <= MOST_WINDOW_VOXELS):
+        raise ValueError(
+            f"{folder / 'trial.json'}: batch_size x patch_size^3 is {window_voxels}; expected "
+            f"{MOST_WINDOW_VOXELS} at most"
+        )
+    return settings
+
+
+# ----------------------------------------------------------------------------------------- choosing
+def _of_comparison(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials that are judged on test cases and trained on all others."""
+    return [r for r in rows if r.get("split", "test") == "test" and not r.get("trained_on")]
+
+
+def _one(asked: str, found: Sequence[str], what: str, results: Path) -> str:
+    """What was asked for, if it is there; if nothing was, the only one that there is."""
+    there = list(dict.fromkeys(found))
+    if asked and asked not in there:
+        near = close_to(asked, there)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ValueError(
+            f"--{what} {asked}: {results} has no complete trial of it; there: {', '.join(there)}"
+            f"{hint}"
+        )
+    if not asked and len(there) != 1:
+        if not there:
+            raise ValueError(f"{results}: lists no trial that is judged on test cases")
+        raise ValueError(
+            f"{results}: has networks of several; say which with --{what}: {', '.join(there)}"
+        )
+    return asked or there[0]
+
+
+def _first(sweep: Sweep, cohort: str) -> tuple[str, str]:
+    """The loss that the report puts first, and how it says so."""
+    import numpy as np
+
+    from lesion_core.standing import standings
+
+    ranked = standings(sweep, cohort)
+    if not ranked or np.isnan(ranked[0].mean_dice):
+        raise ValueError(
+            f"{sweep.path}: no loss has a defined test DSC, so none comes first; choose one with "
+            "--loss"
+        )
+    first, *others = ranked
+    next_one = f"; next {others[0].loss} {others[0].mean_dice:.3f}" if others else ""
+    return first.loss, (
+        f"the loss that the report puts first, mean test DSC {first.mean_dice:.3f} at the last "
+        f"epoch over {first.cells} (seed, fold) cells and {first.subjects} patients{next_one}"
+    )
+
+
+def _in_cells(
+    rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], folds: Sequence[int], results: Path
+) -> list[Mapping[str, Any]]:
+    """The trials of these seeds and folds, where any are named."""
+    for what, asked in (("seed", seeds), ("fold", folds)):
+        there = list(dict.fromkeys(row[what] for row in rows))
+        if lacking := [number for number in asked if number not in there]:
+            raise ValueError(
+                f"--{what}s {lacking[0]}: no such {what} in {results}; there: {_listed(there)}"
+            )
+    return [
+        row
+        for row in rows
+        if (not seeds or row["seed"] in seeds) and (not folds or row["fold"] in folds)
+    ]
+
+
+def _best(sweep: Sweep, cohort: str, members: Sequence[Member]) -> tuple[list[Member], str]:
+    """The member farthest above the mean of its fold, whose patients all of them were tested on."""
+    from lesion_core.results import judged_scores, subjects_of
+
+    runs = sweep.judged_on("test").runs
+    runs = runs[(runs["cohort"] == cohort) & (runs["status"] == "done")].set_index("trial")
+    scores = judged_scores(
+        sweep.cases[sweep.cases["trial"].isin(set(runs.index))], subjects_of(sweep.path, cohort)
+    )["dice"]
+    above = scores - scores.groupby(runs["fold"].reindex(scores.index)).transform("mean")
+    own = above.reindex([member.trial for member in members])
+    if own.isna().all():
+        raise ValueError(f"{sweep.path}: no test case with a lesion, so no network is the best")
+    member = members[int(own.argmax())]
+    return [member], (
+        f"of {len(members)} the one whose test DSC, {scores[member.trial]:.3f}, is farthest above "
+        f"the mean of all networks of its fold ({own.max():+.3f})"
+    )
+
+
+# ------------------------------------------------------------------------------------------ reading
+def _member(folder: Path, row: Mapping[str, Any]) -> Member:
+    config = read_json(folder / "trial.json")["config"]
+    return Member(
+        trial=row["name"],
+        seed=row["seed"],
+        fold=row["fold"],
+        folder=folder,
+        settings=trained_settings(folder, config["settings"]),
+    )
+
+
+def _check_alike(members: Sequence[Member]) -> None:
+    """All networks look through the same windows."""
+    first = members[0]
+    for other in members[1:]:
+        for name in ("patch_size", "window_stride", "precision"):
+            a, b = getattr(first.settings, name), getattr(other.settings, name)
+            if a != b:
+                raise ValueError(
+                    f"{first.trial} has {name} {a}, {other.trial} {b}; expected one for all "
+                    "networks that are used together"
+                )
+
+
+def _channels(results: Path, meta: Mapping[str, Any], cohort: str) -> tuple[str, ...]:
+    """The names of the images that the networks see."""
+    entry = (meta.get("cohorts") or {}).get(cohort) or {}
+    found: Any = entry.get("channels")
+    if found is None and isinstance(entry.get("definition"), dict):
+        fields = entry["definition"].get("fields")
+        found = fields.get("channels") if isinstance(fields, dict) else None
+    if not (
+        isinstance(found, list)
+        and found
+        and all(map(is_plain, found))
+        and len({*found}) == len(found)
+    ):
+        raise ValueError(f"{results / 'sweep.json'}: does not say which images {cohort} has")
+    return tuple(found)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
