@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from analysis.page.items import many, prose
-from analysis.sections.outcome import FOUND, Outcome, adjusted, listed, rate, signed
+from analysis.sections.outcome import FOUND, Outcome, adjusted, listed, rate, signed, trade_offs
 from analysis.statistics import confidence
 from analysis.statistics.pairs import Judgement, Pair
 from analysis.statistics.power import POWER, detectable_for_new_training_sets
@@ -204,19 +204,13 @@ def _threshold(found: Outcome) -> list[str]:
 
 
 def _trade(found: Outcome) -> list[str]:
+    """Sensitivity that is paid for with precision; differences of both in brackets."""
     if not found.traded:
         return []
-    parts = [
-        f"{found.name(one.a)} was more sensitive than {found.name(one.b)} "
-        f"({signed(one.sensitivity.fit.estimate)}) and less precise "
-        f"({signed(one.precision.fit.estimate)})"
-        for one in found.traded
-    ]
-    return (
-        [f"{'; '.join(parts)}, which holds for new patients at least."]
-        if all(one.holds != "L1" for one in found.traded)
-        else [f"{'; '.join(parts)}, on these patients."]
-    )
+    further = all(one.holds == "L3" for one in found.traded)
+    whom = "new training sets" if further else "new patients"
+    words = trade_offs(found, "was" if len(found.traded) == 1 else "were")
+    return [f"{words[0].upper()}{words[1:]}, which holds for {whom}."]
 
 
 def _identical(found: Outcome) -> list[str]:

@@ -13,11 +13,13 @@ from analysis.page.items import prose
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.outcome import (
+    FEW,
     Outcome,
     adjusted,
     listed,
     rate,
     signed,
+    trade_offs,
 )
 from analysis.sections.report_input import ReportInput, family
 from analysis.sections.seeds import counted
@@ -124,6 +126,11 @@ def verdict(found: Outcome) -> Verdict:
     more = [
         _difference_sentence(cohort, pair, said, found.judged, effect, rope),
         _seed_sentence(cohort, scores, first_two, found.group(found.best)),
+        *(
+            ["No trade-off of sensitivity and precision was found between these pairs."]
+            if found.trade_tested and not found.traded
+            else []
+        ),
         *more,
     ]
     return Verdict(cohort.title, said.word, _headline(found, pair, said), lead, more)
@@ -282,20 +289,16 @@ def _trade_sentences(found: Outcome) -> list[str]:
     """Sensitivity bought with precision."""
     sentences = []
     if found.traded:
-        holds = {"L1": "new seeds", "L2": "new patients", "L3": "new training sets"}
-        parts = [
-            f"{found.name(one.a)} is more sensitive than {found.name(one.b)} "
-            f"({signed(one.sensitivity.fit.estimate)}) and less precise "
-            f"({signed(one.precision.fit.estimate)})"
-            for one in found.traded
-        ]
-        lowest = min(one.holds for one in found.traded)
+        verb = "is" if len(found.traded) == 1 else "are"
+        further = all(one.holds == "L3" for one in found.traded)
         sentences.append(
-            f"**Trade-off:** {'; '.join(parts)}. Adjusted, for {holds[lowest]}"
-            + ("." if lowest == "L3" else "; of new training sets nothing is known here.")
+            f"**Trade-off:** {trade_offs(found, verb)}. Adjusted, for new "
+            + ("training sets." if further else "patients; of new training sets nothing is known.")
         )
     elif not found.trade_tested:
-        sentences.append("**Trade-off:** sensitivity against precision could not be tested.")
+        sentences.append(
+            "**Trade-off:** sensitivity against precision could not be tested for new patients."
+        )
     return sentences
 
 
@@ -337,6 +340,8 @@ def _threshold_sentences(found: Outcome) -> list[str]:
             "**Threshold:** at each loss's own threshold, chosen on the other folds, the verdicts "
             "are the same."
         ]
+    if len(parts) > FEW:
+        parts = [*parts[:FEW], f"and {len(parts) - FEW} more pairs"]
     return [f"**Threshold:** {'; '.join(parts)}."]
 
 

@@ -114,7 +114,7 @@ def test_trade_off_is_said_and_is_no_advantage(screens: dict[str, FirstScreen]) 
     (traded,) = screen.found.traded
     assert (screen.found.name(traded.a), traded.holds) == ("B", "L2")
     assert re.search(
-        r"B is more sensitive than A \(\+0\.1\d\d\) and less precise \(−0", screen.box_text
+        r"more sensitive than A and less precise is B \(\+0\.1\d\d, −0\.1", screen.box_text
     )
     assert screen.refuses("B is better, since it is more sensitive.")
     assert "Best? One cannot say" in screen.box_text
