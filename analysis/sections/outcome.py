@@ -15,8 +15,8 @@ import pandas as pd
 from analysis.page.items import written
 from analysis.reading.scores import METRICS, CohortScores, trial_rows
 from analysis.reading.training_effect import TrainingEffect
-from analysis.sections.report_input import ReportInput
-from analysis.statistics.absence import Failures, complete_grid, failures
+from analysis.sections.report_input import ReportInput, family
+from analysis.statistics.absence import Failures, complete_grid, failures, failures_as_zero
 from analysis.statistics.exchange import PATIENTS, Exchange, can_test, exchanges, hardly_anything
 from analysis.statistics.identical import identical
 from analysis.statistics.ladder import Ladder
@@ -309,6 +309,48 @@ def _at_own(
         why = "one fold leaves no others to choose one" if few else "no probabilities known"
         return None, None, why
     return given.family(cohort, scores=own), given.family(cohort, scores=scores - own), ""
+
+
+def failures_counted(found: Outcome) -> tuple[bool, str]:
+    """The verdicts against the reference if a training that diverged counts as DSC 0: whether they
+    are others, and a sentence."""
+    given, cohort = found.given, found.cohort
+    ended = (cohort.status == "done") | (cohort.status == "diverged")
+    asked = [loss for loss in range(len(cohort.losses)) if ended[loss].any()]
+    losses, _ = complete_grid(ended, asked)
+    names = [found.name(loss) for loss in losses]
+    reference = losses[names.index(given.reference) if given.reference in names else 0]
+    if len(losses) < 2:
+        return False, "There is nothing to compare the diverged trainings with."
+    again = family(
+        failures_as_zero(found.scores, cohort),
+        cohort,
+        losses,
+        reference,
+        tau=given.tau(cohort),
+        rope=given.rope,
+    )
+    said = [
+        f"{found.name(pair.a)} {judgement.in_words}" for pair, judgement in again.against_reference
+    ]
+    judged = found.judged
+    same = (
+        judged is not None
+        and reference == judged.reference
+        and losses == judged.losses
+        and [one.in_words for _, one in again.against_reference]
+        == [one.in_words for _, one in judged.against_reference]
+    )
+    if same:
+        return (
+            False,
+            "With diverged trainings counted as DSC 0 in every test case, no verdict changes.",
+        )
+    return (
+        True,
+        "With diverged trainings counted as DSC 0 in every test case, against "
+        f"{found.name(reference)}: {', '.join(said)}.",
+    )
 
 
 def adjusted(found: Outcome) -> str:
