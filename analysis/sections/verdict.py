@@ -111,7 +111,10 @@ def verdict(found: Outcome) -> Verdict:
             more,
         )
     pair, said = headline
-    lead = [*note, _best_sentence(found), _outright_sentence(found)]
+    lead = [_best_sentence(found), _outright_sentence(found)]
+    if len(found.not_beaten) == len(found.order) - len(found.group(found.best)):
+        lead.reverse()  # a tie of all names nobody first
+    lead = [*note, *lead]
     effect, rope = found.effect, given.rope
     if not _same_pair(headline, found.outright):
         lead.append(_primary_sentence(found, pair, said))

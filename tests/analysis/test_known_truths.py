@@ -93,6 +93,7 @@ def test_equal_losses_have_no_best(screens: dict[str, FirstScreen]) -> None:
     assert screen.box.headline == "No difference was found between 7 losses"
     best = screen.found.name(screen.found.best)
     assert "Best? One cannot say" in screen.box_text and screen.refuses(f"{best} is the best.")
+    assert screen.box.lead[0].startswith("**Best?** One cannot say")
     assert set(screen.table["verdict"]) == {"reference", "not separated"}
     assert not re.search(r"\b(was|were|is|are) (better|worse)", screen.may)
     assert "would have been found with a probability of 80 %" in screen.may
@@ -191,7 +192,7 @@ def test_numbers_of_the_first_screen_agree(screens: dict[str, FirstScreen], name
         assert row["interval"] in found.difference(pair, said)
         assert (row["low"] > 0 or row["high"] < 0) == (said.word == "separated")
     mean = found.means["dice"][found.best].estimate
-    assert f"{mean:.3f}" in screen.box.lead[0] and f"{mean:.3f}" == (
+    assert f"{mean:.3f}" in screen.box_text and f"{mean:.3f}" == (
         losses_table(found).cell(losses_table(found).columns[2], screen.table.loc[
             found.name(found.best), "dice"])
     )  # fmt: skip
