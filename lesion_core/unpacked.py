@@ -191,7 +191,7 @@ def _pattern(text: bytes) -> re.Pattern[bytes]:
 
 
 _USUAL = _pattern(
-    rb"\x15(\x04)?(?(1)|\x00)\x15(V)\x15(V)(?(1)\x4c|\x2c)\x15(V)\x15(V)"
+    rb"\x15(\x04)?(?(1)|\x00)\x15(V)\x15(V)(?:(?(1)\x4c|\x2c)|\x15V(?(1)\x3c|\x1c))\x15(V)\x15(V)"
     rb"(?(1)[\x11\x12]?|\x15V\x15V(?:\x1cS)?)\x00\x00"
 )
 """The header of a dictionary, or of data, as pyarrow writes most of them.  Faster than
