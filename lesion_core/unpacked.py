@@ -130,7 +130,9 @@ def _page(content: bytes, at: int, end: int) -> tuple[int, int, int, int, int, i
     else:
         header, at = _structure(content, at, end, 0)
         kind = header.get((1, I32))
-        inner = header.get(({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(kind, 0), STRUCTURE))
+        inner = header.get(
+            ({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(cast(int, kind), 0), STRUCTURE)
+        )
         if kind == INDEX:
             inner = {(1, I32): 0, (2, I32): 0}
         if not isinstance(inner, dict):
