@@ -192,8 +192,7 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
         brain=brain,
         as_is=options.as_is,
     )
-    if not options.overwrite:
-        wanted.refuse_existing(cases, len(chosen.members))
+    wanted.check(cases, len(chosen.members), overwrite=options.overwrite)
     ensemble = load_ensemble(
         options.results, chosen=chosen, device=options.device, precision=options.precision
     )

@@ -63,7 +63,8 @@ def table_of(path: Path, content: bytes, schema: pa.Schema | None = None) -> pa.
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
+        file = pa.BufferReader(content)
+        with pq.ParquetFile(file, page_checksum_verification=True) as file:
             _refuse_large(path, content, file.metadata)
             names = file.schema_arrow.names
             if schema is None or names == schema.names:

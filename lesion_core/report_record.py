@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lesion_core import results
-from lesion_core.paths import is_there, read_json
+from lesion_core.paths import Damaged, existing, is_there, read_json
 from lesion_core.received import is_plain, sha256_of
 
 RECORD = "made.json"
@@ -49,6 +49,8 @@ class ReportState:
 
     damaged: tuple[str, ...] = ()
     """Its files that are not as they were written."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Why, by file: those that cannot be read here, so that nothing is known of them."""
     recorded: bool = True
     """Whether anything says how they were: reports of older releases have no record."""
     outdated: bool = False
@@ -57,7 +59,7 @@ class ReportState:
     @property
     def current(self) -> bool:
         """Whether it need not be made again."""
-        return self.recorded and not self.damaged and not self.outdated
+        return self.recorded and not (self.damaged or self.unreadable or self.outdated)
 
 
 def report_state(path: Path) -> ReportState:
@@ -71,22 +73,40 @@ def report_state(path: Path) -> ReportState:
         if not is_there(folder / RECORD):
             return ReportState(recorded=False)
         made = read_json(folder / RECORD)
-    except ValueError:
+    except Damaged:
         return ReportState(damaged=(RECORD,))
+    except ValueError as error:
+        return ReportState(unreadable={RECORD: str(error)})
     files: Any = made.get("files")
     whole = made.pop("record", None) == _of(made)
     if not whole or not isinstance(files, dict) or "report.html" not in files:
         return ReportState(damaged=(RECORD,))
+    unreadable = {name: why for name in files if (why := _unreadable(folder, name))}
     return ReportState(
         damaged=tuple(
-            name for name, digest in files.items() if not _is_whole(folder, name, digest)
+            name
+            for name, digest in files.items()
+            if name not in unreadable and not _is_whole(folder, name, digest)
         ),
+        unreadable=unreadable,
         outdated=made.get("ledger") != ledger_digest(path),
     )
 
 
 def _of(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _unreadable(folder: Path, name: str) -> str:
+    """Why a file that is there cannot be read here; "" if it can, or is not there."""
+    try:
+        if all(map(is_plain, name.split("/"))) and is_there(folder / name):
+            existing(folder / name)
+    except Damaged:
+        pass
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _is_whole(folder: Path, name: str, digest: object) -> bool:

@@ -130,7 +130,9 @@ def _page(content: bytes, at: int, end: int) -> tuple[int, int, int, int, int, i
     else:
         header, at = _structure(content, at, end, 0)
         kind = header.get((1, I32))
-        inner = header.get(({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(kind, 0), STRUCTURE))
+        inner = header.get(
+            ({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(cast(int, kind), 0), STRUCTURE)
+        )
         if kind == INDEX:
             inner = {(1, I32): 0, (2, I32): 0}
         if not isinstance(inner, dict):
@@ -191,7 +193,7 @@ def _pattern(text: bytes) -> re.Pattern[bytes]:
 
 
 _USUAL = _pattern(
-    rb"\x15(\x04)?(?(1)|\x00)\x15(V)\x15(V)(?(1)\x4c|\x2c)\x15(V)\x15(V)"
+    rb"\x15(\x04)?(?(1)|\x00)\x15(V)\x15(V)(?:(?(1)\x4c|\x2c)|\x15V(?(1)\x3c|\x1c))\x15(V)\x15(V)"
     rb"(?(1)[\x11\x12]?|\x15V\x15V(?:\x1cS)?)\x00\x00"
 )
 """The header of a dictionary, or of data, as pyarrow writes most of them.  Faster than

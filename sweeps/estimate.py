@@ -27,12 +27,16 @@ def predicted(
 ) -> str:
     """How many hours these trials would take, and where that comes from, for people."""
     slots, where, device = _slots(machines)
+    busy = _busy(machines)
     spent = finished_seconds(results)
     total, sources = 0.0, []
     for cohort, number in Counter(trial.cohort for trial in trials).items():
         if spent.get(cohort):
             seconds = statistics.mean(spent[cohort])
-            source = f"mean of {len(spent[cohort])} finished trials in this folder"
+            source = (
+                f"mean of {len(spent[cohort])} finished trials in this folder, with what else ran "
+                "beside them"
+            )
         else:
             (found,) = [item for item in data if item.name == cohort]
             trial = next(trial for trial in trials if trial.cohort == cohort)
@@ -47,9 +51,27 @@ def predicted(
     at_once = max(1, min(slots, len(trials)))
     hours = total / at_once / 3600
     return (
-        f"predicted: {hours:.3g} h ({duration(3600 * hours)}), {at_once} at a time on {where}\n"
-        + "\n".join(f"    {source}" for source in sources)
+        f"predicted: {hours:.3g} h ({duration(3600 * hours)}), {at_once} at a time on {where}, "
+        "while nothing else runs there; once it trains, the command and its status go by the "
+        "speed that it has\n" + "\n".join(f"    {source}" for source in [*sources, *busy])
     )
+
+
+def _busy(machines: Machines) -> list[str]:
+    """A line where other processes take part of this machine now, so that it would take longer."""
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    if machines.address is not None or load < BUSY_PART * cores:
+        return []
+    return [
+        f"this machine is busy: {load:.1f} processes at work on {cores} cores (load average of the "
+        "last minute); with as many beside it, it takes longer, and what was measured here now may "
+        "be too slow"
+    ]
+
+
+BUSY_PART = 0.5
+"""Processes at work by core from which on a machine counts as busy."""
 
 
 def finished_seconds(results: Path) -> dict[str, list[float]]:

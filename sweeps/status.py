@@ -100,7 +100,9 @@ def table(
         if key == "all":
             overview.add_section()
         overview.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
-    held = f"in use by {driver}" if driver else "no driver is at work"
+    held = f"in use by {driver}" if driver else "nothing works on it now"
+    if driver is None and not _all_done(found) and (again := _command_again(results)):
+        held += f"; it goes on with the command that it was last started with:\n    {again}"
     lines = live_lines(results, driver.token) if driver else []
     lines += [
         f"running: {name}, epoch {state['epochs_done']}/{state['epochs']}, on {state['worker']}"
@@ -132,6 +134,18 @@ def main(arguments: Sequence[str]) -> int:
     else:
         Console().print(table(flags.results, found, driver))
     return 0 if _all_done(found) else 1
+
+
+def _command_again(results: Path) -> str:
+    """The command of sweep.json as people give it; "" where it could do harm on a terminal."""
+    from lesion_core.results import read_meta
+
+    said = read_meta(results).get("command", "")
+    script = said.split(" ")[0]
+    if not said.isprintable():
+        return ""
+    known = script.endswith(".py") and (Path(__file__).parent / Path(script).name).exists()
+    return f"python sweeps/{Path(script).name}{said[len(script) :]}" if known else said
 
 
 def _key(state: WatchedTrial) -> tuple[str, str]:

@@ -210,14 +210,15 @@ def _track_sweep(results: Path, tracking: Tracking) -> None:
         return
     from sweeps.tracking import upload
 
+    send = provenance.command_to_show("python sweeps/tracking.py", "wandb")
     missed = len(list(results.glob("wandb/unsent-*"))) if tracking.mode == "offline" else 0
     if missed:
         print(f"writing {missed} offline W&B runs that trials did not wait for ...", flush=True)
         if problem := upload.write_missed(results, tracking):
-            print(f"not all W&B runs were written ({problem}); `sync` sends them from the ledger")
+            print(f"not all W&B runs were written ({problem}); to send them: {send} sync {results}")
     print("writing the sweep's W&B run ...", flush=True)
     if problem := upload.track_sweep(results, tracking):
-        print(f"W&B did not get the sweep's own run ({problem}); `sync` tries again")
+        print(f"W&B did not get the sweep's own run ({problem}); again: {send} sync {results}")
 
 
 def build_report(results: Path, training_effect: str = "") -> bool:

@@ -13,22 +13,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import tyro
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion_core.paths import read_json
+from lesion_core.paths import Damaged, read_json
 from lesion_core.received import is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
+from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import PROGRESS, Ledger
 from sweeps.ledger.lock import Lock
+from sweeps.ledger.recovered import LOST, recovered
+
+if TYPE_CHECKING:
+    from lesion_core.images import LoadedCohort
 
 PASSING = (".lock", ".live.json", PROGRESS, "checkpoint.pt")
-"""Files that live while a sweep runs; a checkpoint is checked when it is used."""
+"""Files that live while a sweep runs; progress.json holds the checksums of checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +46,9 @@ class Verify:
     results: tyro.conf.Positional[Path]
     """Folder that holds sweep.json."""
     repair: bool = False
-    """Make again what can be: the report, tables of cohorts, gradient curves, lost checksums; and
-    have damaged trials trained by the sweep's next command."""
+    """Make again what can be: the report, sweep.json as far as the trials say it, tables of
+    cohorts, gradient curves, lost checksums; and have damaged trials trained by the sweep's next
+    command."""
     data: Path = Path("data")
     """Folder that holds the sweep's cohorts; --repair reads it to make their tables again."""
 
@@ -54,6 +60,8 @@ class Found:
     checked: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
     """Why, by file (its path in the folder)."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why, of files that this account may not read, or that this disk does not give."""
     unchecked: list[str] = field(default_factory=list)
     """Files that nothing says anything of."""
     to_train: dict[str, str] = field(default_factory=dict)
@@ -65,8 +73,8 @@ class Found:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.damaged and not self.to_train
+        """Whether nothing is wrong, and all could be read."""
+        return not self.damaged and not self.to_train and not self.unreadable
 
 
 def verify(results: Path) -> Found:
@@ -89,7 +97,7 @@ def verify(results: Path) -> Found:
         ledger.read_search(results)
     except ValueError as error:
         name = ledger.SEARCH if ledger.SEARCH in str(error) else "sweep.json"
-        found.damaged[name] = _short(results, error)
+        _note(results, name, error, found)
     found.damaged |= {
         f"{checksums.FILE}, line {number}": "is damaged" for number in recorded.damaged_lines
     }
@@ -140,6 +148,8 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     from lesion_core import results as ledger
 
     parts = name.split("/")
+    if parts[0] == "trials" and parts[-1] == "checkpoint.pt" and len(parts) == 3:
+        _check_checkpoint(root, name, found)
     if parts[-1] in PASSING or parts[0] == "report" or name == checksums.FILE:
         return
     if (root / name).is_symlink():
@@ -148,10 +158,12 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     try:
         if parts[0] == "trials" and len(parts) == 3 and parts[2] in (*ledger.TABLES, ledger.MODEL):
             whole = _as_done_says(root / "trials" / parts[1], parts[2])
+            if whole is None and parts[2] in ledger.TABLES:  # its pages have checksums
+                ledger.read_table(root / name)
         else:
             whole = recorded.is_whole(root, name)
     except ValueError as error:
-        found.damaged[name] = _short(root, error)
+        _note(root, name, error, found)
         return
     if whole is None:
         found.unchecked.append(name)
@@ -159,6 +171,34 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     found.checked += 1
     if not whole:
         found.damaged.setdefault(name, "is not what was written")
+
+
+def _check_checkpoint(root: Path, name: str, found: Found) -> None:
+    """Whether a trial that is not done can go on from its checkpoint."""
+    if (root / name).is_symlink():
+        found.damaged[name] = "is a link"
+        return
+    try:
+        known: Any = read_json((root / name).with_name(PROGRESS)).get("checkpoints")
+        whole = isinstance(known, dict) and sha256_of(root / name) in known
+    except Damaged as error:
+        found.damaged[name] = _short(root, error)
+    except ValueError as error:
+        _note(root, name, error, found)
+    else:
+        found.checked += whole
+        if not whole:
+            found.damaged[name] = "is not what was written; the trial will start afresh"
+
+
+def _note(root: Path, name: str, error: ValueError, found: Found) -> None:
+    """Keep what is wrong with a file: what could be read is damaged, the rest is not known."""
+    kept = (
+        found.damaged
+        if isinstance(error, Damaged) or "cannot be read" not in str(error)
+        else (found.unreadable)
+    )
+    kept[name] = _short(root, error)
 
 
 def _as_done_says(folder: Path, file: str) -> bool | None:
@@ -188,7 +228,8 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
         state = trial_status(root / "trials" / name, row)
     except ValueError as error:  # a link to nothing, or a file that cannot be read here
         file, _, why = _short(root, error).partition(": ")
-        found.damaged.setdefault(file, why)
+        if file not in found.unreadable:
+            _note(root, file, ValueError(why), found)
         return
     damaged = [file for file in found.damaged if file.startswith(place)]
     damaged = [file for file in damaged if not file.endswith("/log.txt")]
@@ -208,6 +249,7 @@ def _check_report(root: Path, found: Found) -> None:
     except ValueError:  # of sweep.json, which is named already
         return
     found.damaged |= {f"report/{name}": "is not what was written" for name in state.damaged}
+    found.unreadable |= {f"report/{name}": why for name, why in state.unreadable.items()}
     found.outdated_report = state.outdated
     if not state.recorded:
         found.unchecked.append("report/")
@@ -221,6 +263,8 @@ def _short(root: Path, error: Exception) -> str:
 def _tell(root: Path, found: Found) -> None:
     for name, why in found.damaged.items():
         print(f"damaged  {name}: {why}")
+    for name, why in found.unreadable.items():
+        print(f"cannot be read  {name}: {why.removeprefix(f'{name}: ')}")
     for name, why in found.to_train.items():
         print(f"must be trained again: {name} ({why})")
     if found.older:
@@ -236,7 +280,7 @@ def _tell(root: Path, found: Found) -> None:
     if "sweep.json" in found.damaged:
         print(
             "sweep.json: delete it and give the sweep's command again; it writes it anew, and "
-            "trains nothing that is whole"
+            "trains nothing that is whole. --repair writes what the trials say of it"
         )
     parts = [f"{found.checked} files are as they were written"]
     if found.unfinished:
@@ -245,6 +289,8 @@ def _tell(root: Path, found: Found) -> None:
         parts.append(
             f"{len(found.damaged)} damaged, {len(found.to_train)} trials to be trained again"
         )
+    if found.unreadable:
+        parts.append(f"{len(found.unreadable)} could not be read here, so nothing is known of them")
     print(f"{root}: {', '.join(parts)}")
 
 
@@ -252,6 +298,8 @@ def _tell(root: Path, found: Found) -> None:
 def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
     """Make again what can be, and see to it that a sweep trains the rest."""
     root = flags.results
+    if "sweep.json" in found.damaged or not (root / "sweep.json").exists():
+        _repair_sweep(root, ledger)
     for name in found.to_train:
         marker = root / "trials" / name / "done.json"
         if not marker.parent.is_symlink() and (marker.exists() or marker.is_symlink()):
@@ -260,6 +308,8 @@ def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
     cohorts = {name.split("/")[1] for name in found.damaged if name.startswith("cohorts/")}
     for cohort in sorted(cohorts):
         _repair_cohort(flags, ledger, cohort)
+    if "gradients.parquet" in found.damaged:
+        _repair_gradients(flags, ledger)
     if any(name.startswith(checksums.FILE) for name in found.damaged) or found.older:
         damaged = [*found.damaged, *(f"trials/{name}/" for name in found.to_train)]
         kept = [name for name in _files(root) if not name.startswith(tuple(damaged))]
@@ -284,21 +334,55 @@ def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
         build_report(root)
 
 
+def _repair_sweep(root: Path, ledger: Ledger) -> None:
+    """Write sweep.json anew from the trials."""
+    try:
+        request = recovered(root)
+    except ValueError as error:
+        print(f"sweep.json: cannot be made again ({error}); give the sweep's command again")
+        return
+    (root / "sweep.json").unlink(missing_ok=True)
+    ledger.write_request(request)
+    print(
+        f"sweep.json: written again, from {len(request['trials'])} trials; not recovered: {LOST}. "
+        "The sweep's command, given again, adds these"
+    )
+
+
+def _repair_gradients(flags: Verify, ledger: Ledger) -> None:
+    """Take the gradient curves of the sweep's losses anew; code that a folder names is not run."""
+    import json
+
+    from lesion_core.losses import loss_from_dict
+    from lesion_core.losses.gradients import TypicalPatch
+    from lesion_core.results import read_meta
+    from lesion_core.settings import TrainSettings
+
+    place = flags.results / "gradients.parquet"
+    try:
+        meta = read_meta(flags.results)
+        stored = {row["loss"]: json.loads(row["loss_params"]) for row in meta["trials"]}
+        stored = {label: stored[label] for label in meta["losses"] if label in stored}
+        losses = [loss_from_dict(each) for each in stored.values() if "import" not in each]
+        patch = TypicalPatch.of(
+            _loaded(flags, next(iter(meta["cohorts"]))), TrainSettings.from_dict(meta["settings"])
+        )
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        print(f"{place.name}: cannot be made again ({error}); say where images are with --data")
+        return
+    place.unlink(missing_ok=True)
+    add_gradients(ledger, losses, lambda: patch)
+    own = [label for label, each in stored.items() if "import" in each]
+    more = f"; not of {', '.join(own)}: the sweep's command adds them" if own else ""
+    print(f"{place.name}: written again{more}")
+
+
 def _repair_cohort(flags: Verify, ledger: Ledger, name: str) -> None:
     """Write a cohort's tables anew from its images."""
     from lesion_core.cohort_rows import describe
-    from lesion_core.cohorts import cohort_from_dict
-    from lesion_core.images import load_cohort
-    from lesion_core.results import read_meta
-    from lesion_core.unusual import noted
 
     try:
-        meta = read_meta(flags.results)
-        entry = cast(dict[str, Any], meta["cohorts"][name])
-        cohort = cohort_from_dict(entry["definition"])
-        loaded = noted(load_cohort(cohort, flags.data), meta["settings"]["patch_size"])
-        if loaded.name != name or loaded.fingerprint != entry["fingerprint"]:
-            raise ValueError("these are not the files that the sweep was trained on")
+        loaded = _loaded(flags, name)
     except (ValueError, KeyError, TypeError) as error:
         print(
             f"cohorts/{name}: cannot be made again ({error}); say where its images are with --data"
@@ -306,6 +390,24 @@ def _repair_cohort(flags: Verify, ledger: Ledger, name: str) -> None:
         return
     ledger.write_cohort(name, *describe(loaded))
     print(f"cohorts/{name}: written again from {flags.data / name}")
+
+
+def _loaded(flags: Verify, name: str) -> LoadedCohort:
+    """A cohort's images, which must be those that the sweep was trained on."""
+    from lesion_core.cohorts import cohort_from_dict
+    from lesion_core.images import load_cohort
+    from lesion_core.results import read_meta
+    from lesion_core.unusual import noted
+
+    meta = read_meta(flags.results)
+    entry = cast(dict[str, Any], meta["cohorts"][name])
+    if "definition" not in entry:
+        raise ValueError("sweep.json does not say how its files are read")
+    cohort = cohort_from_dict(entry["definition"])
+    loaded = noted(load_cohort(cohort, flags.data), meta["settings"]["patch_size"])
+    if loaded.name != name or loaded.fingerprint != entry["fingerprint"]:
+        raise ValueError("these are not the files that the sweep was trained on")
+    return loaded
 
 
 if __name__ == "__main__":

@@ -235,7 +235,8 @@ def test_a_sweep_runs_and_is_reported(installed, swept):
 @pytest.mark.package
 def test_what_is_there_can_be_looked_at(installed, swept):
     assert (
-        "no driver is at work" in typed(installed, "lesion-sweep status results/paper_grid").stdout
+        "nothing works on it now"
+        in typed(installed, "lesion-sweep status results/paper_grid").stdout
     )
     said = typed(
         installed, "lesion-sweep report results/paper_grid --out page --formats png"

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from analysis.page.items import many, prose
-from analysis.sections.outcome import FOUND, Outcome, adjusted, listed, rate, signed
+from analysis.sections.outcome import (
+    FOUND,
+    Outcome,
+    adjusted,
+    failures_counted,
+    listed,
+    rate,
+    signed,
+    trade_offs,
+)
 from analysis.statistics import confidence
 from analysis.statistics.pairs import Judgement, Pair
 from analysis.statistics.power import POWER, detectable_for_new_training_sets
@@ -127,6 +136,8 @@ def _best(found: Outcome) -> list[str]:
     best, several = found.names(group), len(group) > 1
     if not found.not_beaten:
         others = len(found.order) - len(group)
+        if any(found.failed[loss].diverged for loss in group):
+            best += ", where training did not diverge,"
         verb = "were" if several else "was"
         return [f"{best} {verb} better than every other loss."] if others > 1 else []
     tied = [loss for loss in found.not_beaten if loss not in found.group(found.reference)]
@@ -204,19 +215,13 @@ def _threshold(found: Outcome) -> list[str]:
 
 
 def _trade(found: Outcome) -> list[str]:
+    """Sensitivity that is paid for with precision; differences of both in brackets."""
     if not found.traded:
         return []
-    parts = [
-        f"{found.name(one.a)} was more sensitive than {found.name(one.b)} "
-        f"({signed(one.sensitivity.fit.estimate)}) and less precise "
-        f"({signed(one.precision.fit.estimate)})"
-        for one in found.traded
-    ]
-    return (
-        [f"{'; '.join(parts)}, which holds for new patients at least."]
-        if all(one.holds != "L1" for one in found.traded)
-        else [f"{'; '.join(parts)}, on these patients."]
-    )
+    further = all(one.holds == "L3" for one in found.traded)
+    whom = "new training sets" if further else "new patients"
+    words = trade_offs(found, "was" if len(found.traded) == 1 else "were")
+    return [f"{words[0].upper()}{words[1:]}, which holds for {whom}."]
 
 
 def _identical(found: Outcome) -> list[str]:
@@ -239,7 +244,11 @@ def _failures(found: Outcome) -> list[str]:
                 f"{one.odd} of {one.judged} trainings with {found.name(loss)} ended far from "
                 "the others of their fold"
             )
-    return [f"{'; '.join(parts)}."] if parts else []
+    sentences = [f"{'; '.join(parts)}."] if parts else []
+    if any(one.diverged for one in found.failed.values()):
+        changed, text = failures_counted(found)
+        sentences += [text] if changed else []
+    return sentences
 
 
 # -------------------------------------------------------------------------------- what you may not

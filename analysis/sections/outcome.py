@@ -15,9 +15,9 @@ import pandas as pd
 from analysis.page.items import written
 from analysis.reading.scores import METRICS, CohortScores, trial_rows
 from analysis.reading.training_effect import TrainingEffect
-from analysis.sections.report_input import ReportInput
-from analysis.statistics.absence import Failures, complete_grid, failures
-from analysis.statistics.exchange import Exchange, can_test, exchanges, hardly_anything
+from analysis.sections.report_input import ReportInput, family
+from analysis.statistics.absence import Failures, complete_grid, failures, failures_as_zero
+from analysis.statistics.exchange import PATIENTS, Exchange, can_test, exchanges, hardly_anything
 from analysis.statistics.identical import identical
 from analysis.statistics.ladder import Ladder
 from analysis.statistics.order import best_first, shared_means
@@ -27,6 +27,8 @@ from analysis.statistics.thresholds import histograms
 
 DIGITS = 3
 """Decimals of every rate and difference on the first screen; differences are rounded last."""
+FEW = 3
+"""Pairs of which one sentence gives the numbers."""
 FOUND = ("separated", "suggestive")
 """Words that say that there is a difference, if perhaps only for these training sets."""
 
@@ -51,6 +53,8 @@ class Outcome:
     """All comparisons; None where there are fewer than two losses to compare."""
     at_own: Family | None
     """The same at each loss's own threshold; None where no threshold can be chosen."""
+    by_threshold: Family | None
+    """Of what own thresholds change: DSC at 0.5 minus that at the own threshold."""
     own_missing: str
     """Why there is none, in words; "" where there is one."""
     same: list[list[int]]
@@ -157,12 +161,15 @@ class Outcome:
 
     @property
     def threshold_only(self) -> list[tuple[Pair, Pair]]:
-        """Pairs with a difference at 0.5 of which at own thresholds nothing is found, and less
-        than half of it is left: as they are at 0.5, and at own thresholds."""
+        """Pairs with a difference at 0.5 of which at own thresholds nothing is found, less than a
+        quarter is left, and that own thresholds change, for new patients: as they are at 0.5, and
+        at own thresholds."""
         found = []
         for pair, said, own, also in self.at_both:
+            assert self.by_threshold is not None
             small = abs(own.fit.estimate) <= LEFT * abs(pair.fit.estimate)
-            if said.word in FOUND and also.word not in FOUND and small:
+            changed = self.by_threshold.of(pair.a, pair.b)[1].holds in PATIENTS
+            if said.word in FOUND and also.word not in FOUND and small and changed:
                 found.append((pair, own))
         return found
 
@@ -197,6 +204,25 @@ class Outcome:
         low, high = self.interval(pair, said)
         text = signed(pair.fit.estimate)
         return f"{text}, {signed(low)} to {signed(high)}" if low == low else f"{text}, no interval"
+
+
+def trade_offs(found: Outcome, verb: str) -> str:
+    """The trade-offs in words, those with the same more precise loss together."""
+    groups: dict[int, list[Exchange]] = {}
+    for one in found.traded:
+        groups.setdefault(one.b, []).append(one)
+    parts = []
+    for precise, ones in groups.items():
+        names = [
+            f"{found.name(one.a)} ({signed(one.sensitivity.fit.estimate)}, "
+            f"{signed(one.precision.fit.estimate)})"
+            if len(found.traded) <= FEW
+            else found.name(one.a)
+            for one in ones
+        ]
+        parts.append(f"more sensitive than {found.name(precise)} and less precise {verb} "
+                     f"{listed(names)}")  # fmt: skip
+    return "; ".join(parts)
 
 
 def signed(value: float) -> str:
@@ -242,7 +268,9 @@ def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None 
     several = len(losses) > 1
     judged = given.family(cohort) if several else None
     same = identical(last, losses)
-    at_own, why = _at_own(given, cohort, rows) if several else (None, "")
+    at_own, by_threshold, why = (
+        _at_own(given, cohort, scores, rows) if several else (None, None, "")
+    )
     families = [given.family(cohort, metric) for metric in METRICS[1:]] if several else []
     found = Outcome(
         given=given,
@@ -256,6 +284,7 @@ def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None 
         },
         judged=judged,
         at_own=at_own,
+        by_threshold=by_threshold,
         own_missing=why,
         same=same,
         traded=[],
@@ -269,16 +298,59 @@ def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None 
 
 
 def _at_own(
-    given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None
-) -> tuple[Family | None, str]:
-    """The comparisons at own thresholds, or why there are none."""
+    given: ReportInput, cohort: CohortScores, scores: np.ndarray, rows: pd.DataFrame | None
+) -> tuple[Family | None, Family | None, str]:
+    """The comparisons at own thresholds and of what they change, or why there are none."""
     if rows is None or rows.empty:
-        return None, "probabilities are not stored"
+        return None, None, "probabilities are not stored"
     own = own_threshold_scores(cohort, *histograms(cohort, rows))
     if own is None:
         few = len(np.unique(cohort.fold_of)) < 2
-        return None, "one fold leaves no others to choose one" if few else "no probabilities known"
-    return given.family(cohort, scores=own), ""
+        why = "one fold leaves no others to choose one" if few else "no probabilities known"
+        return None, None, why
+    return given.family(cohort, scores=own), given.family(cohort, scores=scores - own), ""
+
+
+def failures_counted(found: Outcome) -> tuple[bool, str]:
+    """The verdicts against the reference if a training that diverged counts as DSC 0: whether they
+    are others, and a sentence."""
+    given, cohort = found.given, found.cohort
+    ended = (cohort.status == "done") | (cohort.status == "diverged")
+    asked = [loss for loss in range(len(cohort.losses)) if ended[loss].any()]
+    losses, _ = complete_grid(ended, asked)
+    names = [found.name(loss) for loss in losses]
+    reference = losses[names.index(given.reference) if given.reference in names else 0]
+    if len(losses) < 2:
+        return False, "There is nothing to compare the diverged trainings with."
+    again = family(
+        failures_as_zero(found.scores, cohort),
+        cohort,
+        losses,
+        reference,
+        tau=given.tau(cohort),
+        rope=given.rope,
+    )
+    said = [
+        f"{found.name(pair.a)} {judgement.in_words}" for pair, judgement in again.against_reference
+    ]
+    judged = found.judged
+    same = (
+        judged is not None
+        and reference == judged.reference
+        and losses == judged.losses
+        and [one.in_words for _, one in again.against_reference]
+        == [one.in_words for _, one in judged.against_reference]
+    )
+    if same:
+        return (
+            False,
+            "With diverged trainings counted as DSC 0 in every test case, no verdict changes.",
+        )
+    return (
+        True,
+        "With diverged trainings counted as DSC 0 in every test case, against "
+        f"{found.name(reference)}: {', '.join(said)}.",
+    )
 
 
 def adjusted(found: Outcome) -> str:

@@ -13,16 +13,18 @@ from analysis.page.items import prose
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.outcome import (
+    FEW,
     Outcome,
     adjusted,
+    failures_counted,
     listed,
     rate,
     signed,
+    trade_offs,
 )
-from analysis.sections.report_input import ReportInput, family
 from analysis.sections.seeds import counted
 from analysis.statistics import confidence
-from analysis.statistics.absence import compared, complete_grid, failures_as_zero, given_up
+from analysis.statistics.absence import compared, given_up
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS, Ladder
 from analysis.statistics.lottery import complete_cells, fresh_flip, full_lottery, winner_shares
 from analysis.statistics.pairs import Family, Judgement, Pair, compare, equality_limit
@@ -109,7 +111,10 @@ def verdict(found: Outcome) -> Verdict:
             more,
         )
     pair, said = headline
-    lead = [*note, _best_sentence(found), _outright_sentence(found)]
+    lead = [_best_sentence(found), _outright_sentence(found)]
+    if len(found.not_beaten) == len(found.order) - len(found.group(found.best)):
+        lead.reverse()  # a tie of all names nobody first
+    lead = [*note, *lead]
     effect, rope = found.effect, given.rope
     if not _same_pair(headline, found.outright):
         lead.append(_primary_sentence(found, pair, said))
@@ -124,6 +129,11 @@ def verdict(found: Outcome) -> Verdict:
     more = [
         _difference_sentence(cohort, pair, said, found.judged, effect, rope),
         _seed_sentence(cohort, scores, first_two, found.group(found.best)),
+        *(
+            ["No trade-off of sensitivity and precision was found between these pairs."]
+            if found.trade_tested and not found.traded
+            else []
+        ),
         *more,
     ]
     return Verdict(cohort.title, said.word, _headline(found, pair, said), lead, more)
@@ -199,7 +209,12 @@ def _outright_sentence(found: Outcome) -> str:
     if not found.not_beaten:
         more = len(found.order) > len(group) + len(found.group(found.second))
         others = " and every other loss" if more else ""
-        return f"**Best?** Yes: {best} {verb} better than {second}{others}. {size}.{_bears(found)}"
+        yes = "Yes"
+        if any(found.failed[loss].diverged for loss in group):
+            yes = "Yes, among trainings that did not diverge"
+        return (
+            f"**Best?** {yes}: {best} {verb} better than {second}{others}. {size}.{_bears(found)}"
+        )
     words: dict[str, list[str]] = {}
     for loss in found.not_beaten:
         words.setdefault(found.judged.of(found.best, loss)[1].in_words, []).append(found.name(loss))
@@ -282,20 +297,16 @@ def _trade_sentences(found: Outcome) -> list[str]:
     """Sensitivity bought with precision."""
     sentences = []
     if found.traded:
-        holds = {"L1": "new seeds", "L2": "new patients", "L3": "new training sets"}
-        parts = [
-            f"{found.name(one.a)} is more sensitive than {found.name(one.b)} "
-            f"({signed(one.sensitivity.fit.estimate)}) and less precise "
-            f"({signed(one.precision.fit.estimate)})"
-            for one in found.traded
-        ]
-        lowest = min(one.holds for one in found.traded)
+        verb = "is" if len(found.traded) == 1 else "are"
+        further = all(one.holds == "L3" for one in found.traded)
         sentences.append(
-            f"**Trade-off:** {'; '.join(parts)}. Adjusted, for {holds[lowest]}"
-            + ("." if lowest == "L3" else "; of new training sets nothing is known here.")
+            f"**Trade-off:** {trade_offs(found, verb)}. Adjusted, for new "
+            + ("training sets." if further else "patients; of new training sets nothing is known.")
         )
     elif not found.trade_tested:
-        sentences.append("**Trade-off:** sensitivity against precision could not be tested.")
+        sentences.append(
+            "**Trade-off:** sensitivity against precision could not be tested for new patients."
+        )
     return sentences
 
 
@@ -337,6 +348,8 @@ def _threshold_sentences(found: Outcome) -> list[str]:
             "**Threshold:** at each loss's own threshold, chosen on the other folds, the verdicts "
             "are the same."
         ]
+    if len(parts) > FEW:
+        parts = [*parts[:FEW], f"and {len(parts) - FEW} more pairs"]
     return [f"**Threshold:** {'; '.join(parts)}."]
 
 
@@ -448,7 +461,8 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
         lead.append(
             f"**Training diverged:** {', '.join(rates)}. Scores are of the other trainings."
         )
-        more.append(_counting_failures(found.given, found.cohort, found.scores, found.judged))
+        changed, text = failures_counted(found)
+        (lead if changed else more).append(text)
     odd = {loss: one for loss, one in found.failed.items() if one.odd}
     if odd:
         rates = []
@@ -464,39 +478,6 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
             "sometimes collapses: read the rate beside the mean."
         )
     return lead, more
-
-
-def _counting_failures(
-    given: ReportInput, cohort: CohortScores, scores: np.ndarray, judged: Family | None
-) -> str:
-    """The verdict if a training that diverged counts as DSC 0."""
-    ended = (cohort.status == "done") | (cohort.status == "diverged")
-    asked = [loss for loss in range(len(cohort.losses)) if ended[loss].any()]
-    losses, _ = complete_grid(ended, asked)
-    counted_in = failures_as_zero(scores, cohort)
-    names = [cohort.losses[loss] for loss in losses]
-    reference = losses[names.index(given.reference) if given.reference in names else 0]
-    if len(losses) < 2:
-        return "There is nothing to compare the diverged trainings with."
-    again = family(counted_in, cohort, losses, reference, tau=given.tau(cohort), rope=given.rope)
-    said = [
-        f"{cohort.losses[pair.a]} {judgement.in_words}"
-        for pair, judgement in again.against_reference
-    ]
-    same = (
-        judged is not None
-        and reference == judged.reference
-        and losses == judged.losses
-        and [one.in_words for _, one in again.against_reference]
-        == [one.in_words for _, one in judged.against_reference]
-    )
-    return (
-        "With diverged trainings counted as DSC 0 in every test case, no verdict changes."
-        if same
-        else "With diverged trainings counted as DSC 0 in every test case, against "
-        f"{cohort.losses[reference]}: "
-        f"{', '.join(said)}."
-    )
 
 
 def _seed_sentence(

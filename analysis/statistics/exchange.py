@@ -15,6 +15,10 @@ HARDLY = 0.1
 """Mean sensitivity below which a loss finds so little that its precision is of a few voxels."""
 
 
+PATIENTS = ("L2", "L3")
+"""Rungs that say something of new patients."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """Loss a is more sensitive than b, and less precise."""
@@ -22,7 +26,7 @@ class Exchange:
     sensitivity: Pair
     precision: Pair
     holds: str
-    """The highest rung that refutes "no difference" for both."""
+    """L2 or L3: the highest rung that refutes "no difference" for both."""
 
     @property
     def a(self) -> int:
@@ -40,8 +44,8 @@ def exchanges(
 ) -> list[Exchange]:
     """The trade-offs among some pairs.
 
-    Both differences have to be refuted to be none, adjusted inside the family of their metric and
-    for there being two metrics.
+    Both differences have to be refuted to be none, for new patients at least, adjusted inside the
+    family of their metric and for there being two metrics.
     """
     found = []
     for a, b in pairs:
@@ -55,7 +59,7 @@ def exchanges(
                 break
             if worst == worst:
                 highest = rung
-        if highest:
+        if highest in PATIENTS:
             if more.fit.estimate < 0:
                 more, less = more.reversed(), less.reversed()
             found.append(Exchange(more, less, highest))
@@ -63,10 +67,8 @@ def exchanges(
 
 
 def can_test(*families: Family) -> bool:
-    """Whether the design has any interval for these metrics."""
-    return all(
-        any(p == p for said in family.judgements for p in said.p.values()) for family in families
-    )
+    """Whether the design has any interval for new patients, of these metrics."""
+    return all(any(said.p["L2"] == said.p["L2"] for said in one.judgements) for one in families)
 
 
 def hardly_anything(sensitivity: dict[int, float]) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.statistics.thresholds import fold_curves, own_thresholds, rates_at_thresholds
 
-LEFT = 0.5
+LEFT = 0.25
 """Share of a difference at 0.5 that may be left at own thresholds if it is one of threshold."""
 
 

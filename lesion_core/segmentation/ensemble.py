@@ -323,7 +323,10 @@ def _merge(mean: np.ndarray, squares: np.ndarray, before: int, values: Tensor) -
     """Add networks ``[M, n, Y, Z]`` to the mean and the sum of squared deviations of those before
     (Chan, Golub & LeVeque 1983), in place."""
     own = values.mean(0)
-    spread = (values - own).square().sum(0).cpu().numpy()
+    spread = torch.zeros_like(own)
+    for value in values:  # one at a time: all of them are the largest part of what is in memory
+        spread += (value - own).square_()
+    spread = spread.cpu().numpy()
     number, total = len(values), before + len(values)
     delta = own.cpu().numpy() - mean
     mean += delta * np.float32(number / total)

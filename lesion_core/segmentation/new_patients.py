@@ -63,15 +63,28 @@ class Wanted:
         }
         return {what: inside(self.out, f"{case.id}{end}") for what, end in parts.items() if end}
 
-    def refuse_existing(self, cases: Sequence[NewCase], networks: int) -> None:
-        """Raise ValueError if anything lies where something is to be written, or if two cases
-        would write one file."""
+    def check(self, cases: Sequence[NewCase], networks: int, *, overwrite: bool) -> None:
+        """Make sure that nothing is lost by writing.
+
+        Raises:
+            ValueError: two cases would write one file, an image that is to be read would be
+                written over, or, unless that is wanted, anything else that is there.
+        """
         if is_there(self.out):
             existing_folder(self.out, "a folder for the masks")
+        read_from = {
+            path.resolve()
+            for case in cases
+            for path in (*case.channels.values(), case.brain)
+            if path is not None
+        }
         owners: dict[Path, str] = {}
         for case in cases:
             for path in self.files(case, networks).values():
-                refuse_existing(path, CURE)
+                if not overwrite:
+                    refuse_existing(path, CURE)
+                if path.resolve() in read_from:
+                    raise ValueError(f"{path}: is an image to be read; choose another --out")
                 if owners.setdefault(path, case.id) != case.id:
                     raise ValueError(
                         f"{path}: is of case {owners[path]} and of {case.id}; rename one of them"

@@ -36,8 +36,10 @@ def planes(
     """
     device = next(networks[0].parameters()).device
     grid = WindowGrid.of(image.shape[1:], patch_size, stride)
-    padded = torch.zeros((len(image), *grid.padded))
-    padded[(slice(None), *grid.inside)] = torch.from_numpy(np.ascontiguousarray(image))
+    values = torch.from_numpy(np.ascontiguousarray(image))
+    padded = values if grid.padded == image.shape[1:] else torch.zeros((len(image), *grid.padded))
+    if padded is not values:
+        padded[(slice(None), *grid.inside)] = values
     padded = padded.to(device)
     starts = grid.windows()
     columns = len(grid.starts[2])
@@ -109,7 +111,7 @@ def _finished(
     first, last = max(begin, inside.start), min(end, inside.stop)
     if first < last:
         part = slice(first - begin, last - begin)
-        found = torch.stack([slab.total[part] for slab in slabs]) / cover[part]
+        found = torch.stack([slab.total[part] for slab in slabs]).div_(cover[part])
         yield (
             slice(first - inside.start, last - inside.start),
             found[(slice(None), slice(None), *across)],

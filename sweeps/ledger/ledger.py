@@ -508,7 +508,10 @@ def _configuration(trial: TrialDescription) -> dict[str, Any]:
 def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
     newest = _json(folder / PROGRESS).get("attempts")
     if attempt is not None and attempt != newest:
-        raise NotTheTrialsFault(f"{folder.name}: attempt {attempt} was given up for {newest}")
+        raise NotTheTrialsFault(
+            f"{folder.name}: another worker has begun it again (attempt {newest}), so this one, "
+            f"attempt {attempt}, stops"
+        )
 
 
 def _resumable(

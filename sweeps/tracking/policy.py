@@ -124,10 +124,12 @@ class Tracking:
         artifacts: bool = False,
         pseudonymise: bool = False,
         base_url: str | None = None,
+        wanted: str | None = None,
     ) -> Tracking:
         """What these flags mean here, for a folder that may have been tracked before.
 
-        ``base_url``: the server, where the user names it here.
+        ``base_url``: the server, where the user names it here.  ``wanted``: what needs the server,
+        for people, where no flag asks for it.
 
         Raises:
             ValueError: W&B is asked for online but there is no key, or only the folder names its
@@ -141,9 +143,10 @@ class Tracking:
         key = configured_key(place["url"])
         if asked == "online" and key is None:
             later = command_to_show("python sweeps/tracking.py", "wandb")
+            source = wanted or ("WANDB_MODE=online" if found else "--wandb online")
+            instead = "" if wanted else f"; or use --wandb offline and `{later} sync` later"
             raise ValueError(
-                "--wandb online needs a key: set WANDB_API_KEY or run `wandb login`; or use "
-                f"--wandb offline and `{later} sync` later"
+                f"{source} needs a key: set WANDB_API_KEY or run `wandb login`{instead}"
             )
         if asked == "auto":
             asked = "offline" if key is None else "online"

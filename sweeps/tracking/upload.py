@@ -132,6 +132,7 @@ def sync(results: Path, base_url: str | None = None) -> int:
         artifacts=before["artifacts"],
         pseudonymise=before["salt"] is not None,
         base_url=base_url,
+        wanted="sending to W&B",
     )
     print(tracking.notice())
     return _send(results, tracking)
@@ -148,7 +149,10 @@ def backfill(results: Path, logging: Logging) -> int:
     read_meta(results)
     tracking = logging.tracking(results)
     if tracking.mode == "disabled":
-        raise ValueError("backfill with --wandb disabled does nothing; say online or offline")
+        source = "--wandb disabled" if logging.wandb == "disabled" else "WANDB_MODE=disabled"
+        raise ValueError(
+            f"backfill with {source} does nothing; say --wandb online or --wandb offline"
+        )
     Ledger(results).write_files(tracking.to_remember())
     if tracking.mode == "online":
         return _send(results, tracking)

@@ -153,7 +153,7 @@ def _train(
     if configured.name != trial["name"]:
         raise ValueError(
             f"this worker's code makes {configured.name} of the configuration of {trial['name']}; "
-            "update the code on this machine to the driver's"
+            "update the code on this machine to that of the machine of the sweep's command"
         )
     return getattr(importlib.import_module(module), function)(configured, cohort(), **arguments)
 

@@ -93,6 +93,7 @@ def test_equal_losses_have_no_best(screens: dict[str, FirstScreen]) -> None:
     assert screen.box.headline == "No difference was found between 7 losses"
     best = screen.found.name(screen.found.best)
     assert "Best? One cannot say" in screen.box_text and screen.refuses(f"{best} is the best.")
+    assert screen.box.lead[0].startswith("**Best?** One cannot say")
     assert set(screen.table["verdict"]) == {"reference", "not separated"}
     assert not re.search(r"\b(was|were|is|are) (better|worse)", screen.may)
     assert "would have been found with a probability of 80 %" in screen.may
@@ -114,7 +115,7 @@ def test_trade_off_is_said_and_is_no_advantage(screens: dict[str, FirstScreen]) 
     (traded,) = screen.found.traded
     assert (screen.found.name(traded.a), traded.holds) == ("B", "L2")
     assert re.search(
-        r"B is more sensitive than A \(\+0\.1\d\d\) and less precise \(−0", screen.box_text
+        r"more sensitive than A and less precise is B \(\+0\.1\d\d, −0\.1", screen.box_text
     )
     assert screen.refuses("B is better, since it is more sensitive.")
     assert "Best? One cannot say" in screen.box_text
@@ -128,7 +129,9 @@ def test_divergence_stands_beside_the_mean(screens: dict[str, FirstScreen]) -> N
     assert "6 of 25 trainings with D diverged" in screen.may
     assert screen.table.loc["D", "trainings"] == "19 of 25, 6 diverged"
     assert any(claim.startswith("The mean DSC of D is") for claim in screen.may_not)
-    assert "counted as DSC 0" in screen.box_text
+    counted = "counted as DSC 0 in every test case, against A: B not separated, D not separated."
+    assert counted in " ".join(screen.box.lead) and counted in screen.may
+    assert "Best? Yes, among trainings that did not diverge: D" in screen.box_text
     assert screen.table.loc["D", "cells"] == "19 cells"
     assert "the 19 of 25 (seed, fold) cells that all have" in losses_table(screen.found).caption
 
@@ -189,7 +192,7 @@ def test_numbers_of_the_first_screen_agree(screens: dict[str, FirstScreen], name
         assert row["interval"] in found.difference(pair, said)
         assert (row["low"] > 0 or row["high"] < 0) == (said.word == "separated")
     mean = found.means["dice"][found.best].estimate
-    assert f"{mean:.3f}" in screen.box.lead[0] and f"{mean:.3f}" == (
+    assert f"{mean:.3f}" in screen.box_text and f"{mean:.3f}" == (
         losses_table(found).cell(losses_table(found).columns[2], screen.table.loc[
             found.name(found.best), "dice"])
     )  # fmt: skip

@@ -440,6 +440,20 @@ def test_nothing_is_written_over_what_is_there_and_that_is_known_before_computin
     assert voxels(out / "p07.nii.gz").tobytes() == voxels(folder_form / "p07.nii.gz").tobytes()
 
 
+def test_no_image_is_ever_written_over(root, tmp_path, capsys):
+    place = new_case(tmp_path)
+    (place / "t1.nii.gz").rename(place / "scan.nii.gz")
+    given = [f"t1={place / 'scan.nii.gz'}", f"flair={place / 'flair.nii.gz'}"]
+    before = (place / "scan.nii.gz").read_bytes()
+    run(root, place, *given, flags=["--overwrite", "--brain", "nonzero"], status=2)
+    assert "scan.nii.gz: is an image to be read; choose another --out" in capsys.readouterr().err
+    assert (place / "scan.nii.gz").read_bytes() == before
+    new_case(tmp_path / "x" / "p")
+    new_case(tmp_path / "x" / "p_disagreement")
+    run(root, tmp_path / "out", tmp_path / "x", flags=["--overwrite"], status=2)
+    assert "is of case p and of p_disagreement; rename one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -143,3 +143,23 @@ def test_every_cut_and_every_flip_of_a_table_ends_in_one_line_or_in_a_table(tmp_
             received.table_of(file, bytes(spoilt[:cut]), results.EPOCHS)
         except paths.Damaged as error:
             assert "\n" not in str(error)
+
+
+def test_a_flipped_byte_of_a_table_never_changes_a_value_unseen(tmp_path):
+    """Its pages have checksums; the rest is what a reader finds it by."""
+    one = {"trial": "a", "cohort": "b", "loss": "c", "seed": 1, "fold": 0}
+    one |= {"train_loss": 0.5, "grad_norm": None, "n_batches": 3, "n_patches": 40}
+    rows = [one | {"epoch": e, "seconds_train": e / 7, "seconds_evaluate": e / 3} for e in range(5)]
+    content = results.table_bytes(rows, results.EPOCHS)
+    file, before = tmp_path / "epochs.parquet", received.table_of(tmp_path, content)
+    changed = []
+    for place in range(0, len(content), 3):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1
+        try:
+            found = received.table_of(file, bytes(spoilt))
+        except paths.Damaged:
+            continue
+        if found.schema.equals(before.schema) and not found.equals(before):
+            changed.append(place)
+    assert not changed

@@ -51,7 +51,7 @@ class KnownTruth:
             "run_sd": 0.05,
             "residual_sd": 0.05,
             "pictures": False,
-            "character": {name: (a, b, 0.3, c) for name, (a, b, c) in self.character.items()},
+            "character": {name: (a, b, 0.1, c) for name, (a, b, c) in self.character.items()},
         }
         return FakeSweep(**quiet | dict(self.sweep)).write(path)  # type: ignore[arg-type]
 

@@ -119,7 +119,10 @@ def test_failures_are_named_with_reason_and_log(place, first, capsys, monkeypatc
 def test_status_shows_the_same(place, first, capsys):
     assert status.main(["results/paper_grid"]) == 1
     said = capsys.readouterr().out
-    assert "no driver is at work" in said and "why: RuntimeError: I break" in said
+    assert (
+        "nothing works on it now; it goes on with the command" in said
+        and "why: RuntimeError: I break" in said
+    )
 
 
 def test_one_trial_equals_the_sweeps_bit_for_bit(place, first):

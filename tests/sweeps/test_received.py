@@ -1,6 +1,7 @@
 """A results folder that somebody sends is read, and never obeyed."""
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -13,7 +14,7 @@ from analysis.reading.imports import read_results
 from analysis.sections import coverage
 from lesion_core import paths, predict, received, results
 from lesion_core.cohorts import cohort_from_dict
-from sweeps import command, status
+from sweeps import command, status, verify
 from sweeps.bench.fake_sweep import FakeSweep, description
 from sweeps.ledger.ledger import Ledger, LedgerError
 from sweeps.tracking import policy, sweep_run, upload
@@ -214,8 +215,6 @@ def test_a_file_that_is_a_link_is_replaced_and_not_followed(sent):
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(sent, tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.json")
     for read in (paths.read_json, received.read_table, results.file_state, received.sha256_of):
         with pytest.raises(paths.Damaged, match="expected a file"):
@@ -298,6 +297,45 @@ def test_a_table_of_other_columns_is_one_line(sent, capsys):
     results.write_table(sent / "cohorts/wmh2017/cases.parquet", [], results.EPOCHS)
     results.write_table(sent / results.GRADIENTS_FILE, [], results.EPOCHS)
     every_command(sent, capsys)
+
+
+SPOILT = {
+    "flipped": lambda f: f.write_bytes(f.read_bytes()[:-9] + b"\xff" + f.read_bytes()[-8:]),
+    "cut": lambda f: f.write_bytes(f.read_bytes()[: f.stat().st_size // 2]),
+    "empty": lambda f: f.write_bytes(b""),
+    "an object": lambda f: f.write_bytes(b"{}"),
+    "a list": lambda f: f.write_bytes(b"[]"),
+    "deep": lambda f: f.write_bytes(b"[" * 100_000),
+    "a link": lambda f: (f.unlink(), f.symlink_to("/etc/passwd")),
+    "a link to nothing": lambda f: (f.unlink(), f.symlink_to("/nothing/there")),
+    "a folder": lambda f: (f.unlink(), f.mkdir()),
+    "huge": lambda f: (f.write_bytes(b""), os.truncate(f, 2**40)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SPOILT)
+def test_whatever_becomes_of_any_file_no_command_breaks(sent, how, capsys):
+    """Nor does one hang, or fill the memory; and `verify` goes through the whole folder."""
+    shared = ["sweep.json", "gradients.parquet", "cohorts/wmh2017/cases.parquet"]
+    shared += ["cohorts/wmh2017/slices.parquet", "report/made.json", "search.json"]
+    shared += ["checksums.log", "wandb/tracking.json", ".live.json", "training-effect.json"]
+    own = [*results.TABLES, results.MODEL, "trial.json", "done.json", "progress.json", "log.txt"]
+    for name in [*shared, *(f"{first(sent).relative_to(sent)}/{file}" for file in own)]:
+        file = sent / name
+        before = file.read_bytes() if file.exists() else None
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(before or b"{ }")
+        SPOILT[how](file)
+        every_command(sent, capsys)
+        try:
+            verify.main([str(sent)])
+        except ValueError as error:
+            assert "\n" not in str(error)
+        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+        if before is not None:
+            file.write_bytes(before)
+    assert results.read_sweep(sent).runs["status"].eq("done").all()
 
 
 # ------------------------------------------------------------------------------ where the key goes

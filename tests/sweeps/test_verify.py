@@ -121,6 +121,69 @@ def test_what_can_be_made_again_is(ledger, capsys):
     assert (ledger / "report/report.html").stat().st_size > 1000
 
 
+def test_gradient_curves_are_taken_anew_from_the_images(ledger, place, capsys):
+    file = ledger / results.GRADIENTS_FILE
+    before = file.read_bytes()
+    flip(file)
+    assert verify.main([str(ledger), "--repair", "--data", "elsewhere"]) == 1
+    assert "gradients.parquet: cannot be made again" in capsys.readouterr().out and file.exists()
+    assert verify.main([str(ledger), "--repair"]) == 0
+    assert file.read_bytes() == before
+
+
+def test_what_cannot_be_read_here_is_not_called_damaged(ledger, capsys, monkeypatch):
+    import os
+
+    denied, open_it = ("gradients.parquet", "done.json"), os.open
+
+    def refuse(path, *arguments, **more):
+        if str(path).endswith(denied):
+            raise PermissionError(13, "Permission denied")
+        return open_it(path, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert verify.main([str(ledger), "--repair"]) == 1
+    said = capsys.readouterr().out
+    assert "cannot be read  gradients.parquet: cannot be read (Permission denied)" in said
+    assert "damaged  " not in said and "trained again:" not in said
+    assert verify.verify(ledger).whole
+
+
+@pytest.mark.parametrize("file", ["checkpoint.pt", "cases.parquet", "epochs.parquet"])
+def test_a_flipped_byte_of_a_trial_that_is_not_done_is_found_before_it_goes_on(
+    ledger, file, monkeypatch, capsys
+):
+    """Its rows have the checksums of their pages, its checkpoint one in progress.json."""
+    before = {table: (trial_of(ledger) / table).read_bytes() for table in results.TABLES}
+    for name in ("done.json", *results.TABLES, results.MODEL):
+        (trial_of(ledger) / name).unlink()
+
+    def killed(*arguments, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # after epoch 0, whose checkpoint is there
+        patch.setattr("lesion_core.trial.train_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_one.main(ONE)
+    assert verify.verify(ledger).whole
+    place = trial_of(ledger) / file
+    name = place.relative_to(ledger).as_posix()
+    if file == "checkpoint.pt":
+        flip(place)
+        assert "the trial will start afresh" in verify.verify(ledger).damaged[name]
+    else:
+        content = bytearray(place.read_bytes())
+        content[content.rindex(b"\x28\xb5\x2f\xfd") + 9] ^= 1  # in what zstd packed of a page
+        place.write_bytes(bytes(content))
+        assert "cannot be read" in verify.verify(ledger).damaged[name]
+    capsys.readouterr()
+    assert train_one.main(ONE) == 0
+    assert f"thrown away, since it cannot be trusted: {file} is damaged" in capsys.readouterr().out
+    same = (table for table in results.TABLES if table != "epochs.parquet")  # which holds clocks
+    assert all((trial_of(ledger) / table).read_bytes() == before[table] for table in same)
+
+
 def test_a_cohorts_tables_are_not_made_from_other_images(ledger, place, capsys):
     shutil.rmtree(place / "data")
     write_lit_cohort(place / "data", [5, 6, 7, 8])
@@ -154,9 +217,21 @@ def test_a_folder_that_is_no_ledger_is_refused(tmp_path):
 
 
 def test_a_lost_sweep_json_is_written_anew_and_nothing_is_trained(ledger, capsys):
+    before = results.read_meta(ledger)
     (ledger / "sweep.json").write_text("{")
     assert verify.main([str(ledger)]) == 1
     assert "delete it and give the sweep's command again" in capsys.readouterr().out
+    assert verify.main([str(ledger), "--repair"]) == 0
+    said = capsys.readouterr().out
+    assert "sweep.json: written again, from 1 trials; not recovered: the command" in said
+    after = results.read_meta(ledger)
+    known = ("losses", "settings", "num_folds", "folds", "trials")
+    assert {key: after[key] for key in known} == {key: before[key] for key in known}
+    assert after["versions"].items() <= before["versions"].items()
+    assert after["cohorts"]["lit"].items() <= before["cohorts"]["lit"].items()
+    assert status.main([str(ledger)]) == 0
+    assert train_one.main(ONE) == 0
+    assert results.read_meta(ledger)["cohorts"] == before["cohorts"]
     (ledger / "sweep.json").unlink()
     assert train_one.main(ONE) == 0
     assert "nothing to do" in capsys.readouterr().out
