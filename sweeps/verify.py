@@ -25,7 +25,7 @@ from lesion_core.received import is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
 from sweeps.ledger.ledger import PROGRESS, Ledger
-from sweeps.ledger.lock import Lock
+from sweeps.ledger.lock import STAGING, Lock
 
 PASSING = (".lock", ".live.json", PROGRESS, "checkpoint.pt")
 """Files that live while a sweep runs; a checkpoint is checked when it is used."""
@@ -130,6 +130,7 @@ def _files(root: Path) -> Iterator[str]:
     """Every file, by its path in the folder; a link is one, and is not followed."""
     for folder, inner, files in os.walk(root):
         here = Path(folder)
+        inner[:] = [name for name in inner if not name.startswith(STAGING)]
         links = [name for name in inner if (here / name).is_symlink()]
         for name in sorted([*files, *links]):
             yield (here / name).relative_to(root).as_posix()

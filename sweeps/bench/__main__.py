@@ -22,6 +22,7 @@ from typing import Literal
 
 import tyro
 
+from lesion_core import durable
 from sweeps import command
 from sweeps.bench.timing import Row, markdown
 from sweeps.provenance import git_commit
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.json is not None:
             numbers = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
             text = json.dumps({"machine": here, "rows": numbers}, indent=1)
-            options.json.write_text(text + "\n")
+            durable.write_bytes(options.json, (text + "\n").encode())
             print(f"\nwritten to {options.json}")
     return 0
 
