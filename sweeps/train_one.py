@@ -99,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         ledger.refuse_other_sweep(asked)
         if not ledger.left_to_run([trial.name], retry_failed=True):
             ledger.write_request(asked)
+            ledger.drop_leftovers()
             print(f"nothing to do: {folder} is done")
             return 0
         loaded = data.load(settings.patch_size)

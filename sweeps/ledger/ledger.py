@@ -395,8 +395,10 @@ class Ledger:
         """Remove the checkpoints of finished trials, where a crash came before that was done."""
         with self._writing():
             for marker in self.path.glob("trials/*/done.json"):
-                for file in ("checkpoint.pt", PROGRESS):
-                    self._remove(self._folder(marker.parent.name) / file)
+                with suppress(LedgerError):  # a name that no trial has
+                    folder = self._folder(marker.parent.name)
+                    for file in ("checkpoint.pt", PROGRESS):
+                        self._remove(folder / file)
 
     def _resumable(
         self, folder: Path, name: str, notes: list[str]

@@ -181,11 +181,19 @@ def cut_after(undisturbed, tmp_path, numbers):
         assert len(finished) == len(TRIALS)
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """An empty lock file is not waited for."""
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_power_cut_after_some_step_loses_nothing_that_was_finished(undisturbed, tmp_path):
     cut_after(undisturbed, tmp_path, range(5, len(undisturbed[1]), 37))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
 def test_a_power_cut_after_any_step_loses_nothing_that_was_finished(undisturbed, tmp_path):
     cut_after(undisturbed, tmp_path, range(len(undisturbed[1])))
 
