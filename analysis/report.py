@@ -12,6 +12,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from analysis import flags
 
@@ -365,4 +368,4 @@ def _css(losses: list[dict], here: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(program="analysis/report.py"))
+    stopping.leave(stopping.run(lambda: main(program="analysis/report.py")))

@@ -7,6 +7,11 @@ Where the sweep resampled its cases, probabilities are taken back to that grid b
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -261,4 +266,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(stopping.run(main))

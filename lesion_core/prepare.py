@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 import sys
 from collections.abc import Sequence
 
@@ -19,4 +24,4 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(program="python -m lesion_core.prepare"))
+    stopping.leave(stopping.run(lambda: main(program="python -m lesion_core.prepare")))

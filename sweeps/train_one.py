@@ -16,6 +16,9 @@ from typing import Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.cohorts.reading import ReadingInSpace
 from sweeps import command, provenance
@@ -133,4 +136,4 @@ def _device(asked: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

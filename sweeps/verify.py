@@ -19,6 +19,9 @@ import tyro
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.paths import read_json
 from lesion_core.received import is_plain, sha256_of
@@ -310,4 +313,4 @@ def _repair_cohort(flags: Verify, ledger: Ledger, name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -130,7 +130,7 @@ def test_analysis_is_built_in_layers() -> None:
 
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
-    known = ("results", "report_record", "table1", "settings", "paths", "terminal")
+    known = ("results", "report_record", "table1", "settings", "paths", "terminal", "stopping")
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
         package = module.split(".")[0]

@@ -8,6 +8,11 @@ Only a quiet machine gives numbers worth keeping: the load at the start is print
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 import importlib
 import json
 import os
@@ -102,4 +107,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -14,7 +14,6 @@ in a parameter space are mangled, so a trial travels as the text of its trial.js
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import sys
@@ -27,10 +26,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core import stopping
 from sweeps import command, scratch
 from sweeps.distributed import connect, ledger_actor, preflight
 from sweeps.distributed.preflight import Node
-from sweeps.distributed.terminal import message_if_killed, redirect_output_to
+from sweeps.distributed.terminal import redirect_output_to
 from sweeps.distributed.worker import Shared
 from sweeps.ledger.ledger import LedgerError
 from sweeps.options import Machines
@@ -147,7 +147,7 @@ class Cluster:
 
         def stop_with(reason: str) -> None:
             broken.append(reason)
-            _thread.interrupt_main()
+            stopping.interrupt()
 
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
@@ -180,7 +180,7 @@ class Cluster:
         )
         try:
             with (
-                message_if_killed(_ENDED.format(results / "ray.log")),
+                stopping.last_words(_ENDED.format(results / "ray.log")),
                 redirect_output_to(results / "ray.log"),
                 display,
             ):
@@ -230,18 +230,16 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
         return
     staged = None
     try:
-        if machines.address is None:
-            connect.start_local(ray)
-        else:
-            staged = connect.stage(modules)
-            connect.join_cluster(ray, machines.address, staged)
-        command.catch_signals()  # Ray has replaced them
+        with stopping.held():  # Ray puts its own handlers there
+            if machines.address is None:
+                connect.start_local(ray)
+            else:
+                staged = connect.stage(modules)
+                connect.join_cluster(ray, machines.address, staged)
         yield _cluster(machines, modules)
     finally:
-        command.ignore_signals()
-        with _limited(SECONDS_TO_LEAVE):
+        with stopping.held(), _limited(SECONDS_TO_LEAVE):
             ray.shutdown()
-        command.catch_signals()
         if staged is not None:
             scratch.drop(staged)
 

@@ -7,6 +7,11 @@ python -m sweeps.tracking dashboard RESULTS     a workspace: bands, folds, trade
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,4 +83,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -39,7 +39,7 @@ def typed(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lesion-sweep", *arguments])
         return cli.main()
 
-    before = {number: signal.getsignal(number) for number in command.SIGNALS}
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
