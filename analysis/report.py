@@ -12,8 +12,10 @@ from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from lesion_core import stopping
 
+from lesion_core import stopping
+
+if __name__ == "__main__":
     stopping.hold()
 
 from analysis import flags

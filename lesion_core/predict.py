@@ -7,9 +7,9 @@ Where the sweep resampled its cases, probabilities are taken back to that grid b
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from lesion_core import stopping
+from lesion_core import stopping
 
+if __name__ == "__main__":
     stopping.hold()
 
 import sys

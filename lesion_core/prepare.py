@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from lesion_core import stopping
+from lesion_core import stopping
 
+if __name__ == "__main__":
     stopping.hold()
 
-import sys
 from collections.abc import Sequence
 
 from lesion_core.preparation.flags import parser

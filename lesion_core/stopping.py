@@ -92,9 +92,9 @@ def catch() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def received() -> int | None:
-    """The first signal that came; None: none did."""
-    return _state.received
+def is_asked() -> bool:
+    """Whether a signal has come."""
+    return _state.received is not None
 
 
 def status() -> int:
@@ -163,6 +163,8 @@ def kept() -> Iterator[None]:
         yield
     finally:
         signal.signal = put
+        if not _state.ending:
+            _install(_on_signal)  # compiled code does not ask
 
 
 @contextmanager
@@ -179,7 +181,7 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def graceful(request: Callable[[], None], seconds: float) -> Iterator[None]:
+def graceful(request: Callable[[], object], seconds: float) -> Iterator[None]:
     """The first signal in this block does not interrupt it: ``request`` is called, in a thread.
 
     When that returns, after ``seconds``, or at the next signal, KeyboardInterrupt is raised; at the
@@ -294,6 +296,7 @@ def _install(handler: Any) -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    signal.alarm(0)  # absl's handler of SIGTERM, which Ray installs, has us aborted in 3 s
     if _state.internal:
         _state.internal = False
         raise KeyboardInterrupt

@@ -360,11 +360,11 @@ class BegunEpoch:
     @staticmethod
     def from_dict(values: Any) -> BegunEpoch:
         """What `to_dict` gave; ValueError if it is anything else."""
-        found = values.get("found") if isinstance(values, dict) else None
-        fits = isinstance(found, Tensor) and found.ndim == 2 and found.shape[1] == 2
-        if not fits or type(values.get("seconds")) is not float:
-            raise ValueError("checkpoint.pt: what it says of an epoch that was begun is no such")
-        return BegunEpoch(found, values["seconds"])
+        if isinstance(values, dict):
+            found, seconds = values.get("found"), values.get("seconds")
+            if isinstance(found, Tensor) and isinstance(seconds, float) and found.shape[1:] == (2,):
+                return BegunEpoch(found, seconds)
+        raise ValueError("checkpoint.pt: what it says of an epoch that was begun is no such thing")
 
 
 def restore(

@@ -33,7 +33,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "grid": Command("sweeps.paper_grid:main", "every loss x seed x fold, compared in a report", True),
+    "grid": Command(
+        "sweeps.paper_grid:main", "every loss x seed x fold, compared in a report", True
+    ),
     "search": Command("sweeps.alpha_gamma:main", "search for the numbers of a loss", True),
     "ladder": Command(
         "sweeps.seed_ladder:main", "one or two losses, many seeds: how many suffice?", True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from lesion_core import stopping
+from lesion_core import stopping
 
+if __name__ == "__main__":
     stopping.hold()
 
 import argparse

@@ -79,9 +79,7 @@ def train_epoch(
     step.network.train()
     found = [] if found is None else found
     with step.apart():
-        for batch in itertools.islice(
-            batches(patches, step.batch_size, shuffle), len(found), None
-        ):
+        for batch in itertools.islice(batches(patches, step.batch_size, shuffle), len(found), None):
             if stop():
                 raise TrainingStopped
             found.append(step(batch))

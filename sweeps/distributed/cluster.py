@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,16 @@ class Cluster:
             broken.append(reason)
             stopping.interrupt()
 
+        terminal = sys.stdout
+
+        def leave_checkpoints() -> None:
+            print("stopping: running trials leave a checkpoint ...", file=terminal, flush=True)
+            while True:
+                connect.check_reachable(head)
+                if not ray.get(ledger.stop.remote()):
+                    return
+                time.sleep(0.3)
+
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
             connect.check_reachable(head)
@@ -176,13 +187,15 @@ class Cluster:
         folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))
         live = LiveFile(results, token)
         display = Display(
-            progress, take_snapshot, stop_with, sys.stdout, live, quiet=self.machines.quiet
+            progress, take_snapshot, stop_with, terminal, live, quiet=self.machines.quiet
         )
         try:
             with (
                 stopping.last_words(_ENDED.format(results / "ray.log")),
                 redirect_output_to(results / "ray.log"),
                 display,
+                stopping.kept(),  # Tune would take SIGUSR1
+                stopping.graceful(leave_checkpoints, self.machines.grace_s),
             ):
                 run_trials(
                     supply,
@@ -238,10 +251,11 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
                 connect.join_cluster(ray, machines.address, staged)
         yield _cluster(machines, modules)
     finally:
-        with stopping.held(), _limited(SECONDS_TO_LEAVE):
-            ray.shutdown()
-        if staged is not None:
-            scratch.drop(staged)
+        with stopping.held():
+            with _limited(SECONDS_TO_LEAVE):
+                ray.shutdown()
+            if staged is not None:
+                scratch.drop(staged)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -292,7 +291,9 @@ class Ledger:
             elif report["checkpoint"] is not None:
                 self._put_checkpoint(folder, report["checkpoint"], number)
 
-    def checkpoint(self, name: str, checkpoint: bytes, epoch: int, attempt: int) -> None:
+    def checkpoint(
+        self, name: str, checkpoint: bytes, epoch: int, attempt: int | None = None
+    ) -> None:
         """Keep where a trial is that was asked to stop: after this epoch, or within the next one.
 
         The rows of that epoch and of those before are here already.
@@ -311,9 +312,7 @@ class Ledger:
         progress = _json(folder / PROGRESS)
         known = list(_checkpoints(progress).items())[-1:]
         known.append((_sha256(checkpoint), epoch))
-        self._put(
-            folder / PROGRESS, results.json_bytes(progress | {"checkpoints": dict(known)})
-        )
+        self._put(folder / PROGRESS, results.json_bytes(progress | {"checkpoints": dict(known)}))
         self._put(folder / "checkpoint.pt", checkpoint)
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
@@ -403,7 +402,7 @@ class Ledger:
     def _resumable(
         self, folder: Path, name: str, notes: list[str]
     ) -> tuple[int, bytes, dict[str, list[Row]]] | None:
-        """Find the epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
+        """Find epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
 
         None: start afresh.  What was damaged is added to ``notes``; any note means starting afresh.
         """

@@ -29,7 +29,8 @@ holder which wakes up late can put nothing in place any more, not even what it w
 BEAT_SECONDS = 20
 BEATS_WATCHED = 4
 """A lock of a process that cannot be looked up here, as on another host, is void if it misses so
-many beats while it is watched.  Were its holder only slow, it would find its lock gone, and stop."""
+many beats while it is watched.  Were its holder only slow, it would find its lock gone, and stop.
+"""
 
 SILENCE_SECONDS = 600
 """After this, it need not be watched: far more than clocks differ, or a file server hangs."""
@@ -236,11 +237,13 @@ def _read(path: Path) -> Holder | None:
 
 def _holder_of(content: dict[str, Any]) -> Holder:
     """A lock file's holder, less what a later release may say of it."""
-    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("host", "command", "since", "token"), (str,))
-    kinds |= {"pid": (int,), "started": (int, type(None))}
-    kinds |= dict.fromkeys(("boot", "processes"), (str, type(None)))
-    given = {each.name: content.get(each.name) for each in fields(Holder)}
-    if not all(type(value) in kinds[name] for name, value in given.items()) or given["pid"] <= 0:
+    given: dict[str, Any] = {each.name: content.get(each.name) for each in fields(Holder)}
+    texts = [given[name] for name in ("host", "command", "since", "token")]
+    known = [given[name] for name in ("boot", "processes") if given[name] is not None]
+    numbers = [given["pid"], *([] if given["started"] is None else [given["started"]])]
+    if not all(isinstance(text, str) for text in texts + known) or not all(
+        type(number) is int and number > 0 for number in numbers
+    ):
         raise ValueError("not what a lock says")
     return Holder(**given)
 

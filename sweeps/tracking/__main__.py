@@ -12,7 +12,6 @@ if __name__ == "__main__":
 
     stopping.hold()
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -116,9 +116,7 @@ def test_stopped_again_and_again_it_loses_no_batch(uninterrupted):
     checkpoint, seen = reports[0].checkpoint, []
     for _ in range(100):
         try:
-            run(
-                trial(), toy_cohort(), checkpoint=checkpoint, on_epoch=seen.append, stop=StopAt(25)
-            )
+            run(trial(), toy_cohort(), checkpoint=checkpoint, on_epoch=seen.append, stop=StopAt(25))
             break
         except TrainingStopped as stopped:
             checkpoint = stopped.checkpoint

@@ -75,12 +75,16 @@ class Disk:
     def _is_ours(self, target: Any, more: dict[str, Any]) -> bool:
         """Whether a call is about something below the folder; shutil gives folders by handle."""
         if isinstance(target, int):
-            place = os.readlink(f"/proc/self/fd/{target}")
+            place = _open_file(target)
         elif more.get("dir_fd") is not None:
-            place = os.path.join(os.readlink(f"/proc/self/fd/{more['dir_fd']}"), os.fspath(target))
+            place = _open_file(more["dir_fd"]) / os.fspath(target)
         else:
-            place = os.path.abspath(target)
-        return place.startswith(str(self.root))
+            place = Path(target).absolute()
+        return place.is_relative_to(self.root)
+
+
+def _open_file(handle: int) -> Path:
+    return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def _no_sync(handle: int) -> None:
@@ -113,7 +117,7 @@ class Recording:
     def on_step(self, name: str, arguments: tuple[Any, ...]) -> None:
         """Take note of what a step did."""
         if name == "fsync":
-            place = Path(os.readlink(f"/proc/self/fd/{arguments[0]}"))
+            place = _open_file(arguments[0])
             if place.is_dir():
                 self._sync_folder(place)
             else:

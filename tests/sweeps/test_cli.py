@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import cli, command, provenance
+from lesion_core import stopping
+from sweeps import cli, provenance
 
 ROOT = Path(__file__).parents[2]
 

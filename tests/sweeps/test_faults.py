@@ -47,7 +47,7 @@ def report(trial, epoch, before):
 
 
 def sweep(root):
-    """A driver: takes the lock, says what is asked, trains what is left; returns whom it trained."""
+    """A driver: takes the lock, says what is asked, trains what is left; returns whom."""
     trained = []
     with Lock(root, "sweep") as held:
         ledger = Ledger(root, held.token)
@@ -200,7 +200,7 @@ def test_a_power_cut_after_any_step_loses_nothing_that_was_finished(undisturbed,
 
 def test_what_done_returned_of_outlasts_a_power_cut(undisturbed):
     """At the last step at the latest, everything is there, under synced names."""
-    whole, steps, recording = undisturbed
+    _, steps, recording = undisturbed
     last = recording.lazy[-1]
     for each in TRIALS:
         for name in ("trial.json", "done.json", "model.pt", *results.TABLES):
