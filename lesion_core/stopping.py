@@ -8,7 +8,6 @@ second signal, a second later or more, ends that.
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import os
 import select
@@ -113,7 +112,9 @@ def interrupt() -> None:
     number = next((n for n in SIGNALS if n not in _state.left_alone), None)
     if number is not None:
         _state.internal = True
-        _thread.interrupt_main(number)  # which does nothing for one that is ignored
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, number)  # `_thread.interrupt_main` ends no sleep
 
 
 def is_stop(error: BaseException) -> bool:
@@ -125,8 +126,8 @@ def is_stop(error: BaseException) -> bool:
 
 def run(command: Callable[[], int], words: str = "stopped") -> int:
     """Run a command that signals may stop; returns its exit status, that of a stop if it was."""
-    catch()
     try:
+        catch()
         return command()
     except BaseException as error:
         if not is_stop(error):

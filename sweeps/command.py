@@ -41,9 +41,9 @@ def process(command: Callable[[Sequence[str]], int], *, supervised: bool = False
 
 def run(command: Callable[[Sequence[str]], int]) -> int:
     """Run a command with the flags that this process was started with; returns its exit status."""
-    stopping.catch()
     print_anything()
     try:
+        stopping.catch()
         return command(sys.argv[1:])
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         sys.stderr.close()
