@@ -194,6 +194,7 @@ def graceful(request: Callable[[], object], seconds: float) -> Iterator[None]:
         asking = threading.Thread(target=request, daemon=True)
         asking.start()
         asking.join(seconds)
+        _state.on_request = None
         if not done.is_set():
             interrupt()
 
@@ -213,8 +214,11 @@ def supervise() -> None:
 
     Compiled code can crash a process while it ends, and what it has said and meant is then worth
     nothing: here the status is what the child told before (`leave`), or 1 and what it said it would
-    leave to say (`last_words`).  To be called after `hold`, before any thread is started.
+    leave to say (`last_words`).  To be called after `hold`, before any thread is started.  Does
+    nothing where a process cannot wait for signals, as on macOS.
     """
+    if not hasattr(signal, "sigtimedwait"):
+        return
     reader, writer = os.pipe()
     parent = os.getpid()
     child = os.fork()

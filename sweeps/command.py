@@ -56,7 +56,7 @@ def run(command: Callable[[Sequence[str]], int]) -> int:
 
 def report_error(error: BaseException) -> int:
     """Print in one line why a command ends; returns its exit status."""
-    if not isinstance(error, ValueError | LedgerError):
+    if not isinstance(error, ValueError | LedgerError) and stopping.is_stop(error):
         return stopping.say_stopped("stopped; the same command goes on from here")
     print(f"error: {error}", file=sys.stderr, flush=True)
     return 2 if isinstance(error, ValueError) else 1

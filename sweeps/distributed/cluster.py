@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -267,7 +267,10 @@ def _limited(seconds: float) -> Iterator[None]:
         return
 
     def end() -> None:
-        os._exit(command.report_error(reason))
+        status = command.report_error(reason)
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

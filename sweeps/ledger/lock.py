@@ -117,6 +117,7 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._released.set()
+        self._beat.join()
         shutil.rmtree(staging(self._path.parent, self.token), ignore_errors=True)
         if owns(self._path.parent, self.token):
             self._path.unlink(missing_ok=True)
