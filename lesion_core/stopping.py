@@ -153,8 +153,9 @@ def leave(number: int) -> NoReturn:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Whatever handlers others want to put there in this block, ours stay."""
+    """Whatever handlers others want to put there in this block, those of before stay."""
     put = signal.signal
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def refuse(number: int, handler: Any) -> Any:
         return signal.getsignal(number) if number in SIGNALS else put(number, handler)
@@ -164,8 +165,9 @@ def kept() -> Iterator[None]:
         yield
     finally:
         signal.signal = put
-        if not _state.ending:
-            _install(_on_signal)  # compiled code does not ask
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                put(number, handler)  # compiled code does not ask
 
 
 @contextmanager

@@ -118,6 +118,8 @@ def attempt(
                     f"stopped after epoch {stopped.epoch} and {stopped.batches} batches of the "
                     "next one; goes on from there"
                 )
+            else:
+                print("stopped; nothing was trained that is not saved")
             output.deliver()
             tracked.leave()
             raise

@@ -373,7 +373,8 @@ def test_a_stopped_sweep_ends_within_seconds_and_goes_on(tmp_path, number, exit_
     assert json.loads(begun_trial.read_text())["attempts"] == 1
     if number != signal.SIGKILL:  # asked to stop, it has left a checkpoint of where it was
         assert "running trials leave a checkpoint" in out
-        assert "stopped after epoch" in (begun_trial.parent / "log.txt").read_text()
+        logs = [log.read_text() for log in ledger.path.glob("trials/*/log.txt")]
+        assert any("stopped after epoch" in log for log in logs)
     if exit_status != 130:
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
