@@ -13,6 +13,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lesion_core import stopping
+
+if __name__ == "__main__":
+    stopping.hold()
+
 from analysis import flags
 
 if __name__ == "__main__":  # --help and wrong flags end here: what follows takes seconds to load
@@ -372,4 +377,4 @@ def _css(losses: list[dict], here: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(program="analysis/report.py"))
+    stopping.leave(stopping.run(lambda: main(program="analysis/report.py")))

@@ -149,7 +149,7 @@ def store(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any])
         content = json.loads(json.dumps({"arrays": described, "values": values}))
         content["sha256"] = _of(content)
         (temporary / "entry.json").write_text(json.dumps(content))
-        temporary.rename(place / key)
+        temporary.rename(place / key)  # not synced: whatever is not whole is made again
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             return True  # another process was faster

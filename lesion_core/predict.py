@@ -11,6 +11,11 @@ taken back to that grid before the threshold.  What is written of new patients i
 
 from __future__ import annotations
 
+from lesion_core import stopping
+
+if __name__ == "__main__":
+    stopping.hold()
+
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -254,4 +259,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(stopping.run(main))

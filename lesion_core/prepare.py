@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from lesion_core import stopping
+
+if __name__ == "__main__":
+    stopping.hold()
+
 from collections.abc import Sequence
 
 from lesion_core.preparation.flags import parser
@@ -19,4 +23,4 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(program="python -m lesion_core.prepare"))
+    stopping.leave(stopping.run(lambda: main(program="python -m lesion_core.prepare")))

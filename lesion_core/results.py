@@ -29,7 +29,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -50,6 +49,7 @@ from lesion_core.believed import (
     wrong_with_trial,
 )
 from lesion_core.descriptions import TrialRow
+from lesion_core.durable import write_bytes
 from lesion_core.paths import (
     Damaged,
     existing,
@@ -332,23 +332,6 @@ def subjects_of(path: Path, cohort: str) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------------- writing
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary name beside it, flushed, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private; results are meant to be shared
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file whole or not at all.  NaN is refused: JSON has no word for it."""
     write_bytes(path, json_bytes(content))

@@ -8,13 +8,14 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lesion_core.descriptions import (
     Identity,
@@ -30,7 +31,8 @@ from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
-from lesion_core.training.epoch import EpochLosses, train_epoch
+from lesion_core.stopping import TrainingStopped
+from lesion_core.training.epoch import EpochLosses, never, train_epoch
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import check_precision
 from lesion_core.training.randomness import generator
@@ -236,13 +238,17 @@ def run(
     device: str = "cpu",
     threads: int = 1,
     on_epoch: Callable[[EpochReport], None],
+    stop: Callable[[], bool] = never,
 ) -> TrialSummary:
     """Train and evaluate; reports every epoch, 0 (untrained) included; returns a summary.
 
-    Given a checkpoint, goes on after its epoch (and reports that one again if it was the last).
-    On a CPU the outcome is the same to the bit for equal ``threads``, interrupted or not.
+    Given a checkpoint, goes on after its epoch (and reports that one again if it was the last), or
+    within the next one.  On a CPU the outcome is the same to the bit for equal ``threads``,
+    interrupted or not.  ``stop`` is asked before every batch, in evaluations too.
 
     Raises:
+        TrainingStopped: ``stop`` said so; with a checkpoint of where it is, but for an evaluation
+            that was under way, which is done again.
         ValueError: the cohort is another than the trial's, or has no training lesions; or the
             device does not have the precision.
         Diverged: the loss became NaN or infinite.
@@ -275,7 +281,10 @@ def run(
     network.initialise(generator(trial.seed, trial.fold, 0, "weights"))
     to_device(network, device)
     optimiser = optimiser_of(network, settings.learning_rate)
-    trained_until = None if checkpoint is None else restore(checkpoint, network, optimiser)
+    begun_epoch = None
+    trained_until = None
+    if checkpoint is not None:
+        trained_until, begun_epoch = restore(checkpoint, network, optimiser)
     step = Step(
         network, optimiser, trial.loss, volumes,
         batch_size=settings.batch_size, precision=settings.precision,
@@ -283,15 +292,31 @@ def run(
     first = 0 if trained_until is None else min(trained_until + 1, settings.epochs)
     for epoch in range(first, settings.epochs + 1):
         clock = time.monotonic()
+        if begun_epoch is not None:
+            clock -= begun_epoch.seconds
+        found = [] if begun_epoch is None else list(begun_epoch.found)
+        begun_epoch = None
         losses: EpochLosses = {"train_loss": None, "grad_norm": None, "n_batches": 0}
-        if epoch > 0 and epoch != trained_until:
-            shuffle = generator(trial.seed, trial.fold, epoch, "order")
-            losses = train_epoch(step, patches, epoch=epoch, shuffle=shuffle)
-        trained = time.monotonic()
+        trained = clock
         last = epoch == settings.epochs
-        scores = evaluate(
-            network, trial.loss, volumes, images, held_out, settings, split=trial.split, final=last
-        )
+        try:
+            if epoch > 0 and epoch != trained_until:
+                shuffle = generator(trial.seed, trial.fold, epoch, "order")
+                losses = train_epoch(
+                    step, patches, epoch=epoch, shuffle=shuffle, found=found, stop=stop
+                )
+            trained = time.monotonic()
+            with _asked_before_each_batch(network, stop):
+                scores = evaluate(
+                    network, trial.loss, volumes, images, held_out, settings,
+                    split=trial.split, final=last,
+                )  # fmt: skip
+        except TrainingStopped:
+            if epoch in (0, trained_until):  # nothing was trained that is not saved
+                raise
+            seconds = (trained if trained > clock else time.monotonic()) - clock
+            state = _state(epoch - 1, network, optimiser, BegunEpoch(_stacked(found), seconds))
+            raise TrainingStopped(epoch - 1, len(found), _saved(state)) from None
         report = EpochReport(
             epoch=epoch,
             cases=[row | trial.identity | {"epoch": epoch} for row in scores.cases],
@@ -303,13 +328,7 @@ def run(
                 "seconds_train": trained - clock,
                 "seconds_evaluate": time.monotonic() - trained,
             },
-            checkpoint=_saved(
-                {
-                    "epoch": epoch,
-                    "network": network.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                }
-            ),
+            checkpoint=_saved(_state(epoch, network, optimiser)),
             final=_final(trial, scores, network, len(cohort.channels)) if last else None,
         )
         on_epoch(report)
@@ -325,16 +344,77 @@ def run(
     }
 
 
-def restore(checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Put network and optimiser where they were, on the device that they are on; returns the epoch.
+@dataclass(frozen=True)
+class BegunEpoch:
+    """An epoch that was stopped in the middle of its training, or before it was evaluated."""
+
+    found: Tensor
+    """Loss and gradient norm ``[n, 2]`` of the batches that were trained on."""
+    seconds: float
+    """That this took."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a checkpoint has it, under "begun"."""
+        return {"found": self.found.cpu(), "seconds": self.seconds}
+
+    @staticmethod
+    def from_dict(values: Any) -> BegunEpoch:
+        """What `to_dict` gave; ValueError if it is anything else."""
+        if isinstance(values, dict):
+            found, seconds = values.get("found"), values.get("seconds")
+            if isinstance(found, Tensor) and isinstance(seconds, float) and found.shape[1:] == (2,):
+                return BegunEpoch(found, seconds)
+        raise ValueError("checkpoint.pt: what it says of an epoch that was begun is no such thing")
+
+
+def restore(
+    checkpoint: bytes, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[int, BegunEpoch | None]:
+    """Put network and optimiser where they were, on the device that they are on.
 
     Whatever device they were on before: only what was learned is taken from the checkpoint.
+    Returns the last epoch that is complete, and what was done of the one after it.
     """
     state = read_saved(checkpoint, "checkpoint.pt")
     network.load_state_dict(check_shapes(state["network"], network.state_dict(), "checkpoint.pt"))
     settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
     optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
-    return state["epoch"]
+    begun = state.get("begun")  # checkpoints of earlier releases are all between epochs
+    return state["epoch"], None if begun is None else BegunEpoch.from_dict(begun)
+
+
+def _stacked(found: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(found)) if found else torch.zeros(0, 2)
+
+
+def _state(
+    epoch: int,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    begun: BegunEpoch | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint holds: all that the rest of a training depends on."""
+    state = {
+        "epoch": epoch,
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    return state if begun is None else state | {"begun": begun.to_dict()}
+
+
+@contextmanager
+def _asked_before_each_batch(network: nn.Module, stop: Callable[[], bool]) -> Iterator[None]:
+    """`TrainingStopped` is raised by the network's next use once ``stop`` says so."""
+
+    def ask(*_: object) -> None:
+        if stop():
+            raise TrainingStopped
+
+    hook = network.register_forward_pre_hook(ask)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _final(trial: Trial, scores: Evaluation, network: nn.Module, in_channels: int) -> Final:

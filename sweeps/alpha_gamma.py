@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.cohorts.reading import Reading
 from lesion_core.settings import PAPER_SEEDS
@@ -415,4 +418,4 @@ def summary(results: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main, supervised=True)

@@ -13,9 +13,10 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import lesion_core
+from lesion_core import stopping
 
 PROGRAM = "lesion-sweep"
 
@@ -27,16 +28,20 @@ class Command(NamedTuple):
     """``module:function``, loaded when it is asked for: --help should not wait for PyTorch."""
     summary: str
     """What the list of commands says of it."""
+    loads_ray: bool = False
+    """Then it is supervised: Ray can crash the process that it is loaded in."""
 
 
 COMMANDS = {
-    "grid": Command("sweeps.paper_grid:main", "every loss x seed x fold, compared in a report"),
-    "search": Command("sweeps.alpha_gamma:main", "search for the numbers of a loss"),
+    "grid": Command(
+        "sweeps.paper_grid:main", "every loss x seed x fold, compared in a report", True
+    ),
+    "search": Command("sweeps.alpha_gamma:main", "search for the numbers of a loss", True),
     "ladder": Command(
-        "sweeps.seed_ladder:main", "one or two losses, many seeds: how many suffice?"
+        "sweeps.seed_ladder:main", "one or two losses, many seeds: how many suffice?", True
     ),
     "training-effect": Command(
-        "sweeps.training_effect:main", "how much other training sets move a comparison"
+        "sweeps.training_effect:main", "how much other training sets move a comparison", True
     ),
     "train": Command("sweeps.train_one:main", "one trial here and now, without Ray"),
     "status": Command("sweeps.status:main", "how far a sweep is, also while it runs"),
@@ -52,6 +57,14 @@ COMMANDS = {
     ),
     "bench": Command("sweeps.bench.__main__:main", "how fast it is on this machine"),
 }
+
+
+def process() -> NoReturn:
+    """Be the program, from its first line to its end."""
+    stopping.hold()
+    if any(COMMANDS[name].loads_ray for name in sys.argv[1:2] if name in COMMANDS):
+        stopping.supervise()
+    stopping.leave(main())
 
 
 def main() -> int:

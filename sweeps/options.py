@@ -63,6 +63,12 @@ class Reporting:
             )
 
 
+def check_grace(seconds: float) -> None:
+    """Raise ValueError for a --grace-s that is no number of seconds."""
+    if not 0 <= seconds <= 86400:
+        raise ValueError(f"--grace-s {seconds:g}: expected seconds, from 0 to a day")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machines:
     """Where trials run, and how much of it each one takes."""
@@ -77,6 +83,8 @@ class Machines:
     """Epochs between checkpoints: what a trial that lost its machine may have to train again."""
     retries: int = 3
     """How often a trial may lose its worker or machine; preempted machines do not count."""
+    grace_s: float = 20.0
+    """Seconds in which running trials may leave a checkpoint when a signal stops the command."""
     quiet: bool = False
     """Show no progress, only failures and the end."""
 
@@ -85,6 +93,7 @@ class Machines:
             raise ValueError(f"--cpus-per-trial {self.cpus_per_trial}: expected 1 or more")
         if self.checkpoint_every < 1:
             raise ValueError(f"--checkpoint-every {self.checkpoint_every}: expected 1 or more")
+        check_grace(self.grace_s)
         if self.retries < 0:
             raise ValueError(f"--retries {self.retries}: expected 0 or more")
         gpus = self.gpus_per_trial

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
@@ -184,4 +187,4 @@ def run_plan(
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main, supervised=True)

@@ -16,6 +16,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
@@ -86,4 +89,4 @@ def answer(results: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main, supervised=True)

@@ -18,6 +18,9 @@ import tyro
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.paths import read_json
 from sweeps import command
@@ -162,4 +165,4 @@ def _all_done(found: Mapping[str, WatchedTrial]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -83,6 +83,7 @@ class SweepPlan:
                 ledger.write_request(self._request())
                 self._restore_tables(ledger)
                 print("nothing to do")
+            ledger.drop_leftovers()
             ledger.note_logs()
         unfinished = _print_failures(self.results, states)
         done = sum(state["status"] == "done" for state in states.values())

@@ -9,6 +9,7 @@ traceback is the whole one, and a trial that was stopped goes on from its newest
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
 
+    stopping.hold()
+
+from lesion_core import stopping
 from lesion_core.cohorts.reading import ReadingInSpace
 from sweeps import command, provenance
 from sweeps.data import Data, request
@@ -24,7 +29,7 @@ from sweeps.ledger.contents import described
 from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
-from sweeps.options import Training
+from sweeps.options import Training, check_grace
 from sweeps.tracking.policy import Logging, Mode
 from sweeps.trials.attempt import attempt
 
@@ -58,6 +63,8 @@ class TrainOne(Training, Logging, ReadingInSpace):
     """auto: a GPU if there is one."""
     cpus_per_trial: int = 1
     """Threads.  On a CPU, another number gives other last digits."""
+    grace_s: float = 20.0
+    """Seconds in which it may leave a checkpoint when a signal stops the command."""
     wandb: Mode = "disabled"
     """Weights & Biases."""
 
@@ -67,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = command.read_flags(TrainOne, arguments)
     if flags.cpus_per_trial < 1:
         raise ValueError(f"--cpus-per-trial {flags.cpus_per_trial}: expected 1 or more")
+    check_grace(flags.grace_s)
     settings = flags.settings()
     device = _device(flags.device)
     from lesion_core.cohort_rows import describe
@@ -99,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         ledger.refuse_other_sweep(asked)
         if not ledger.left_to_run([trial.name], retry_failed=True):
             ledger.write_request(asked)
+            ledger.drop_leftovers()
             print(f"nothing to do: {folder} is done")
             return 0
         loaded = data.load(settings.patch_size)
@@ -106,15 +115,17 @@ def main(arguments: Sequence[str]) -> int:
         ledger.write_files(tracking.to_remember())
         ledger.write_cohort(data.name, *describe(loaded))
         add_gradients(ledger, [trial.loss], lambda: TypicalPatch.of(loaded, settings))
-        done = attempt(
-            described(trial),
-            lambda: loaded,
-            ledger,
-            device=device,
-            threads=flags.cpus_per_trial,
-            tracking=tracking,
-            echo=True,
-        )
+        with stopping.graceful(threading.Event().wait, flags.grace_s):
+            done = attempt(
+                described(trial),
+                lambda: loaded,
+                ledger,
+                device=device,
+                threads=flags.cpus_per_trial,
+                tracking=tracking,
+                echo=True,
+                stop=stopping.is_asked,
+            )
     if hint := tracking.hint(flags.results):
         print(hint)
     print(f"{'done' if done else 'failed'}: {folder}")
@@ -132,4 +143,4 @@ def _device(asked: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 import numpy as np
 
@@ -218,4 +221,4 @@ def effect_of(difference: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main, supervised=True)

@@ -19,6 +19,9 @@ import tyro
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from lesion_core import stopping
+
+    stopping.hold()
 
 from lesion_core.paths import Damaged, read_json
 from lesion_core.received import is_plain, sha256_of
@@ -26,7 +29,7 @@ from sweeps import command, provenance
 from sweeps.ledger import checksums
 from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import PROGRESS, Ledger
-from sweeps.ledger.lock import Lock
+from sweeps.ledger.lock import STAGING, Lock
 from sweeps.ledger.recovered import LOST, recovered
 
 if TYPE_CHECKING:
@@ -138,6 +141,7 @@ def _files(root: Path) -> Iterator[str]:
     """Every file, by its path in the folder; a link is one, and is not followed."""
     for folder, inner, files in os.walk(root):
         here = Path(folder)
+        inner[:] = [name for name in inner if not name.startswith(STAGING)]
         links = [name for name in inner if (here / name).is_symlink()]
         for name in sorted([*files, *links]):
             yield (here / name).relative_to(root).as_posix()
@@ -411,4 +415,4 @@ def _loaded(flags: Verify, name: str) -> LoadedCohort:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -131,7 +131,8 @@ def test_analysis_is_built_in_layers() -> None:
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
-        "results", "report_record", "standing", "table1", "settings", "paths", "terminal",
+        "results", "report_record", "standing", "stopping", "table1", "settings", "paths",
+        "terminal",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from lesion_core import stopping
+
+if __name__ == "__main__":
+    stopping.hold()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -134,4 +139,4 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(program="python -m lesion_core.cohorts"))
+    stopping.leave(stopping.run(lambda: main(program="python -m lesion_core.cohorts")))

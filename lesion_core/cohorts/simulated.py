@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from lesion_core import durable
 from lesion_core.cohorts.case import Case, Layout
 from lesion_core.cohorts.files import check_name
 from lesion_core.cohorts.folder import flat_brain_place, flat_cases
@@ -87,8 +88,9 @@ class Simulated(Layout):
             write_cohort(temporary, **self._parameters)
             (temporary / self.PARAMETERS).write_text(json.dumps(self._parameters, indent=1) + "\n")
             temporary.chmod(0o755)  # mkdtemp makes it private
+            durable.sync_tree(temporary)
             try:
-                temporary.rename(folder)
+                durable.rename(temporary, folder)
             except OSError:
                 if not folder.exists():  # otherwise another process was faster: take its images
                     raise

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lesion_core import durable
 from lesion_core.cohorts import (
     PREPARED,
     Case,
@@ -613,7 +614,7 @@ def prepare_brains(
             made.append((path, places[case.id]))
         for path, target in made:
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            durable.rename(path, target)
         write_json(root / PREPARED, record)
     return root
 
@@ -650,9 +651,10 @@ def new_cohort(data: Path, name: str, source: Path, *, overwrite: bool = False) 
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes it private
         earlier = temporary.with_name(f"{temporary.name}.earlier")
+        durable.sync_tree(temporary)
         if overwrite and is_there(target):
             target.rename(earlier)
-        temporary.rename(target)
+        durable.rename(temporary, target)
         shutil.rmtree(earlier, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -676,10 +678,11 @@ def changed_cohort(target: Path) -> Iterator[Path]:
         _copy_tree(place, temporary, _link)
         yield temporary
         temporary.chmod(place.stat().st_mode & 0o7777)
+        durable.sync_tree(temporary)
         before = place.with_name(f"{temporary.name}.before")
         place.rename(before)
         try:
-            temporary.rename(place)
+            durable.rename(temporary, place)
         except BaseException:
             before.rename(place)
             raise

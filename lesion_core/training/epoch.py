@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from lesion_core.patches import Patches
+from lesion_core.stopping import TrainingStopped
 from lesion_core.training.step import Step
 
 
@@ -43,20 +45,43 @@ class EpochLosses(TypedDict):
     n_batches: int
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 def train_epoch(
-    step: Step, patches: Patches, *, epoch: int, shuffle: torch.Generator
+    step: Step,
+    patches: Patches,
+    *,
+    epoch: int,
+    shuffle: torch.Generator,
+    found: list[Tensor] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> EpochLosses:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
     A GPU is waited for once, at the end.
 
+    Args:
+        step: trains on a batch.
+        patches: all of an epoch.
+        epoch: its number, from 1.
+        shuffle: decides the order.
+        found: loss and gradient norm ``[2]`` of the batches that were trained on already, which
+            are passed over; those of the others are added.
+        stop: asked before every batch.
+
     Raises:
         Diverged: the loss of a batch, or its gradient's norm, is NaN or infinite.
+        TrainingStopped: ``stop`` said so.
     """
     step.network.train()
-    found: list[Tensor] = []
+    found = [] if found is None else found
     with step.apart():
-        for batch in batches(patches, step.batch_size, shuffle):
+        for batch in itertools.islice(batches(patches, step.batch_size, shuffle), len(found), None):
+            if stop():
+                raise TrainingStopped
             found.append(step(batch))
             if step.device.type == "cpu":  # free here; a GPU would be waited for in every batch
                 _check(found[-1:], epoch, first=len(found))

@@ -8,6 +8,11 @@ Only a quiet machine gives numbers worth keeping: the load at the start is print
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 import importlib
 import json
 import os
@@ -22,6 +27,7 @@ from typing import Literal
 
 import tyro
 
+from lesion_core import durable
 from sweeps import command
 from sweeps.bench.timing import Row, markdown
 from sweeps.provenance import git_commit
@@ -95,10 +101,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.json is not None:
             numbers = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
             text = json.dumps({"machine": here, "rows": numbers}, indent=1)
-            options.json.write_text(text + "\n")
+            durable.write_bytes(options.json, (text + "\n").encode())
             print(f"\nwritten to {options.json}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

@@ -72,7 +72,7 @@ PYTHON
 
 "$@" --address "$address" &
 sweep=$!
-trap 'kill -TERM "$sweep"' TERM
+trap 'kill -TERM "$sweep"' TERM USR1 USR2
 status=0
 wait "$sweep" || status=$?
 if kill -0 "$sweep" 2>/dev/null; then # the signal ended the waiting, not yet the sweep

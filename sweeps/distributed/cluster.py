@@ -14,23 +14,24 @@ in a parameter space are mangled, so a trial travels as the text of its trial.js
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core import stopping
 from sweeps import command, scratch
 from sweeps.distributed import connect, ledger_actor, preflight
 from sweeps.distributed.preflight import Node
-from sweeps.distributed.terminal import message_if_killed, redirect_output_to
+from sweeps.distributed.terminal import redirect_output_to
 from sweeps.distributed.worker import Shared
 from sweeps.ledger.ledger import LedgerError
 from sweeps.options import Machines
@@ -147,7 +148,17 @@ class Cluster:
 
         def stop_with(reason: str) -> None:
             broken.append(reason)
-            _thread.interrupt_main()
+            stopping.interrupt()
+
+        terminal = sys.stdout
+
+        def leave_checkpoints() -> None:
+            print("stopping: running trials leave a checkpoint ...", file=terminal, flush=True)
+            while True:
+                connect.check_reachable(head)
+                if not ray.get(ledger.stop.remote()):
+                    return
+                time.sleep(0.3)
 
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
@@ -176,13 +187,15 @@ class Cluster:
         folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))
         live = LiveFile(results, token)
         display = Display(
-            progress, take_snapshot, stop_with, sys.stdout, live, quiet=self.machines.quiet
+            progress, take_snapshot, stop_with, terminal, live, quiet=self.machines.quiet
         )
         try:
             with (
-                message_if_killed(_ENDED.format(results / "ray.log")),
+                stopping.last_words(_ENDED.format(results / "ray.log")),
                 redirect_output_to(results / "ray.log"),
                 display,
+                stopping.kept(),  # Tune would take SIGUSR1
+                stopping.graceful(leave_checkpoints, self.machines.grace_s),
             ):
                 run_trials(
                     supply,
@@ -230,20 +243,19 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
         return
     staged = None
     try:
-        if machines.address is None:
-            connect.start_local(ray)
-        else:
-            staged = connect.stage(modules)
-            connect.join_cluster(ray, machines.address, staged)
-        command.catch_signals()  # Ray has replaced them
+        with stopping.held():  # Ray puts its own handlers there
+            if machines.address is None:
+                connect.start_local(ray)
+            else:
+                staged = connect.stage(modules)
+                connect.join_cluster(ray, machines.address, staged)
         yield _cluster(machines, modules)
     finally:
-        command.ignore_signals()
-        with _limited(SECONDS_TO_LEAVE):
-            ray.shutdown()
-        command.catch_signals()
-        if staged is not None:
-            scratch.drop(staged)
+        with stopping.held():
+            with _limited(SECONDS_TO_LEAVE):
+                ray.shutdown()
+            if staged is not None:
+                scratch.drop(staged)
 
 
 @contextmanager
@@ -255,7 +267,10 @@ def _limited(seconds: float) -> Iterator[None]:
         return
 
     def end() -> None:
-        os._exit(command.report_error(reason))
+        status = command.report_error(reason)
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

@@ -35,6 +35,7 @@ class LedgerActor(Ledger):
         self._epochs_trained = 0
         self._broken: str | None = None
         self._key: str | None = None
+        self._stopping = False
 
     def take_key(self, key: str | None) -> None:
         """Keep W&B's key for the workers: by a call, since Ray and Tune keep all else in files."""
@@ -43,6 +44,15 @@ class LedgerActor(Ledger):
     def key(self) -> str | None:
         """W&B's key; None if there is none, or this actor was restarted a moment ago."""
         return self._key
+
+    def stop(self) -> list[str]:
+        """Ask every trial to leave a checkpoint, and let none begin; names those that run yet."""
+        self._stopping = True
+        return list(self._running)
+
+    def is_stopping(self) -> bool:
+        """Whether trials are asked to leave a checkpoint."""
+        return self._stopping
 
     def snapshot(self) -> Snapshot:
         """How far the trials of this driver are."""
@@ -59,6 +69,8 @@ class LedgerActor(Ledger):
         """Start or continue a trial, unless it has ended under this driver."""
         if trial["name"] in self._failed:  # its worker died before Tune heard of it
             return {"state": "failed"}
+        if self._stopping:
+            return {"state": "stopping"}
         begun = super().begin(trial, worker)
         if begun["state"] != "go":  # its worker died before Tune heard of it
             self._running.pop(trial["name"], None)
@@ -84,6 +96,10 @@ class LedgerActor(Ledger):
     ) -> None:
         """Add an epoch whose checkpoint comes apart: so Ray passes it at a tenth of the cost."""
         self.epoch(name, {**report, "checkpoint": checkpoint}, attempt)
+
+    def stopped(self, name: str) -> None:
+        """Note that a trial does not go on: it has left what it had."""
+        self._running.pop(name, None)
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete; it does not run any more."""
@@ -149,6 +165,18 @@ class RemoteLedger:
         rest = {**report, "checkpoint": None}
         call = self._actor.epoch_in_parts.remote(name, rest, attempt, report["checkpoint"])
         self._handed_over.append(call)
+
+    def checkpoint(self, name: str, checkpoint: bytes, epoch: int, attempt: int) -> None:
+        """`Ledger.checkpoint`, after all that was handed over."""
+        self._answer(self._actor.checkpoint, name, checkpoint, epoch, attempt)
+
+    def stopped(self, name: str) -> None:
+        """`LedgerActor.stopped`, after all that was handed over."""
+        self._answer(self._actor.stopped, name)
+
+    def is_stopping(self) -> bool:
+        """`LedgerActor.is_stopping`, past what was handed over."""
+        return _answers([self._actor.is_stopping.remote()])[0]
 
     def done(self, name: str, summary: Summary, attempt: int) -> None:
         """`Ledger.done`, after all that was handed over."""

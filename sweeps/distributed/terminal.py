@@ -1,11 +1,10 @@
-"""What this process prints while Ray runs: Ray's output into a file, a last message if it dies."""
+"""What this process prints while Ray runs: Ray's output goes into a file."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,28 +37,6 @@ def redirect_output_to(path: Path) -> Iterator[None]:
                 path.unlink()
         os.close(terminal)
         os.close(file)
-
-
-@contextmanager
-def message_if_killed(message: str) -> Iterator[None]:
-    """Print a message on stderr, by another process, if this one ends inside ``with``.
-
-    Ray 2.60's compiled code aborts the process when it meets a restarted head.
-    """
-    watcher = subprocess.Popen(
-        [sys.executable, "-S", "-c", _PRINT_UNLESS_STOPPED, message],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is not for it
-    )
-    try:
-        yield
-    finally:
-        watcher.communicate(b".")
-
-
-_PRINT_UNLESS_STOPPED = (
-    "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
-)
 
 
 class _AppendTo(io.TextIOBase):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from lesion_core.stopping import TrainingStopped
 from sweeps.distributed.ledger_actor import RemoteLedger
 from sweeps.ledger.ledger import LedgerError, NotTheTrialsFault
 from sweeps.tracking.policy import Tracking
@@ -17,6 +20,10 @@ from sweeps.trials.attempt import attempt
 
 if TYPE_CHECKING:
     from lesion_core.images import LoadedCohort
+
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""At whether the driver wants trials to leave a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +72,46 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
             checkpoint_every=shared.checkpoint_every,
             tracking=tracking,
             run=shared.run,
+            stop=asked.is_set,
         )
 
-    with contextlib.suppress(LedgerError):  # the driver hears of it from the ledger, and stops
-        if shared.device == "cuda":
-            _one_thread().submit(train_it).result()
-        else:
-            train_it()
+    # The driver hears of it from the ledger, and stops.
+    with contextlib.suppress(LedgerError), _asked_to_stop(shared.ledger) as asked:
+        try:
+            if shared.device == "cuda":
+                _one_thread().submit(train_it).result()
+            else:
+                train_it()
+        except TrainingStopped:
+            ledger.stopped(trial["name"])
+            while True:  # an end of any sort would make Tune begin another trial here
+                time.sleep(1)
         ledger.settle()
     if shared.device == "cuda":  # the next trial here finds the memory free
         import torch
 
         torch.cuda.empty_cache()
     tune.report({"ended": 1})
+
+
+@contextlib.contextmanager
+def _asked_to_stop(actor: Any) -> Iterator[threading.Event]:
+    """An event that is set, within seconds, once the driver wants trials to leave a checkpoint."""
+    asked, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        ledger = RemoteLedger(actor)
+        with contextlib.suppress(Exception):  # no ledger, no stop: whoever needs it says why
+            while not over.wait(SECONDS_BETWEEN_LOOKS):
+                if ledger.is_stopping():
+                    asked.set()
+                    return
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield asked
+    finally:
+        over.set()
 
 
 @functools.cache

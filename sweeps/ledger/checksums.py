@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lesion_core import durable
 from lesion_core.paths import is_there, read_bytes
 from lesion_core.received import is_plain
 
@@ -82,7 +82,8 @@ def add(root: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 def add_log(root: Path, name: str) -> None:
     """Add a line for a growing file as it is now, if it is there."""
-    with suppress(ValueError):
+    with suppress(ValueError, FileNotFoundError):
+        durable.sync(root / name)  # or the line would outlast what it is about
         add(root, [(name, read_bytes(root / name))])
 
 
@@ -93,21 +94,12 @@ def rewrite(root: Path, files: Iterable[str]) -> None:
         for name in files
         for content in [read_bytes(root / name)]
     ]
-    from lesion_core import results
-
-    results.write_bytes(root / FILE, b"".join(lines))
+    durable.write_bytes(root / FILE, b"".join(lines))
 
 
 def _append(root: Path, lines: list[bytes]) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root / FILE, flags, 0o644)
-    try:
-        # An earlier line that was cut short must not spoil the next one.
-        os.write(handle, b"\n" + b"".join(lines))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # The first break keeps a line apart from one that another writer has cut short meanwhile.
+    durable.append(root / FILE, b"\n" + b"".join(lines), whole_lines=True)
 
 
 def _line(name: str, size: int, digest: str) -> bytes:

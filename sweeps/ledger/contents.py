@@ -177,9 +177,9 @@ class Failure(TypedDict):
 
 # --------------------------------------------------------------- between a worker and the ledger
 class NothingToDo(TypedDict):
-    """The answer to a worker that would begin a trial which has ended."""
+    """The answer to a worker that would begin a trial which has ended, or while a sweep stops."""
 
-    state: Literal["done", "failed"]
+    state: Literal["done", "failed", "stopping"]
 
 
 class Go(TypedDict):

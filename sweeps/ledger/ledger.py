@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core import durable
 from lesion_core.paths import is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
@@ -140,7 +139,7 @@ class Ledger:
 
         with self._writing():
             for earlier in self._replaced(instead_of) if instead_of else ():
-                shutil.rmtree(earlier)
+                self._remove(earlier)
             for name, content in files.items():
                 self._write(name, content)
 
@@ -152,11 +151,24 @@ class Ledger:
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file, named by its path in the folder, whose checksum is kept."""
-        from lesion_core import results
-
         place = inside(self.path, name)
         checksums.add(self.path, [(name, content)])
-        results.write_bytes(place, content)
+        self._put(place, content)
+
+    def _put(self, place: Path, content: bytes) -> None:
+        """Put a file in its place, unless the lock was taken over: one step on the disk."""
+        from lesion_core import results
+
+        if self._token is None:
+            results.write_bytes(place, content)
+        else:
+            results.write_bytes(place, content, staging=lock.staging(self.path, self._token))
+
+    def _remove(self, place: Path) -> None:
+        """Remove what lies there, if anything does, unless the lock was taken over: one step."""
+        durable.remove(
+            place, staging=None if self._token is None else lock.staging(self.path, self._token)
+        )
 
     def _replaced(self, pattern: str) -> list[Path]:
         """The folders of a pattern: those of one run, and never behind a link."""
@@ -211,18 +223,18 @@ class Ledger:
             earlier = before.get("attempts")
             for leftover in folder.glob(".*"):  # a write that was cut short
                 if not leftover.is_dir():
-                    leftover.unlink()
+                    self._remove(leftover)
             notes = []
             if (folder / "done.json").exists():
                 notes.append(found["error"] or "done.json is unreadable")
             elif (folder / "trial.json").exists() and _json(folder / "trial.json") != config:
                 notes.append("trial.json does not say what this trial is")
             for marker in ("done.json", "failed.json"):
-                (folder / marker).unlink(missing_ok=True)
-            resumed = _resumable(folder, name, notes)
+                self._remove(folder / marker)
+            resumed = self._resumable(folder, name, notes)
             if resumed is None:
                 for file in (*results.TABLES, "checkpoint.pt", "model.pt"):
-                    (folder / file).unlink(missing_ok=True)
+                    self._remove(folder / file)
             self._write(f"trials/{name}/trial.json", results.json_bytes(config))
             epoch, checkpoint, rows = resumed or (None, None, {"cases": [], "epochs": []})
             known = {} if resumed is None else {_sha256(resumed[1]): resumed[0]}
@@ -233,7 +245,7 @@ class Ledger:
                 "worker": worker,
                 "checkpoints": known,
             }
-            results.write_json(folder / PROGRESS, started)
+            self._put(folder / PROGRESS, results.json_bytes(started))
         return {
             "state": "go",
             "attempt": attempt,
@@ -267,24 +279,41 @@ class Ledger:
                 kept = [row for row in kept if row["epoch"] < number]
                 if {row["epoch"] for row in kept} != set(range(number)):
                     raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
-                results.write_table(folder / file, [*kept, *rows], schema)
+                self._put(folder / file, results.table_bytes([*kept, *rows], schema))
             if final is not None:
                 for file, rows in (
                     ("lesions.parquet", final["lesions"]),
                     ("histograms.parquet", final["histograms"]),
                     ("slices.parquet", final["slices"]),
                 ):
-                    results.write_table(folder / file, rows, results.TABLES[file])
-                results.write_bytes(folder / "model.pt", final["model"])
-                return
-            if report["checkpoint"] is None:
-                return
-            # Two files cannot change at once, so the first names the second's old and new content.
-            progress = _json(folder / PROGRESS)
-            known = list(_checkpoints(progress).items())[-1:]
-            known.append((_sha256(report["checkpoint"]), number))
-            results.write_json(folder / PROGRESS, progress | {"checkpoints": dict(known)})
-            results.write_bytes(folder / "checkpoint.pt", report["checkpoint"])
+                    self._put(folder / file, results.table_bytes(rows, results.TABLES[file]))
+                self._put(folder / "model.pt", final["model"])
+            elif report["checkpoint"] is not None:
+                self._put_checkpoint(folder, report["checkpoint"], number)
+
+    def checkpoint(
+        self, name: str, checkpoint: bytes, epoch: int, attempt: int | None = None
+    ) -> None:
+        """Keep where a trial is that was asked to stop: after this epoch, or within the next one.
+
+        The rows of that epoch and of those before are here already.
+        """
+        folder = self._folder(name)
+        if (folder / "done.json").exists():
+            return
+        _refuse_if_superseded(folder, attempt)
+        with self._writing():
+            self._put_checkpoint(folder, checkpoint, epoch)
+
+    def _put_checkpoint(self, folder: Path, checkpoint: bytes, epoch: int) -> None:
+        from lesion_core import results
+
+        # Two files cannot change at once, so the first names the second's old and new content.
+        progress = _json(folder / PROGRESS)
+        known = list(_checkpoints(progress).items())[-1:]
+        known.append((_sha256(checkpoint), epoch))
+        self._put(folder / PROGRESS, results.json_bytes(progress | {"checkpoints": dict(known)}))
+        self._put(folder / "checkpoint.pt", checkpoint)
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete, given what `trial.run` returned; once is enough.
@@ -325,7 +354,7 @@ class Ledger:
             checksums.add_log(self.path, f"trials/{name}/log.txt")
             self._write(f"trials/{name}/done.json", results.json_bytes(content))
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
-                (folder / file).unlink(missing_ok=True)
+                self._remove(folder / file)
 
     def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
         """Mark a trial failed, and say why.
@@ -359,8 +388,49 @@ class Ledger:
         """Append to what a trial printed."""
         folder = self._folder(name)
         with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            append(folder / "log.txt", text.encode(errors="replace"))
+            durable.append(folder / "log.txt", text.encode(errors="replace"))
+
+    def drop_leftovers(self) -> None:
+        """Remove the checkpoints of finished trials, where a crash came before that was done."""
+        with self._writing():
+            for marker in self.path.glob("trials/*/done.json"):
+                with suppress(LedgerError):  # a name that no trial has
+                    folder = self._folder(marker.parent.name)
+                    for file in ("checkpoint.pt", PROGRESS):
+                        self._remove(folder / file)
+
+    def _resumable(
+        self, folder: Path, name: str, notes: list[str]
+    ) -> tuple[int, bytes, dict[str, list[Row]]] | None:
+        """Find epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
+
+        None: start afresh.  What was damaged is added to ``notes``; any note means starting afresh.
+        """
+        from lesion_core import results
+
+        file = folder / "checkpoint.pt"
+        if notes or not file.exists():
+            return None
+        content = file.read_bytes()
+        epoch = _checkpoints(_json(folder / PROGRESS)).get(_sha256(content))
+        if epoch is None:
+            notes.append("checkpoint.pt is damaged")
+            return None
+        kept = {}
+        for table, schema in (("cases", results.CASES), ("epochs", results.EPOCHS)):
+            place = folder / f"{table}.parquet"
+            found = _table(place, schema)
+            rows = [] if found is None else found.to_pylist()
+            kept[table] = [row for row in rows if row["epoch"] <= epoch]
+            if sorted({row["epoch"] for row in kept[table]}) != list(range(epoch + 1)):
+                notes.append(
+                    f"{place.name} is damaged: it lacks epochs up to the checkpoint's, {epoch}"
+                )
+            elif any(row["trial"] != name for row in kept[table]):
+                notes.append(f"{place.name} holds rows of another trial")
+            elif len(kept[table]) < len(rows):  # written, but its checkpoint was not
+                self._put(place, results.table_bytes(kept[table], schema))
+        return None if notes else (epoch, content, kept)
 
     def note_logs(self) -> None:
         """Keep the checksums of logs as they are at the end of a command."""
@@ -398,16 +468,20 @@ class Ledger:
     def _writing(self) -> Iterator[None]:
         """Turn what the disk refuses into one line, and stop a writer that lost its lock."""
         try:
-            if self._token is not None and not lock.owns(self.path, self._token):
-                raise LedgerError(
-                    f"{self.path}: another process has taken over this folder, so this one stops"
-                )
+            self._refuse_if_taken_over()
             yield
         except OSError as error:
+            self._refuse_if_taken_over()  # then that is why
             place = error.filename or self.path
             raise LedgerError(
                 f"{place}: cannot be written ({error.strerror or error}); mend that and give the "
                 "same command again, it goes on where it stopped"
+            ) from None
+
+    def _refuse_if_taken_over(self) -> None:
+        if self._token is not None and not lock.owns(self.path, self._token):
+            raise LedgerError(
+                f"{self.path}: another process has taken over this folder, so this one stops"
             ) from None
 
 
@@ -514,40 +588,6 @@ def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
         )
 
 
-def _resumable(
-    folder: Path, name: str, notes: list[str]
-) -> tuple[int, bytes, dict[str, list[Row]]] | None:
-    """Find the epoch, bytes and rows of a checkpoint that can be trusted; rows after it are cut.
-
-    None: start afresh.  What was damaged is added to ``notes``; any note means starting afresh.
-    """
-    from lesion_core import results
-
-    file = folder / "checkpoint.pt"
-    if notes or not file.exists():
-        return None
-    content = file.read_bytes()
-    epoch = _checkpoints(_json(folder / PROGRESS)).get(_sha256(content))
-    if epoch is None:
-        notes.append("checkpoint.pt is damaged")
-        return None
-    kept = {}
-    for table, schema in (("cases", results.CASES), ("epochs", results.EPOCHS)):
-        place = folder / f"{table}.parquet"
-        found = _table(place, schema)
-        rows = [] if found is None else found.to_pylist()
-        kept[table] = [row for row in rows if row["epoch"] <= epoch]
-        if sorted({row["epoch"] for row in kept[table]}) != list(range(epoch + 1)):
-            notes.append(
-                f"{place.name} is damaged: it lacks epochs up to the checkpoint's, {epoch}"
-            )
-        elif any(row["trial"] != name for row in kept[table]):
-            notes.append(f"{place.name} holds rows of another trial")
-        elif len(kept[table]) < len(rows):  # written, but its checkpoint was not
-            results.write_table(place, kept[table], schema)
-    return None if notes else (epoch, content, kept)
-
-
 def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
     """A table; None if it is absent, or not readable as what it should be."""
     with suppress(ValueError):
@@ -569,13 +609,6 @@ def _checkpoints(progress: Mapping[str, Any]) -> dict[str, int]:
     known = progress.get("checkpoints")
     pairs = known.items() if isinstance(known, dict) else ()
     return {digest: epoch for digest, epoch in pairs if type(epoch) is int}
-
-
-def append(path: Path, content: bytes) -> None:
-    """Add to a file, which is made if need be; never through a link."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
-        file.write(content)
 
 
 def _sha256(content: bytes) -> str:

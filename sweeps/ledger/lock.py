@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from lesion_core.durable import write_all
+from lesion_core.paths import read_json
 
 NAME = ".lock"
+STAGING = ".writing-"
+"""How a folder in the results folder begins, behind which is a lock's token: the holder's files
+wait there for their place.  Whoever takes a lock over takes that folder away first, so that a
+holder which wakes up late can put nothing in place any more, not even what it was at."""
+
 BEAT_SECONDS = 20
 BEATS_WATCHED = 4
-"""A lock from another host, where no process can be looked up, is void if it misses so many beats
-while it is watched.  Were its holder only slow, it would find its lock gone, and stop."""
+"""A lock of a process that cannot be looked up here, as on another host, is void if it misses so
+many beats while it is watched.  Were its holder only slow, it would find its lock gone, and stop.
+"""
 
 SILENCE_SECONDS = 600
 """After this, it need not be watched: far more than clocks differ, or a file server hangs."""
@@ -36,9 +48,21 @@ class Holder:
     since: str
     token: str
     """Unlike any other's: a writer that lost its lock can tell."""
+    boot: str | None = None
+    """Which run of which kernel: containers may share a host's name, and hosts a name."""
+    processes: str | None = None
+    """The namespace that the process number is of; None, as of ``boot``, where it is not known."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since} ({self.command})"
+
+    @property
+    def can_be_looked_up(self) -> bool:
+        """Whether its process number means here what it means there."""
+        known = (self.boot, self.processes)
+        return self.host == socket.gethostname() and (
+            known == (None, None) or known == (_boot(), _process_namespace())
+        )
 
 
 class Lock:
@@ -59,6 +83,8 @@ class Lock:
             command=command,
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
             token=secrets.token_hex(8),
+            boot=_boot(),
+            processes=_process_namespace(),
         )
         self._released = threading.Event()
         self._beat = threading.Thread(target=self._keep_fresh, daemon=True)
@@ -74,6 +100,8 @@ class Lock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
+            _drop_staging(folder, self.token)
+            staging(folder, self.token).mkdir()
         except OSError as error:
             raise ValueError(
                 f"{self._path.parent}: cannot be written ({error.strerror or error}); choose "
@@ -89,11 +117,14 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._released.set()
+        self._beat.join()
+        shutil.rmtree(staging(self._path.parent, self.token), ignore_errors=True)
         if owns(self._path.parent, self.token):
             self._path.unlink(missing_ok=True)
             with suppress(OSError):  # something is in it, as there should be
                 for folder in self._made:
                     folder.rmdir()
+        os.close(self._handle)
 
     def _acquire(self) -> None:
         while not self._create():
@@ -106,8 +137,8 @@ class Lock:
             self._discard(found)
 
     def _beats(self, found: Holder) -> bool:
-        """Whether a holder keeps its lock fresh; of another host, only watching can tell."""
-        if found.host == self._holder.host:
+        """Whether a holder keeps its lock fresh; if it cannot be looked up, watching tells."""
+        if _is_locked(self._path) or found.can_be_looked_up:
             return True
         print(f"{self._path.parent}: is {found} still at work? ...", file=sys.stderr, flush=True)
         deadline = time.monotonic() + BEATS_WATCHED * BEAT_SECONDS
@@ -120,12 +151,29 @@ class Lock:
         return False
 
     def _create(self) -> bool:
+        """Put a lock file in its place, whole and locked for the kernel, if none is there."""
+        new = self._path.with_name(f"{NAME}.{self.token}.new")
+        handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
         try:
-            handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(self._holder), file)
+            with suppress(OSError):  # a file system without such locks: beats must do there
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write_all(handle, json.dumps(asdict(self._holder)).encode())
+            try:
+                self._path.hardlink_to(new)
+            except (FileExistsError, FileNotFoundError):
+                raise
+            except OSError:  # no such links here
+                if os.path.lexists(self._path):
+                    raise FileExistsError from None
+                new.rename(self._path)
+        except BaseException as error:
+            os.close(handle)
+            if not isinstance(error, FileExistsError | FileNotFoundError):
+                raise
+            return False  # another process was faster, and has tidied up
+        finally:
+            new.unlink(missing_ok=True)
+        self._handle = handle
         return True
 
     def _discard(self, judged: Holder | None) -> None:
@@ -141,7 +189,7 @@ class Lock:
     def _keep_fresh(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next write will say what is wrong with the folder
-                os.utime(self._path)
+                os.utime(self._handle)  # of our own file, whoever's has its name by now
 
 
 def holder(folder: Path) -> Holder | None:
@@ -157,42 +205,109 @@ def owns(folder: Path, token: str) -> bool:
     return found is not None and found.token == token
 
 
+def staging(folder: Path, token: str) -> Path:
+    """Where the files of the holder with this token wait for their place."""
+    return folder / f"{STAGING}{token}"
+
+
+def _drop_staging(folder: Path, token: str) -> None:
+    """Take away what other holders were about to put in place."""
+    for number, other in enumerate(sorted(folder.glob(f"{STAGING}*"))):
+        void = folder / f"{STAGING}{token}.void{number}"
+        with suppress(FileNotFoundError):
+            other.rename(void)  # in one step: from here on, nothing comes out of it
+            shutil.rmtree(void, ignore_errors=True)
+    for leftover in folder.glob(f"{NAME}.*"):  # of a process that died while it took the lock
+        if not _is_locked(leftover):
+            leftover.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> Holder | None:
     """The holder that a lock file names.
 
     None: there is no lock, or its process died while it wrote it.
     """
     for _ in range(20):
-        try:
-            return Holder(**json.loads(path.read_text()))
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (ValueError, TypeError):  # being written at this moment
-            time.sleep(0.05)
+        with suppress(ValueError):
+            return _holder_of(read_json(path))
+        time.sleep(0.05)  # an earlier release may be writing it at this moment
     return None
 
 
+def _holder_of(content: dict[str, Any]) -> Holder:
+    """A lock file's holder, less what a later release may say of it."""
+    given: dict[str, Any] = {each.name: content.get(each.name) for each in fields(Holder)}
+    texts = [given[name] for name in ("host", "command", "since", "token")]
+    known = [given[name] for name in ("boot", "processes") if given[name] is not None]
+    numbers = [given["pid"], *([] if given["started"] is None else [given["started"]])]
+    if not all(isinstance(text, str) for text in texts + known) or not all(
+        type(number) is int and number > 0 for number in numbers
+    ):
+        raise ValueError("not what a lock says")
+    return Holder(**given)
+
+
 def _alive(found: Holder, path: Path) -> bool:
-    if found.host != socket.gethostname():
+    if _is_locked(path):
+        return True
+    if not found.can_be_looked_up:
         with suppress(FileNotFoundError):
             return time.time() - path.stat().st_mtime < SILENCE_SECONDS
         return False
     try:
         os.kill(found.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # someone else's process: it is there
         pass
     return found.started is None or found.started == _process_start(found.pid)
 
 
+def _is_locked(path: Path) -> bool:
+    """Whether a living process of this kernel holds the file, in whatever namespace it is.
+
+    Of other machines a file system may or may not tell.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _boot() -> str | None:
+    """Which run of which kernel this is; None where the system does not say."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
+def _process_namespace() -> str | None:
+    """What this process's number is unique in; None where the system does not say."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return None
+
+
 def _process_start(pid: int) -> int | None:
     """When a process began, in the kernel's ticks, from /proc/PID/stat.
 
-    None where there is no /proc, or only the remains of the process.
+    None where there is no /proc, or another namespace's, or only the remains of the process.
     """
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state == "Z" else int(fields[18])
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):
+            return None
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else int(rest[18])
     except (OSError, IndexError, ValueError):
         return None

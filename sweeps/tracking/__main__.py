@@ -7,7 +7,11 @@ python -m sweeps.tracking dashboard RESULTS     a workspace: bands, folds, trade
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":
+    from lesion_core import stopping
+
+    stopping.hold()
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,4 +82,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.process(main)

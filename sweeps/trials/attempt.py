@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from lesion_core.stopping import TrainingStopped
 from sweeps.ledger.contents import (
     EpochContent,
     Failure,
@@ -46,6 +47,7 @@ class LedgerCalls(Protocol):
 
     def begin(self, trial: TrialDescription, worker: str) -> Go | NothingToDo: ...
     def epoch(self, name: str, report: EpochContent, attempt: int) -> None: ...
+    def checkpoint(self, name: str, checkpoint: bytes, epoch: int, attempt: int) -> None: ...
     def done(self, name: str, summary: Summary, attempt: int) -> None: ...
     def failed(self, trial: TrialDescription, failure: Failure, attempt: int) -> None: ...
     def log(self, name: str, text: str) -> None: ...
@@ -63,17 +65,21 @@ def attempt(
     checkpoint_every: int = 1,
     run: str = RUN,
     echo: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train until the ledger says done (True) or failed (False).
 
     ``checkpoint_every`` is in epochs.  An error of the trial's own - of its code, its data or a
-    loss that diverged - is recorded, not raised.
+    loss that diverged - is recorded, not raised.  ``stop`` is asked between batches.
 
     Raises:
+        TrainingStopped: ``stop`` said so, and a checkpoint of where it is is in the ledger.
         LedgerError, NotTheTrialsFault: the results folder or the ledger's actor failed.
     """
     name = trial["name"]
     begun = ledger.begin(trial, worker=f"{socket.gethostname()}:{os.getpid()}")
+    if begun["state"] == "stopping":
+        raise TrainingStopped
     if begun["state"] != "go":
         return begun["state"] == "done"
     number = begun["attempt"]
@@ -103,7 +109,20 @@ def attempt(
             summary = _train(
                 trial, cohort, run,
                 checkpoint=begun["checkpoint"], device=device, threads=threads, on_epoch=on_epoch,
+                stop=stop,
             )  # fmt: skip
+        except TrainingStopped as stopped:
+            if stopped.checkpoint is not None and stopped.epoch is not None:
+                ledger.checkpoint(name, stopped.checkpoint, stopped.epoch, number)
+                print(
+                    f"stopped after epoch {stopped.epoch} and {stopped.batches} batches of the "
+                    "next one; goes on from there"
+                )
+            else:
+                print("stopped; nothing was trained that is not saved")
+            output.deliver()
+            tracked.leave()
+            raise
         except (LedgerError, NotTheTrialsFault):
             tracked.leave()
             raise

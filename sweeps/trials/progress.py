@@ -177,6 +177,7 @@ class LiveFile:
         if progress.last_failure:
             content["lines"].append(progress.last_failure)
         temporary = self._path.with_name(f"{LIVE}.{os.getpid()}")
+        # Not synced: what it says holds for a second.
         with suppress(OSError):  # the ledger will say what is wrong with the folder
             temporary.unlink(missing_ok=True)
             with temporary.open("x") as file:  # a link that somebody put there is not followed

@@ -198,7 +198,7 @@ def test_a_trial_resumes_on_another_device(then_on_gpu, now_on_gpu, counted_on, 
     state = {"epoch": 4, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    assert restore(buffer.getvalue(), there, other) == 4
+    assert restore(buffer.getvalue(), there, other) == (4, None)
     (group,) = other.param_groups
     assert (group["capturable"], group["lr"]) == (now_on_gpu, 0.5)
     for found in other.state.values():

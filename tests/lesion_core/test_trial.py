@@ -9,6 +9,7 @@ import torch
 from lesion_core import results
 from lesion_core.losses import LOSSES
 from lesion_core.settings import TrainSettings
+from lesion_core.stopping import TrainingStopped
 from lesion_core.training.epoch import Diverged
 from lesion_core.training.randomness import generator
 from lesion_core.trial import Trial, run
@@ -72,6 +73,54 @@ def test_resumed_equals_uninterrupted_bit_for_bit(uninterrupted, stopped_after):
             assert (ours.cases, ours.final) == (theirs.cases, theirs.final)
         else:
             assert comparable(ours) == comparable(theirs)
+
+
+class StopAt:
+    """Says stop when it is asked for the ``number``-th time, and from then on."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def test_stopped_within_an_epoch_it_goes_on_to_the_same_bits(uninterrupted):
+    """In the middle of training and of evaluations, of which the first begins before any epoch."""
+    reports, _ = uninterrupted
+    unasked = StopAt(10**9)
+    run(trial(), toy_cohort(), on_epoch=lambda report: None, stop=unasked)
+    asked = 10**9 - unasked.left
+    within = set()
+    for number in (*range(1, asked, 17), asked - 1):
+        before = []
+        with pytest.raises(TrainingStopped) as stopped:
+            run(trial(), toy_cohort(), on_epoch=before.append, stop=StopAt(number))
+        assert [comparable(r) for r in before] == [comparable(r) for r in reports[: len(before)]]
+        checkpoint = stopped.value.checkpoint
+        if checkpoint is None:
+            assert not before  # nothing was trained
+            continue
+        assert stopped.value.epoch == len(before) - 1
+        within.add((stopped.value.epoch, stopped.value.batches))
+        rest, _ = outcome(trial(), checkpoint=checkpoint)
+        assert [comparable(r) for r in rest] == [comparable(r) for r in reports[len(before) :]]
+    batches = reports[1].epochs["n_batches"]
+    assert any(0 < done < batches for _, done in within)
+    assert any(done == batches for _, done in within)
+
+
+def test_stopped_again_and_again_it_loses_no_batch(uninterrupted):
+    reports, _ = uninterrupted
+    checkpoint, seen = reports[0].checkpoint, []
+    for _ in range(100):
+        try:
+            run(trial(), toy_cohort(), checkpoint=checkpoint, on_epoch=seen.append, stop=StopAt(25))
+            break
+        except TrainingStopped as stopped:
+            checkpoint = stopped.checkpoint
+    assert [comparable(r) for r in seen] == [comparable(r) for r in reports[1:]]
 
 
 def test_it_learns(uninterrupted):

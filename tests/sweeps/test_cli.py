@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import cli, command, provenance
+from lesion_core import stopping
+from sweeps import cli, provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def typed(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lesion-sweep", *arguments])
         return cli.main()
 
-    before = {number: signal.getsignal(number) for number in command.SIGNALS}
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -78,7 +79,7 @@ def loaded_by_help(code):
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_of_a_command_loads_nothing_heavy(name):
-    loaded = loaded_by_help(ENTRY + f"sys.argv[1:] = [{name!r}, '--help']; sys.exit(cli.main())")
+    loaded = loaded_by_help(ENTRY + f"sys.argv[1:] = [{name!r}, '--help']; cli.process()")
     assert not HEAVY & loaded
 
 
@@ -162,7 +163,7 @@ def test_a_signal_stops_a_command(number, status, tmp_path):
     (tmp_path / "waits.py").write_text(WAITS)
     code = ENTRY + (
         f"sys.path.append({str(tmp_path)!r}); "
-        "cli.COMMANDS['wait'] = cli.Command('waits:main', 'for a signal'); sys.exit(cli.main())"
+        "cli.COMMANDS['wait'] = cli.Command('waits:main', 'for a signal'); cli.process()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, "wait"],

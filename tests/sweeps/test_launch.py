@@ -1,10 +1,13 @@
 """Trials on a local Ray: killed, failing, diverging, resumed; one Ray for all tests here."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
 import subprocess
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 import ray
 import torch
 
-from lesion_core import results
+from lesion_core import results, stopping
 from lesion_core.losses import LOSSES
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
@@ -36,7 +39,7 @@ DISABLED = Tracking(mode="disabled", group="test")
 
 STAND_IN = '''
 """Trains like lesion_core.trial.run, but what happens after epoch 1 depends on the seed."""
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 import torch
 from lesion_core import trial as real
@@ -48,6 +51,9 @@ live_run.LEAST_SECONDS = live_run.MOST_SECONDS  # a machine that tests keep busy
 
 def run(trial, cohort, *, on_epoch, **arguments):
     print("process", os.getpid(), flush=True)
+    if trial.seed == 7 and not (HERE / "fast").exists():
+        asked = arguments["stop"]  # between batches
+        arguments["stop"] = lambda: time.sleep(0.4) or asked()
 
     def after(report):
         on_epoch(report)
@@ -72,7 +78,7 @@ def run(trial, cohort, *, on_epoch, **arguments):
     return real.run(trial, cohort, on_epoch=after, **arguments)
 '''
 
-PLAIN, BREAKS, DIVERGES, KILLED_ONCE, KILLED_ALWAYS, EXITS, FILLS_THE_GPU = range(7)
+PLAIN, BREAKS, DIVERGES, KILLED_ONCE, KILLED_ALWAYS, EXITS, FILLS_THE_GPU, SLOW = range(8)
 
 
 def trial(seed, **changes):
@@ -474,6 +480,46 @@ def test_a_full_disk_stops_the_sweep_with_one_line_and_room_lets_it_go_on(
     enlarge()
     sweep(trials)
     assert Ledger(place).left_to_run(names) == []
+
+
+def test_a_signal_leaves_checkpoints_within_epochs_and_costs_no_bit(
+    cluster, lone, tmp_path, monkeypatch, capsys
+):
+    """Which workers hear of through the ledger's actor."""
+    monkeypatch.setattr(stopping, "_state", stopping._State())
+    handlers = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    slow = trial(SLOW)
+
+    def sweep():
+        cluster.run(
+            FixedSupply([slow]), {"toy": toy_cohort()}, tmp_path, token=None, tracking=DISABLED,
+            run="stand_in:run",
+        )  # fmt: skip
+
+    def stop_it():
+        while not file(Ledger(tmp_path), slow, "checkpoint.pt").exists():
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping.catch()
+    try:
+        threading.Thread(target=stop_it, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            sweep()
+    finally:
+        monkeypatch.setattr(stopping, "_state", stopping._State(ending=True))
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    gc.collect()  # with what Tune leaves behind goes its worker
+    assert "stopping: running trials leave a checkpoint" in capsys.readouterr().out
+    log = file(Ledger(tmp_path), slow, "log.txt")
+    assert "stopped after epoch" in log.read_text()
+    (Path(os.environ["PYTHONPATH"]) / "fast").touch()
+    sweep()
+    assert "attempt 2, after epoch" in log.read_text()
+    alone(lone.path, slow)
+    assert_same_bits(Ledger(tmp_path), lone, slow)
 
 
 def test_a_folder_that_is_taken_over_stops_the_sweep_with_one_line(cluster, tmp_path):

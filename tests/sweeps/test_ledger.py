@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion_core import results
+from lesion_core import durable, results
 from sweeps.bench.fake_sweep import description
 from sweeps.ledger import lock
 from sweeps.ledger.ledger import Ledger, LedgerError
@@ -413,9 +413,16 @@ def test_a_lock_written_half_is_void(tmp_path, monkeypatch):
         pass
 
 
-def test_another_hosts_lock_holds_as_long_as_it_beats(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{"host": f"not-{socket.gethostname()}"}, {"processes": "pid:[1]"}, {"boot": "another"}],
+)
+def test_a_lock_whose_process_cannot_be_looked_up_holds_as_long_as_it_beats(
+    tmp_path, monkeypatch, elsewhere
+):
+    """Of another host, another container, another run of the kernel: a number says nothing."""
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)
-    leave_lock(tmp_path, host=f"not-{socket.gethostname()}", pid=dead_process())
+    leave_lock(tmp_path, pid=dead_process(), **elsewhere)
     stop = threading.Event()
 
     def beat():
@@ -452,6 +459,75 @@ def test_a_writer_that_lost_its_lock_writes_no_more(tmp_path):
             with pytest.raises(LedgerError, match="taken over"):
                 ledger.epoch(NAME, report(2, ""))
             assert contents(ledger) == before
+
+
+@pytest.mark.parametrize("late", ["epoch", "begin"])
+def test_a_writer_that_wakes_up_after_its_lock_was_taken_over_puts_nothing_in_place(
+    tmp_path, monkeypatch, late
+):
+    """It has made sure of its lock, sleeps, and goes on in the middle of a write or a removal."""
+    write, remove = results.write_bytes, durable.remove
+    second: list[Lock] = []
+
+    def take_over():
+        if not second:
+            (tmp_path / lock.NAME).unlink()
+            second.append(Lock(tmp_path, "second").__enter__())
+
+    def late_write(path, content, staging):
+        take_over()
+        write(path, content, staging=staging)
+
+    def late_remove(path, staging):
+        take_over()
+        remove(path, staging=staging)
+
+    with Lock(tmp_path, "first") as first:
+        ledger = Ledger(tmp_path, first.token)
+        train(ledger, stop_after=1)
+        before = contents(ledger)
+        monkeypatch.setattr(results, "write_bytes", late_write)
+        monkeypatch.setattr(durable, "remove", late_remove)
+        with pytest.raises(LedgerError, match="taken over"):
+            ledger.epoch(NAME, report(2, "")) if late == "epoch" else ledger.begin(TRIAL)
+        assert contents(ledger) == before
+    assert lock.owns(tmp_path, second[0].token)
+    second[0].__exit__(None, None, None)
+
+
+IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+def test_a_living_drivers_lock_is_not_taken_over_from_another_process_namespace(tmp_path):
+    """As in containers that share the host's network, and so its name."""
+    tried = subprocess.run([*IN_A_NAMESPACE, "true"], check=False, capture_output=True)
+    if tried.returncode:
+        pytest.skip("process namespaces are not permitted here")
+    code = f"""
+import sys
+from pathlib import Path
+from sweeps.ledger.lock import Lock, holder
+place = Path({str(tmp_path)!r})
+if sys.argv[1] == "try":
+    assert holder(place) is not None
+    Lock(place, "inner").__enter__()
+with Lock(place, "inner"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    inner = [*IN_A_NAMESPACE, sys.executable, "-c", code]
+    with Lock(tmp_path, "outer"):
+        done = subprocess.run([*inner, "try"], check=False, capture_output=True, text=True)
+        assert "is in use by process" in done.stderr and "(outer)" in done.stderr
+    with subprocess.Popen(
+        [*inner, "hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holding:
+        assert holding.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="in use by process"):
+            Lock(tmp_path, "outer").__enter__()
+        holding.communicate()
+    with Lock(tmp_path, "outer"):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

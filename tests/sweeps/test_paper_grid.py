@@ -374,6 +374,10 @@ def test_a_stopped_sweep_ends_within_seconds_and_goes_on(tmp_path, number, exit_
     assert ledger.left_to_run([trial["name"] for trial in asked])
     (begun_trial, *_) = ledger.path.glob("trials/*/progress.json")
     assert json.loads(begun_trial.read_text())["attempts"] == 1
+    if number != signal.SIGKILL:  # asked to stop, it has left a checkpoint of where it was
+        assert "running trials leave a checkpoint" in out
+        logs = [log.read_text() for log in ledger.path.glob("trials/*/log.txt")]
+        assert any("stopped after epoch" in log for log in logs)
     if exit_status != 130:
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -278,7 +278,7 @@ def test_whenever_a_writer_is_killed_a_file_is_as_one_of_its_lines_says(tmp_path
     ledger.write_files({"wandb/y": b"three"})
     recorded = checksums.read(tmp_path)
     assert [recorded.is_whole(tmp_path, name) for name in ("wandb/x", "wandb/y")] == [True, True]
-    assert len(recorded.damaged_lines) == 1
+    assert not recorded.damaged_lines  # the next writer cuts off what was cut short
 
 
 def test_what_was_added_to_a_log_later_is_no_damage(tmp_path):
