@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sweeps import command, scratch
-from sweeps.distributed import connect, ledger_actor, preflight
+from sweeps.distributed import connect, discovery, ledger_actor, preflight
 from sweeps.distributed.preflight import Node
 from sweeps.distributed.terminal import message_if_killed, redirect_output_to
+from sweeps.distributed.waiting import Waiting
 from sweeps.distributed.worker import Shared
 from sweeps.ledger.ledger import LedgerError
 from sweeps.options import Machines
@@ -143,6 +144,7 @@ class Cluster:
         )
         broken: list[str] = []
         newcomers = preflight.Newcomers(self.nodes, self.modules)
+        waiting = Waiting(self.cpus_per_trial, self.gpus_per_trial)
         head = ray.get_runtime_context().gcs_address
 
         def stop_with(reason: str) -> None:
@@ -151,7 +153,7 @@ class Cluster:
 
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
-            connect.check_reachable(head)
+            discovery.check_reachable(head)
             try:
                 snapshot = cast(Snapshot, ray.get(ledger.snapshot.remote(), timeout=30))
                 if tracking.key is not None and not snapshot.get(
@@ -171,6 +173,7 @@ class Cluster:
                 "nodes": len(nodes),
                 "gpus": sum(node.gpus for node in nodes),
                 "slots": slots,
+                "waiting": waiting.look(progress.left, len(progress.running), slots),
             }
 
         folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))
@@ -233,8 +236,9 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
         if machines.address is None:
             connect.start_local(ray)
         else:
+            address = connect.find_cluster(machines.address)
             staged = connect.stage(modules)
-            connect.join_cluster(ray, machines.address, staged)
+            connect.join_cluster(ray, address, staged)
         command.catch_signals()  # Ray has replaced them
         yield _cluster(machines, modules)
     finally:
@@ -293,7 +297,9 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
         machines=machines,
         gpus_per_trial=gpus,
         nodes=nodes,
-        description="this machine" if local else f"Ray cluster at {machines.address}",
+        description="this machine"
+        if local
+        else f"Ray cluster at {ray.get_runtime_context().gcs_address}",
         pending_answers={} if local and not gpus else preflight.start(nodes, modules),
         modules=modules,
     )
@@ -324,7 +330,7 @@ def _nodes(cpus_per_trial: int, gpus_per_trial: float) -> list[Node]:
 
 def _answers(head: str) -> bool:
     try:
-        connect.check_reachable(head)
+        discovery.check_reachable(head)
     except OSError:
         return False
     return True
