@@ -87,9 +87,7 @@ class Cluster:
         def alive() -> set[str]:
             return {node.node_id for node in _nodes(self.cpus_per_trial, self.gpus_per_trial)}
 
-        found = preflight.object_store_findings(
-            self.nodes, {name: _size(each) for name, each in cohorts.items()}
-        )
+        found = preflight.object_store_findings(self.nodes, _sizes(cohorts))
         found += preflight.findings(self.nodes, self.pending_answers, alive)
         if not found:
             return
@@ -122,7 +120,7 @@ class Cluster:
         import ray
         from ray.exceptions import GetTimeoutError
 
-        from sweeps.distributed.tune import run_trials
+        from sweeps.distributed import tune
 
         stored = _stored(cohorts)
         ledger = ledger_actor.start(results, token)
@@ -143,7 +141,8 @@ class Cluster:
             progress_note=supply.progress_note,
         )
         broken: list[str] = []
-        newcomers = preflight.Newcomers(self.nodes, self.modules)
+        newcomers = preflight.Newcomers(self.nodes, self.modules, _sizes(cohorts))
+        tune.avoided = newcomers.unfit
         waiting = Waiting(self.cpus_per_trial, self.gpus_per_trial)
         head = ray.get_runtime_context().gcs_address
 
@@ -163,10 +162,12 @@ class Cluster:
             except GetTimeoutError:  # busy with writing
                 return None
             nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
-            slots = sum(node.slots for node in nodes)
-            supply.set_slots(slots)
             unfit = newcomers.look(nodes)
             warning = f"machines have joined that are not as expected\n{preflight.table(unfit)}"
+            if any(finding.level == "error" for finding in unfit):
+                warning += "\nno more trials go to those with an error; the others go on"
+            slots = sum(node.slots for node in nodes if node.node_id not in newcomers.unfit)
+            supply.set_slots(slots)
             return {
                 **snapshot,
                 "warning": warning if unfit else "",
@@ -187,7 +188,7 @@ class Cluster:
                 redirect_output_to(results / "ray.log"),
                 display,
             ):
-                run_trials(
+                tune.run_trials(
                     supply,
                     shared,
                     str(folder),
@@ -334,6 +335,10 @@ def _answers(head: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _sizes(cohorts: Mapping[str, LoadedCohort]) -> dict[str, int]:
+    return {name: _size(cohort) for name, cohort in cohorts.items()}
 
 
 def _size(cohort: LoadedCohort) -> int:

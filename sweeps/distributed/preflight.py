@@ -150,9 +150,18 @@ def findings(
 class Newcomers:
     """Probes machines that join while the sweep runs, and says once what is wrong with each."""
 
-    def __init__(self, known: Sequence[Node], modules: Sequence[str]) -> None:
+    def __init__(
+        self,
+        known: Sequence[Node],
+        modules: Sequence[str],
+        cohorts: Mapping[str, int] | None = None,
+    ) -> None:
+        """``cohorts``: bytes of the images, by cohort."""
         self._known = {machine.node_id for machine in known}
         self._modules = modules
+        self._cohorts = cohorts or {}
+        self.unfit: set[str] = set()
+        """Node ids of those that trials are to avoid: something would spoil them there."""
         self._asked: dict[str, tuple[Node, Any]] = {}
 
     def look(self, machines: Sequence[Node]) -> list[Finding]:
@@ -165,14 +174,23 @@ class Newcomers:
         started = start(new, self._modules)
         self._asked |= {machine.node_id: (machine, started[machine.node_id]) for machine in new}
         found = []
+        for machine in new:
+            found += self._noted(machine, object_store_findings([machine], self._cohorts))
         for node_id, (machine, answer) in list(self._asked.items()):
             if ray.wait([answer], timeout=0)[0]:
                 del self._asked[node_id]
                 try:
-                    found += judged(machine, ray.get(answer), versions(ALSO_COMPARED))
+                    findings = judged(machine, ray.get(answer), versions(ALSO_COMPARED))
                 except RayError as error:
-                    if machine in machines:  # not left again
-                        found.append(_unanswered(machine, str(error)))
+                    if machine not in machines:  # left again
+                        continue
+                    findings = [_unanswered(machine, str(error))]
+                found += self._noted(machine, findings)
+        return found
+
+    def _noted(self, machine: Node, found: list[Finding]) -> list[Finding]:
+        if any(finding.level == "error" for finding in found):
+            self.unfit.add(machine.node_id)
         return found
 
 

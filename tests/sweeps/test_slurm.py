@@ -38,7 +38,7 @@ def place(tmp_path):
     subprocess.run(
         [*undisturbed, "--results", "whole"], cwd=tmp_path, check=True, capture_output=True
     )
-    write_losses(tmp_path, 1)
+    write_losses(tmp_path, 2)
     activate = tmp_path / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\nexport RAY_worker_niceness=0\n")
@@ -74,14 +74,14 @@ def test_a_lost_node_and_a_time_limit_cost_no_bit(place):
         slurm.run("scontrol", "update", "nodename=n2", "state=resume")
         write_losses(place, 0.1)
         hours, minutes, _ = slurm.job(job)["RunTime"].split(":")
-        limit = max(5, 60 * int(hours) + int(minutes) + 2)
+        limit = 60 * int(hours) + int(minutes) + 1
         slurm.run("scontrol", "update", f"jobid={job}", f"timelimit={limit}")
         until(lambda: slurm.job(job)["Restarts"] != "0", 60 * limit + 60, said)
         before = finished(broken)
         until(lambda: slurm.job(job)["JobState"] in ("COMPLETED", "FAILED"), 600, said)
         assert slurm.job(job)["JobState"] == "COMPLETED", said()
     text = (place / "job.out").read_text()
-    assert "2 at a time on Ray cluster at 127.0.0.1:" in text
+    assert "2 at a time on Ray cluster at " in text
     assert "stopped; the same command goes on from here" in text
     assert "12 of 12 trials are done" in text
     after = finished(broken)
