@@ -127,19 +127,22 @@ def test_auto_means_the_head_and_not_another_sweeps_own_ray(place):
     with Machines() as machines, Machines() as second:
         machines.head(2)
         own = machines.drive([*grid("auto")[:-2], "--results", "own"], place)
-        until(lambda: any(each.private_to for each in discovery.running_rays()), own)
+
+        def private():
+            return [each for each in discovery.running_rays() if each.private_to == own.pid]
+
+        until(private, own)
         done = machines.drive(grid("auto", "--epochs", "1"), place)
         out, err = done.communicate(timeout=600)
         assert done.returncode == 0, out + err
         assert re.search(rf"on Ray cluster at \S+:{machines.port}, 1 CPU each", out)
-        (private,) = [each for each in discovery.running_rays() if each.private_to]
-        refused = machines.drive(grid(private.address, "--results", "x"), place)
-        out, err = refused.communicate(timeout=60)
+        refused = machines.drive(grid(private()[0].address, "--results", "x"), place)
+        out, err = refused.communicate(timeout=300)
         assert refused.returncode == 2
-        assert f"that Ray is process {private.private_to}'s own" in err
+        assert f"that Ray is process {own.pid}'s own" in err
         second.head(1)
         refused = machines.drive(grid("auto", "--results", "x"), place)
-        out, err = refused.communicate(timeout=60)
+        out, err = refused.communicate(timeout=300)
         assert refused.returncode == 2 and "2 Rays run on this machine; say which" in err
         rows = err.splitlines()[2:]
         assert {row.split()[0].rpartition(":")[2] for row in rows} == {
@@ -151,20 +154,19 @@ def test_auto_means_the_head_and_not_another_sweeps_own_ray(place):
 
 def test_trials_that_wait_for_another_sweeps_cores_say_so(place):
     write_losses(place, 3)
+
+    def shows(folder, text):
+        live = place / folder / ".live.json"
+        return live.exists() and text in live.read_text()
+
     with Machines() as machines:
         machines.head(2)
-        first = machines.drive(grid(machines.address), place)
-        until(lambda: checkpoints(place), first)
+        first = machines.drive(grid(machines.address, "--results", "first"), place)
+        until(lambda: shows("first", "2 running"), first)
         second = machines.drive(grid(machines.address, "--results", "second"), place)
-
-        def said():
-            live = place / "second" / ".live.json"
-            return live.exists() and "held by job" in live.read_text()
-
-        until(said, second)
-        until(lambda: first.poll() is None, second)
+        until(lambda: shows("second", "held by job"), second)
         second.send_signal(signal.SIGTERM)
-        out, _ = second.communicate(timeout=60)
+        out, _ = second.communicate(timeout=300)
     wait = r"2 could run and wait: 0 of 2 CPUs are free; 2 CPU held by job 01000000 \(process (\d+)"
     assert re.search(wait, out).group(1) == str(first.pid)
 
