@@ -28,6 +28,9 @@ from sweeps.provenance import versions
 SECONDS_TO_ANSWER = 120
 """A machine unpacks our code and imports PyTorch meanwhile, perhaps from a slow network disk."""
 
+SECONDS_OF_PATIENCE = 20
+"""After which it is said what is waited for."""
+
 COMPUTING = ("python", "torch", "ray", "numpy", "scipy", "monai")
 """Equal versions of these are needed for equal bits."""
 
@@ -126,15 +129,20 @@ def findings(
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
-    expected, found = versions(ALSO_COMPARED), []
+    asked = {started[each.node_id]: each for each in machines if each.node_id in started}
+    if not asked:
+        return []
     deadline = time.monotonic() + SECONDS_TO_ANSWER
-    for machine in machines:
-        if machine.node_id not in started:
-            continue
+    if late := ray.wait([*asked], num_returns=len(asked), timeout=SECONDS_OF_PATIENCE)[1]:
+        print(
+            f"waiting for {len(late)} of {len(asked)} machines to say what is installed there: "
+            + ", ".join(sorted(asked[each].address for each in late)),
+            flush=True,
+        )
+    expected, found = versions(ALSO_COMPARED), []
+    for reference, machine in asked.items():
         try:
-            answer: Answer = ray.get(
-                started[machine.node_id], timeout=max(0.1, deadline - time.monotonic())
-            )
+            answer: Answer = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
         except GetTimeoutError:
             trouble = f"none within {SECONDS_TO_ANSWER} s"
         except RayError as error:
