@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-cluster test-package lint clean
+.PHONY: demo test test-slow test-cluster test-slurm test-package lint clean
 
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
@@ -20,6 +20,10 @@ test-slow: .venv/ready
 test-cluster: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster]"
 	$(BIN)/python -m pytest -m cluster
+
+# SLURM itself, two nodes on this machine: needs root and Debian's slurm-wlm and munge.
+test-slurm: .venv/ready
+	$(BIN)/python -m pytest -m slurm -rs
 
 # A wheel, built and used outside the repository; what builds it comes from the package index.
 test-package: .venv/ready

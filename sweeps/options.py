@@ -74,7 +74,8 @@ class Machines:
     """Where trials run, and how much of it each one takes."""
 
     address: str | None = None
-    """Ray cluster: auto (the one this machine belongs to) or host:port; none: this machine."""
+    """Ray cluster: auto (RAY_ADDRESS, or the one this machine belongs to) or host:port; none: this
+    machine."""
     cpus_per_trial: int = 1
     """CPU cores, and threads, of a trial."""
     gpus_per_trial: float | None = None

@@ -72,13 +72,18 @@ PYTHON
 
 "$@" --address "$address" &
 sweep=$!
-trap 'kill -TERM "$sweep"' TERM USR1 USR2
+warned=""
+trap 'warned=yes; kill -TERM "$sweep" 2>/dev/null || true' TERM USR1 USR2
 status=0
 wait "$sweep" || status=$?
-if kill -0 "$sweep" 2>/dev/null; then # the signal ended the waiting, not yet the sweep
-    status=0
-    wait "$sweep" || status=$?
-fi
+while [ -n "$warned" ]; do # a signal ended the waiting, not the sweep, which may end otherwise
+    warned=""
+    ended=0
+    wait "$sweep" || ended=$?
+    if [ "$ended" -ne 127 ]; then # 127: its end was heard of before
+        status=$ended
+    fi
+done
 if [ "$status" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

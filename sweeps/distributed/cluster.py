@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core import stopping
 from sweeps import command, scratch
-from sweeps.distributed import connect, ledger_actor, preflight
+from sweeps.distributed import connect, discovery, ledger_actor, preflight
 from sweeps.distributed.preflight import Node
 from sweeps.distributed.terminal import redirect_output_to
+from sweeps.distributed.waiting import Waiting
 from sweeps.distributed.worker import Shared
 from sweeps.ledger.ledger import LedgerError
 from sweeps.options import Machines
@@ -87,9 +88,7 @@ class Cluster:
         def alive() -> set[str]:
             return {node.node_id for node in _nodes(self.cpus_per_trial, self.gpus_per_trial)}
 
-        found = preflight.object_store_findings(
-            self.nodes, {name: _size(each) for name, each in cohorts.items()}
-        )
+        found = preflight.object_store_findings(self.nodes, _sizes(cohorts))
         found += preflight.findings(self.nodes, self.pending_answers, alive)
         if not found:
             return
@@ -122,7 +121,7 @@ class Cluster:
         import ray
         from ray.exceptions import GetTimeoutError
 
-        from sweeps.distributed.tune import run_trials
+        from sweeps.distributed import tune
 
         stored = _stored(cohorts)
         ledger = ledger_actor.start(results, token)
@@ -143,7 +142,9 @@ class Cluster:
             progress_note=supply.progress_note,
         )
         broken: list[str] = []
-        newcomers = preflight.Newcomers(self.nodes, self.modules)
+        newcomers = preflight.Newcomers(self.nodes, self.modules, _sizes(cohorts))
+        tune.avoided = newcomers.unfit
+        waiting = Waiting(self.cpus_per_trial, self.gpus_per_trial)
         head = ray.get_runtime_context().gcs_address
 
         def stop_with(reason: str) -> None:
@@ -162,7 +163,7 @@ class Cluster:
 
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
-            connect.check_reachable(head)
+            discovery.check_reachable(head)
             try:
                 snapshot = cast(Snapshot, ray.get(ledger.snapshot.remote(), timeout=30))
                 if tracking.key is not None and not snapshot.get(
@@ -172,16 +173,19 @@ class Cluster:
             except GetTimeoutError:  # busy with writing
                 return None
             nodes = _nodes(self.cpus_per_trial, self.gpus_per_trial)
-            slots = sum(node.slots for node in nodes)
-            supply.set_slots(slots)
             unfit = newcomers.look(nodes)
             warning = f"machines have joined that are not as expected\n{preflight.table(unfit)}"
+            if any(finding.level == "error" for finding in unfit):
+                warning += "\nno more trials go to those with an error; the others go on"
+            slots = sum(node.slots for node in nodes if node.node_id not in newcomers.unfit)
+            supply.set_slots(slots)
             return {
                 **snapshot,
                 "warning": warning if unfit else "",
                 "nodes": len(nodes),
                 "gpus": sum(node.gpus for node in nodes),
                 "slots": slots,
+                "waiting": waiting.look(progress.left, len(progress.running), slots),
             }
 
         folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))
@@ -197,7 +201,7 @@ class Cluster:
                 stopping.kept(),  # Tune would take SIGUSR1
                 stopping.graceful(leave_checkpoints, self.machines.grace_s),
             ):
-                run_trials(
+                tune.run_trials(
                     supply,
                     shared,
                     str(folder),
@@ -247,8 +251,9 @@ def connected(machines: Machines, modules: Sequence[str] = ()) -> Iterator[Clust
             if machines.address is None:
                 connect.start_local(ray)
             else:
+                address = connect.find_cluster(machines.address)
                 staged = connect.stage(modules)
-                connect.join_cluster(ray, machines.address, staged)
+                connect.join_cluster(ray, address, staged)
         yield _cluster(machines, modules)
     finally:
         with stopping.held():
@@ -308,7 +313,9 @@ def _cluster(machines: Machines, modules: Sequence[str]) -> Cluster:
         machines=machines,
         gpus_per_trial=gpus,
         nodes=nodes,
-        description="this machine" if local else f"Ray cluster at {machines.address}",
+        description="this machine"
+        if local
+        else f"Ray cluster at {ray.get_runtime_context().gcs_address}",
         pending_answers={} if local and not gpus else preflight.start(nodes, modules),
         modules=modules,
     )
@@ -339,10 +346,14 @@ def _nodes(cpus_per_trial: int, gpus_per_trial: float) -> list[Node]:
 
 def _answers(head: str) -> bool:
     try:
-        connect.check_reachable(head)
+        discovery.check_reachable(head)
     except OSError:
         return False
     return True
+
+
+def _sizes(cohorts: Mapping[str, LoadedCohort]) -> dict[str, int]:
+    return {name: _size(cohort) for name, cohort in cohorts.items()}
 
 
 def _size(cohort: LoadedCohort) -> int:

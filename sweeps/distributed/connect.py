@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import traceback
@@ -23,6 +22,7 @@ from typing import Any
 
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
 from sweeps import scratch
+from sweeps.distributed import discovery
 from sweeps.distributed.temporary import session_folder
 from sweeps.provenance import INSTALLED, ROOT
 from sweeps.tracking.credentials import ignored_variables
@@ -33,8 +33,6 @@ FORWARDED = (
 )  # fmt: skip
 """Beginnings of the driver's environment variables that a cluster's workers get; by itself Ray
 passes none.  Keys to W&B are not among them: Ray lists these variables to every user."""
-
-SECONDS_TO_CONNECT = 5
 
 
 def import_ray(address: str | None) -> Any:
@@ -113,6 +111,7 @@ def start_local(ray: Any) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
+            labels=discovery.PRIVATE,
             _temp_dir=None if folder is None else str(folder),
         )
     except OSError as error:  # for instance no place for Ray's token
@@ -133,14 +132,51 @@ def start_local(ray: Any) -> None:
         os.environ.update(before)
 
 
-def join_cluster(ray: Any, address: str, staged: Path) -> None:
-    """Connect to the Ray cluster at an address, with the code of ``staged`` for its workers.
+def find_cluster(address: str) -> str:
+    """The host:port of the Ray cluster that an address means; something answers there.
 
     Raises:
-        ValueError: none answers there, it has other versions, or it lets nobody in.
+        ValueError: ``auto`` means none here or may mean several; nothing answers; it is private.
     """
-    if address != "auto":
-        check_address(address)
+    if address == "auto":
+        address = discovery.resolve_auto(free_cpus)
+    check_address(address)
+    discovery.refuse_private(address)
+    return address
+
+
+def free_cpus(address: str) -> str:
+    """How much of a cluster is free, in words, without joining it."""
+    from ray import _raylet
+    from ray._private.state import GlobalState
+
+    compiled: Any = _raylet
+    cluster = GlobalState()
+    options = compiled.GcsClientOptions.create(
+        address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+    )
+    try:
+        with _silent_descriptor(2):  # Ray's compiled code warns of a wrong token
+            cluster._initialize_global_state(options)
+            total = cluster.cluster_resources()
+            free = cluster.available_resources()
+    except Exception:  # a wrong token, another version: Ray raises all sorts of things
+        return "unknown (another token?)"
+    finally:
+        cluster.disconnect()
+    return ", ".join(
+        f"{free.get(name, 0):g} of {total[name]:g} {name}s"
+        for name in ("CPU", "GPU")
+        if total.get(name)
+    )
+
+
+def join_cluster(ray: Any, address: str, staged: Path) -> None:
+    """Connect to the Ray cluster at host:port, with the code of ``staged`` for its workers.
+
+    Raises:
+        ValueError: it has other versions, or it lets nobody in.
+    """
     keep_token_private()
     forwarded = _forwarded()
     try:
@@ -203,18 +239,12 @@ def check_address(address: str) -> None:
     if not host or not port.isdigit():
         raise ValueError(f"--address {address}: expected auto or host:port, such as 10.0.0.1:6379")
     try:
-        check_reachable(address)
+        discovery.check_reachable(address)
     except OSError as error:
         raise ValueError(
             f"--address {address}: nothing answers there ({error.strerror or error}); is that the "
             "address that `ray start --head` printed?"
         ) from None
-
-
-def check_reachable(address: str) -> None:
-    """Raise OSError if nothing answers at host:port."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
 
 
 def stage(modules: Sequence[str]) -> Path:

@@ -28,6 +28,9 @@ from sweeps.provenance import versions
 SECONDS_TO_ANSWER = 120
 """A machine unpacks our code and imports PyTorch meanwhile, perhaps from a slow network disk."""
 
+SECONDS_OF_PATIENCE = 20
+"""After which it is said what is waited for."""
+
 COMPUTING = ("python", "torch", "ray", "numpy", "scipy", "monai")
 """Equal versions of these are needed for equal bits."""
 
@@ -126,15 +129,20 @@ def findings(
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
-    expected, found = versions(ALSO_COMPARED), []
+    asked = {started[each.node_id]: each for each in machines if each.node_id in started}
+    if not asked:
+        return []
     deadline = time.monotonic() + SECONDS_TO_ANSWER
-    for machine in machines:
-        if machine.node_id not in started:
-            continue
+    if late := ray.wait([*asked], num_returns=len(asked), timeout=SECONDS_OF_PATIENCE)[1]:
+        print(
+            f"waiting for {len(late)} of {len(asked)} machines to say what is installed there: "
+            + ", ".join(sorted(asked[each].address for each in late)),
+            flush=True,
+        )
+    expected, found = versions(ALSO_COMPARED), []
+    for reference, machine in asked.items():
         try:
-            answer: Answer = ray.get(
-                started[machine.node_id], timeout=max(0.1, deadline - time.monotonic())
-            )
+            answer: Answer = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
         except GetTimeoutError:
             trouble = f"none within {SECONDS_TO_ANSWER} s"
         except RayError as error:
@@ -150,9 +158,18 @@ def findings(
 class Newcomers:
     """Probes machines that join while the sweep runs, and says once what is wrong with each."""
 
-    def __init__(self, known: Sequence[Node], modules: Sequence[str]) -> None:
+    def __init__(
+        self,
+        known: Sequence[Node],
+        modules: Sequence[str],
+        cohorts: Mapping[str, int] | None = None,
+    ) -> None:
+        """``cohorts``: bytes of the images, by cohort."""
         self._known = {machine.node_id for machine in known}
         self._modules = modules
+        self._cohorts = cohorts or {}
+        self.unfit: set[str] = set()
+        """Node ids of those that trials are to avoid: something would spoil them there."""
         self._asked: dict[str, tuple[Node, Any]] = {}
 
     def look(self, machines: Sequence[Node]) -> list[Finding]:
@@ -165,14 +182,23 @@ class Newcomers:
         started = start(new, self._modules)
         self._asked |= {machine.node_id: (machine, started[machine.node_id]) for machine in new}
         found = []
+        for machine in new:
+            found += self._noted(machine, object_store_findings([machine], self._cohorts))
         for node_id, (machine, answer) in list(self._asked.items()):
             if ray.wait([answer], timeout=0)[0]:
                 del self._asked[node_id]
                 try:
-                    found += judged(machine, ray.get(answer), versions(ALSO_COMPARED))
+                    findings = judged(machine, ray.get(answer), versions(ALSO_COMPARED))
                 except RayError as error:
-                    if machine in machines:  # not left again
-                        found.append(_unanswered(machine, str(error)))
+                    if machine not in machines:  # left again
+                        continue
+                    findings = [_unanswered(machine, str(error))]
+                found += self._noted(machine, findings)
+        return found
+
+    def _noted(self, machine: Node, found: list[Finding]) -> list[Finding]:
+        if any(finding.level == "error" for finding in found):
+            self.unfit.add(machine.node_id)
         return found
 
 

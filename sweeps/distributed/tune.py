@@ -9,6 +9,7 @@ trial in memory that it ever ran.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections import Counter, deque
@@ -38,7 +39,7 @@ def run_trials(
     local = LocalSupply(supply)
     trainable = tune.with_resources(
         tune.with_parameters(train, shared=shared),
-        {"cpu": shared.threads, "gpu": gpus_per_trial},
+        functools.partial(placement, shared.threads, gpus_per_trial),
     )
     # Read when `fit` starts.  One more than can run is enough to keep every worker busy.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1)
@@ -66,6 +67,16 @@ def run_trials(
         if local.raised is not None:
             raise local.raised from None
         raise
+
+
+avoided: set[str] = set()
+"""Node ids of machines that get no more trials.  Here, since Tune calls a copy of `placement`."""
+
+
+def placement(cpus: int, gpus: float, config: Any) -> tune.PlacementGroupFactory:
+    """What a trial takes, and where: on any machine that is not avoided."""
+    selector = [{"ray.io/node-id": f"!in({', '.join(sorted(avoided))})"}] if avoided else None
+    return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}], bundle_label_selector=selector)
 
 
 class LocalSupply:

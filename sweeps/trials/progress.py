@@ -57,6 +57,8 @@ class ClusterSnapshot(Snapshot):
     nodes: int
     gpus: float
     slots: int
+    waiting: NotRequired[str]
+    """Why trials wait though they would fit; empty if none does."""
 
 
 @dataclass
@@ -74,6 +76,8 @@ class Progress:
     """GPUs of the cluster."""
     slots: int | None = None
     """Trials that fit on the machines that are there now."""
+    waiting: str = ""
+    """Why trials wait though they would fit."""
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by name."""
@@ -92,6 +96,7 @@ class Progress:
         self.running = dict(snapshot["running"])
         self.nodes, self.gpus = snapshot["nodes"], snapshot["gpus"]
         self.slots = snapshot["slots"]
+        self.waiting = snapshot.get("waiting", "")
         self.epochs_trained = max(self.epochs_trained, snapshot["epochs_trained"])
         if self.first_epoch_at is None and self.running:
             self.first_epoch_at = time.monotonic()
@@ -154,6 +159,8 @@ class Progress:
             parts.append(f"{len(at_work)}/{self.nodes} machines")
         if self.slots == 0:
             parts.append("waiting for a machine that a trial fits on")
+        if self.waiting:
+            parts.append(self.waiting)
         return parts
 
     @property
@@ -222,6 +229,7 @@ class Display(threading.Thread):
         self._live: Any = None
         self._last_line = time.monotonic()
         self._reported: set[str] = set()
+        self._said_waiting = ""
 
     def __enter__(self) -> Display:
         if self._terminal.isatty() and not self._quiet:
@@ -293,7 +301,10 @@ class Display(threading.Thread):
         for name in sorted(progress.failed.keys() - self._reported):
             self._print(f"FAILED  {name}: {progress.failed[name]}")
         self._reported |= progress.done | progress.failed.keys()
-        if not self._quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        new_reason = progress.waiting not in ("", self._said_waiting)
+        due = time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        self._said_waiting = progress.waiting
+        if not self._quiet and (due or new_reason):
             self._print(f"        {progress.line()}")
             self._last_line = time.monotonic()
 

@@ -1,6 +1,7 @@
 """What operators are given is valid, and says what the project needs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,19 +51,74 @@ def test_the_pods_fit_kubernetes_schema(rayjob):
         kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
 
 
+def fields(required="", **types):
+    """A JSON schema of an object that may have these fields and no others."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": t} if isinstance(t, str) else t for name, t in types.items()},
+        "required": required.split(),
+        "additionalProperties": False,
+    }
+
+
+STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+HEAD = fields("template", rayStartParams=STRINGS, template="object")
+WORKERS = fields(
+    "groupName minReplicas maxReplicas template", groupName="string", replicas="integer",
+    minReplicas="integer", maxReplicas="integer", rayStartParams=STRINGS, template="object",
+)  # fmt: skip
+RAY_CLUSTER = fields(
+    "headGroupSpec", rayVersion="string", authOptions=fields(mode={"enum": ["disabled", "token"]}),
+    headGroupSpec=HEAD, workerGroupSpecs={"type": "array", "items": WORKERS},
+)  # fmt: skip
+RAY_JOB = fields(
+    entrypoint="string", backoffLimit="integer", submissionMode="string",
+    shutdownAfterJobFinishes="boolean", ttlSecondsAfterFinished="integer",
+    rayClusterSpec=RAY_CLUSTER,
+)  # fmt: skip
+"""Names, types and requirements of the fields that the file uses, as the custom resource definition
+of KubeRay has them (github.com/ray-project/kuberay, ray-operator/config/crd/bases/
+ray.io_rayjobs.yaml, equal in v1.5.1 and v1.7.0)."""
+
+
 def test_the_ray_job_is_what_the_operator_expects(rayjob):
-    """KubeRay's own schema is in no package: these are the fields it requires and the ones used."""
+    """No package has KubeRay's own schema; the next test checks a file of it."""
     import ray
 
     assert (rayjob["apiVersion"], rayjob["kind"]) == ("ray.io/v1", "RayJob")
+    jsonschema.validate(rayjob["spec"], RAY_JOB)
     cluster = rayjob["spec"]["rayClusterSpec"]
     assert cluster["rayVersion"] == ray.__version__
     assert cluster["authOptions"] == {"mode": "token"}
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     for group in cluster["workerGroupSpecs"]:
-        assert group["groupName"]
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.skipif(
+    "KUBERAY_CRD" not in os.environ, reason="set KUBERAY_CRD to a release's ray.io_rayjobs.yaml"
+)
+def test_the_ray_job_fits_the_operators_whole_schema(rayjob):
+    definition = yaml.load(Path(os.environ["KUBERAY_CRD"]).read_text(), yaml.CSafeLoader)
+    (version,) = [each for each in definition["spec"]["versions"] if each["name"] == "v1"]
+    schema = version["schema"]["openAPIV3Schema"]
+    jsonschema.validate(rayjob, refusing_unknown_fields(schema))
+    with pytest.raises(jsonschema.ValidationError):
+        rayjob = {**rayjob, "spec": {**rayjob["spec"], "backofLimit": 3}}
+        jsonschema.validate(rayjob, refusing_unknown_fields(schema))
+
+
+def refusing_unknown_fields(schema):
+    """Of Kubernetes' kind of schema the JSON schema, as its server applies it with --validate."""
+    if isinstance(schema, list):
+        return [refusing_unknown_fields(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed = {key: refusing_unknown_fields(each) for key, each in schema.items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        changed["type"] = ["integer", "string"]
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        changed.setdefault("additionalProperties", False)
+    return changed
 
 
 def test_every_volume_that_is_mounted_is_there_and_results_are_the_heads_alone(rayjob):

@@ -100,6 +100,36 @@ def test_a_newcomer_that_cannot_answer_is_reported_once_unless_it_has_left(
     assert newcomers.look(there) == [expected] * times
     assert newcomers.look(there) == []
     assert asked == [other]
+    assert newcomers.unfit == ({"m"} if times else set())
+
+
+def test_trials_avoid_a_newcomer_without_room_for_the_images(monkeypatch):
+    import ray
+    from ray import tune as ray_tune
+
+    from sweeps.distributed import tune
+
+    monkeypatch.setattr(preflight, "start", lambda new, modules: {m.node_id: 0 for m in new})
+    monkeypatch.setattr(ray, "wait", lambda answers, timeout: ([], answers))
+    newcomers = preflight.Newcomers([NODE], [], {"wmh": 800_000_000, "lit": 400_000_000})
+    machines = {
+        size: dataclasses.replace(NODE, node_id=f"node{size}", store_bytes=size * 1e8)
+        for size in (5, 10, 15)
+    }
+    found = newcomers.look([NODE, *machines.values()])
+    assert [(each.level, each.what, each.found) for each in found] == [
+        ("error", "object store", "0.5 GB"),
+        ("warning", "object store", "1 GB"),
+    ]
+    assert newcomers.unfit == {"node5"}
+    monkeypatch.setattr(tune, "avoided", set())
+    anywhere = ray_tune.PlacementGroupFactory([{"CPU": 2, "GPU": 0.5}])
+    assert tune.placement(2, 0.5, {}).required_resources == anywhere.required_resources
+    assert tune.placement(2, 0.5, {})._bound.kwargs["bundle_label_selector"] is None
+    monkeypatch.setattr(tune, "avoided", newcomers.unfit)
+    selector = tune.placement(2, 0.5, {})._bound.kwargs["bundle_label_selector"]
+    assert selector == [{"ray.io/node-id": "!in(node5)"}]
+    assert tune.placement(2, 0.5, {}) == tune.placement(2, 0.5, {})
 
 
 def test_images_that_do_not_fit_are_an_error_and_cohorts_that_fit_in_turn_a_warning():
