@@ -67,6 +67,10 @@ class FakeSweep:
     """The first cases have no lesion."""
     collapsed: Sequence[str] = ()
     """Losses that predict nothing at all, from the first epoch on."""
+    character: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    """Losses that are unlike their entry in CHARACTER, or have none."""
+    same_as: Mapping[str, str] = field(default_factory=dict)
+    """Loss -> the one whose every number it repeats, to the bit."""
     patient_sd: float = 0.5
     session_sd: float = 0.15
     patient_loss_sd: float = 0.15
@@ -87,7 +91,9 @@ class FakeSweep:
             folds = self._folds()
             first = [self._first_session(index) for index in range(len(cases))]
             # The difficulty of a patient is the same for every loss, seed and fold.
-            for loss_number, loss in enumerate(self.losses):
+            for loss in self.losses:
+                drawn_as = self.same_as.get(loss, loss)
+                loss_number = list(self.losses).index(drawn_as)
                 effect = np.random.default_rng([self.rng_seed, number, loss_number])
                 by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))[:, first]
                 by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
@@ -102,7 +108,15 @@ class FakeSweep:
                             [self.rng_seed, number, loss_number, seed, fold]
                         )
                         self._write_trial(
-                            path, row, cases, folds[fold], by_case, by_fold[:, fold], status, rng
+                            path,
+                            row,
+                            cases,
+                            folds[fold],
+                            by_case,
+                            by_fold[:, fold],
+                            status,
+                            rng,
+                            drawn_as,
                         )
         names = [self._name(index) for index in range(self.num_cases)]
         results.write_json(
@@ -260,6 +274,7 @@ class FakeSweep:
         by_fold: np.ndarray,
         status: str,
         rng: np.random.Generator,
+        drawn_as: str,
     ) -> None:
         folder = path / "trials" / row["name"]
         identity = {
@@ -279,18 +294,16 @@ class FakeSweep:
         last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
         run = by_fold + rng.normal(0, self.run_sd, 2)
         case_noise = rng.normal(0, self.residual_sd, (2, len(cases)))
-        rows, final = [], {}
+        rows, final, final_row = [], {}, {}
         for epoch in range(last + 1):
             wobble = rng.normal(0, 0.06 / math.sqrt(1 + epoch), 2)
             for index, case in enumerate(cases):
                 logit = case["easy"] + by_case[:, index] + run + case_noise[:, index] + wobble
                 tested = index in test
                 for scope in ("image",) if tested else ("image", "patch"):
-                    counts = self._counts(row["loss"], case, epoch, logit, tested, scope, rng)
-                    if tested and epoch == last:
-                        final[index] = counts
+                    counts = self._counts(drawn_as, case, epoch, logit, tested, scope, rng)
                     rows.append(
-                        case_row(
+                        row_of := case_row(
                             identity,
                             epoch,
                             case,
@@ -301,6 +314,18 @@ class FakeSweep:
                             rng,
                         )
                     )
+                    if tested and epoch == last:
+                        final[index], final_row[index] = counts, row_of
+        whole = status in ("done", "corrupt")
+        lesions, histograms, slices = [], [], []
+        for index in test if whole else ():
+            found = lesion_rows(identity, last, cases[index], final[index], rng)
+            lesions += found
+            final_row[index].update(lesion_counts(found))
+            sharp = self._character(drawn_as)[3]
+            histograms.append(histogram_row(identity, last, cases[index], final[index], sharp))
+            if cases[index]["picture"]:
+                slices.append(slice_row(identity, last, cases[index], final[index], rng))
         results.write_table(folder / "cases.parquet", rows, results.CASES)
         results.write_table(
             folder / "epochs.parquet",
@@ -336,14 +361,8 @@ class FakeSweep:
                     "host": "node2",
                 },
             )
-        if status not in ("done", "corrupt"):
+        if not whole:
             return
-        lesions, histograms, slices = [], [], []
-        for index in test:
-            lesions += lesion_rows(identity, last, cases[index], final[index], rng)
-            histograms.append(histogram_row(identity, last, cases[index], final[index]))
-            if cases[index]["picture"]:
-                slices.append(slice_row(identity, last, cases[index], final[index], rng))
         results.write_table(folder / "lesions.parquet", lesions, results.LESIONS)
         results.write_table(folder / "histograms.parquet", histograms, results.HISTOGRAMS)
         results.write_table(folder / "slices.parquet", slices, results.SLICES)
@@ -364,6 +383,9 @@ class FakeSweep:
         if status == "corrupt":
             (folder / "cases.parquet").write_bytes(b"PAR1 cut short")
 
+    def _character(self, loss: str) -> tuple[float, float, float, float]:
+        return self.character.get(loss) or CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
+
     def _counts(
         self,
         loss: str,
@@ -374,7 +396,7 @@ class FakeSweep:
         scope: str,
         rng: np.random.Generator,
     ) -> dict:
-        sensitivity, precision, slow, sharp = CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
+        sensitivity, precision, slow, sharp = self._character(loss)
         learnt = 1 - math.exp(-epoch / slow)
         bonus = 0.0 if tested else 0.35 * learnt
         bonus += 0.9 * learnt if scope == "patch" else 0.0
@@ -566,9 +588,25 @@ def lesion_rows(
     return rows
 
 
-def histogram_row(identity: dict, epoch: int, case: dict, counts: dict) -> dict:
+def lesion_counts(rows: list[dict]) -> dict:
+    """The lesion columns of CASES, from a case's rows of LESIONS."""
+    number = {
+        (side, hit): sum(row["side"] == side and row["hit"] == hit for row in rows)
+        for side in ("ref", "pred")
+        for hit in (True, False)
+    }
+    predicted, hit = number["pred", True] + number["pred", False], number["pred", True]
+    return {
+        "n_ref_hit": number["ref", True],
+        "n_pred": predicted,
+        "n_pred_hit": hit,
+        "n_pred_masked": predicted,
+        "n_pred_hit_masked": hit,
+    }
+
+
+def histogram_row(identity: dict, epoch: int, case: dict, counts: dict, sharp: float) -> dict:
     """One row of HISTOGRAMS whose mass above one half is the predicted count."""
-    sharp = CHARACTER.get(identity["loss"], (0, 0, 0, 1.0))[3]
     half = results.NUM_BINS // 2
     rise = (np.arange(1, half + 1) / half) ** sharp
     background = case["brain"] - case["lesion"] - counts["fp"]
