@@ -141,8 +141,8 @@ def _detection_table(cohort: CohortScores, counted: str) -> Table:
         ],
         caption="Means over patients at the last epoch, test images: 26-connected lesions, one "
         "voxel of overlap is a hit. F1 is 0 where there are lesions and none is predicted, or none "
-        f"and some are. ±: {confidence.in_percent()} half-width for new seeds and patients, of intervals "
-        f"that end where a value can lie. {_defined(cohort, frame, names)} {counted}.",
+        f"and some are. ±: {confidence.in_percent()} half-width for new seeds and patients, of "
+        f"intervals that end where a value can lie. {_defined(cohort, frame, names)} {counted}.",
     )
 
 

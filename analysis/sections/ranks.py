@@ -98,8 +98,8 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
         data=frame,
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
         "in which a loss takes a rank, ties split. Losses from best to worst mean. Right: "
-        "Kendall's tau (1: the same order, 0: unrelated, −1: reversed) between each resampling's order and "
-        f"ours, median {written(middle)} "
+        "Kendall's tau (1: the same order, 0: unrelated, −1: reversed) between each resampling's "
+        f"order and ours, median {written(middle)} "
         f"({confidence.in_percent()} of resamplings: {written(low)} to "
         f"{written(high)}). {shared.counted(cohort)}",
         alt=f"{shares} in {share} of resamplings.",
