@@ -61,8 +61,8 @@ from lesion_core.results import Sweep, read_search, write_bytes
 from lesion_core.terminal import print_anything
 
 SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
-    coverage.section,
     search_section.section,
+    coverage.section,
     imbalance.section,
     bands.section,
     bands_by_fold.section,
@@ -288,7 +288,12 @@ def _page(
         front=[render(item, folder, formats) for item in first.items],
         sections=rendered,
         findings=checks.findings(given.sweep, given.all_cohorts),
-        verdict=_boxes(boxes),
+        verdict=Markup("\n").join(
+            [
+                *(render(item, folder, formats) for item in search_section.first_screen(given)),
+                _boxes(boxes),
+            ]
+        ),
         css=Markup(_css(losses, here)),
         js=Markup((here / "page.js").read_text()),
     )
@@ -301,7 +306,7 @@ def _boxes(boxes: Sequence[verdict.Verdict]) -> Markup:
 
 def _title(given: ReportInput) -> str:
     cohorts = given.all_cohorts
-    if not cohorts and given.search is not None:
+    if given.search is not None:
         return search_section.title(given.search)
     shown = len(
         {

@@ -19,6 +19,7 @@ from analysis.flags import ROPE
 from analysis.page.items import Figure, Section, Table
 from analysis.reading.imports import read_results
 from analysis.reading.scores import METRICS, CohortScores
+from analysis.sections import front
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.sections.seeds import winner_frame
 from analysis.sections.table2 import nine_frame
@@ -63,7 +64,7 @@ def cohort(given: ReportInput) -> CohortScores:
 
 @pytest.fixture(scope="module")
 def sections(given: ReportInput) -> list[Section]:
-    answers = [section(given) for section in report.SECTIONS]
+    answers = [front.front(given), *(section(given) for section in report.SECTIONS)]
     return [section for section in answers if section is not None]
 
 
@@ -118,7 +119,10 @@ def means(metric: str) -> list[tuple[str, Callable[[dict, dict], dict[str, float
         return places
     return [
         *places,
-        ("own threshold", lambda t, f: by_loss(t["threshold-table-wmh2017"].frame, "at_half")),
+        (
+            "beside own threshold",
+            lambda t, f: by_loss(t["threshold-table-wmh2017"].frame, "at_half"),
+        ),
         ("ranks", lambda t, f: by_loss(f["ranks-wmh2017"].data, "mean_dice")),
         (
             "patient by patient",
