@@ -33,6 +33,7 @@ from analysis.reading.training_effect import training_effect as read_training_ef
 from analysis.sections import (
     bands,
     bands_by_fold,
+    calibration,
     coverage,
     front,
     gap,
@@ -46,12 +47,14 @@ from analysis.sections import (
     profiles,
     ranks,
     seeds,
+    self_check,
     table2,
     thresholds,
     tradeoff,
     variance,
     verdict,
     violins,
+    volumes,
 )
 from analysis.sections import search_outcome as search_section
 from analysis.sections.report_input import ReportInput
@@ -72,10 +75,13 @@ SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
     profiles.section,
     seeds.section,
     variance.section,
+    self_check.section,
     ranks.section,
     tradeoff.section,
     thresholds.section,
+    calibration.section,
     lesions.section,
+    volumes.section,
     gap.section,
     gradients.section,
     overlays.section,

@@ -414,7 +414,7 @@ def _verdicts(
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
                 "interval that holds 0 leaves open which one is better. For new training sets: at "
                 f"a training-set effect with SD {effect.in_words} in DSC; of another score none is "
-                "known. On validation parts, whose training sets are a fifth smaller, that interval "
+                "known. On validation parts, whose training sets are a fifth smaller, the interval "
                 "covers 95 to 97 % in simulations, but for the luck of having chosen on the same "
                 "patients.",
             )

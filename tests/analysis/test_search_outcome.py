@@ -260,8 +260,8 @@ def test_a_single_field_has_no_importance_and_whole_numbers_have_whole_ticks(tmp
 
 
 def test_intervals_on_validation_parts_cover_at_the_declared_effect():
-    """Their training sets are a fifth smaller than those of a fold and share less (k 0.65 instead of
-    0.80), and effects grow as 1 / sqrt(n): together, what the report takes them for."""
+    """Their training sets are a fifth smaller than those of a fold and share less (k 0.65 instead
+    of 0.80), and effects grow as 1 / sqrt(n): together, what the report takes them for."""
     rng, draws, patients = np.random.default_rng(0), 3000, 60
     members = [SimpleNamespace(id=f"{i:02d}", subject=f"{i:02d}", site="") for i in range(patients)]
     folds = folds_by("strided", members, 5)
