@@ -88,8 +88,7 @@ def _table(cohort: CohortScores, given: ReportInput) -> Table | Note:
         f"difference by patients {part.patient**0.5:.3f}, by runs {part.run**0.5:.3f}, rest "
         f"{part.residual**0.5:.3f}; and a training-set effect with SD "
         f"{given.training.of(cohort.name).in_words}. Errors are normal there; where trainings "
-        "sometimes collapse, intervals hold less. Above the level: cautious, as for new training "
-        "sets whose effect is smaller than assumed. "
+        "sometimes collapse, intervals hold less. Above the level: wider than needed. "
         f"{fit.num_cells} of {len(cohort.seeds) * len(cohort.folds)} cells, "
         f"{cohort.part(fit.num_cases, fit.num_subjects)}.",
     )
