@@ -38,6 +38,7 @@ from analysis.reading.training_effect import training_effect as read_training_ef
 from analysis.sections import (
     bands,
     bands_by_fold,
+    calibration,
     claims,
     coverage,
     front,
@@ -52,12 +53,14 @@ from analysis.sections import (
     profiles,
     ranks,
     seeds,
+    self_check,
     table2,
     thresholds,
     tradeoff,
     variance,
     verdict,
     violins,
+    volumes,
 )
 from analysis.sections import search_outcome as search_section
 from analysis.sections.outcome import Outcome, outcomes
@@ -68,8 +71,8 @@ from lesion_core.results import Sweep, read_search, write_bytes
 from lesion_core.terminal import print_anything
 
 SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
-    coverage.section,
     search_section.section,
+    coverage.section,
     imbalance.section,
     bands.section,
     bands_by_fold.section,
@@ -79,10 +82,13 @@ SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
     profiles.section,
     seeds.section,
     variance.section,
+    self_check.section,
     ranks.section,
     tradeoff.section,
     thresholds.section,
+    calibration.section,
     lesions.section,
+    volumes.section,
     gap.section,
     gradients.section,
     overlays.section,
@@ -295,7 +301,12 @@ def _page(
         front=[render(item, folder, formats) for item in first.items],
         sections=rendered,
         findings=checks.findings(given.sweep, given.all_cohorts),
-        verdict=_boxes(found),
+        verdict=Markup("\n").join(
+            [
+                *(render(item, folder, formats) for item in search_section.first_screen(given)),
+                _boxes(found),
+            ]
+        ),
         css=Markup(_css(losses, here)),
         js=Markup((here / "page.js").read_text()),
     )
@@ -313,7 +324,7 @@ def _boxes(found: Sequence[Outcome]) -> Markup:
 
 def _title(given: ReportInput) -> str:
     cohorts = given.all_cohorts
-    if not cohorts and given.search is not None:
+    if given.search is not None:
         return search_section.title(given.search)
     shown = len(
         {

@@ -157,6 +157,7 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             comparators=tuple(dict.fromkeys(self.compare)),
             confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
             first=known_settings(base, space),
+            own=own_setting(base, space),
         )
 
 
@@ -207,6 +208,27 @@ def family(base: Loss, space: Mapping[str, Range]) -> str:
     kept = {key: value for key, value in loss_to_dict(base)["fields"].items() if key not in space}
     fields = ",".join(f"{key}={value}" for key, value in kept.items())
     return f"{name}({fields})" if fields else name
+
+
+def own_setting(base: Loss, space: Mapping[str, Range]) -> dict[str, float] | None:
+    """The loss's own values of the searched fields, where a search can try them: what is found is
+    compared with what everybody has without a search.
+
+    >>> from lesion_core.losses import LOSSES, search_space
+    >>> own_setting(LOSSES["focal2"], search_space(LOSSES["focal2"]))
+    {'alpha': 0.75, 'gamma': 2.0}
+    """
+    from lesion_core.losses import Imported
+    from sweeps.searching.optuna_study import can_be_tried
+
+    own = base.function if isinstance(base, Imported) else base
+    values = {name: getattr(own, name, None) for name in space}
+    numbers = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and can_be_tried(value, space[name])
+    }
+    return numbers if len(numbers) == len(space) else None
 
 
 def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:

@@ -173,7 +173,7 @@ class CohortScores:
         if len(absent) == 0:
             return text
         names = [
-            f"{self.losses[loss]} s{self.seeds[seed]} f{self.folds[fold]} "
+            f"{self.losses[loss]} seed {self.seeds[seed]} fold {self.folds[fold]} "
             f"({self.status[loss, seed, fold]})"
             for loss, seed, fold in absent[:4]
         ]

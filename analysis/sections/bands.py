@@ -11,7 +11,9 @@ from analysis.page import style
 from analysis.page.items import Figure, Heading, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.absence import side_by_side
 from analysis.statistics.bands import band, band_frame
+from analysis.statistics.order import last_means
 
 
 def section(given: ReportInput) -> Section | None:
@@ -29,8 +31,8 @@ def section(given: ReportInput) -> Section | None:
                 "paper's Fig. 3)",
                 draw=partial(draw, cohort),
                 data=band_frame(cohort, band(cohort.curves, (1, 2))),
-                caption="Line: mean over all seeds and folds of the epoch's mean over "
-                f"{cohort.units} (patches: "
+                caption="Line: mean over all complete trainings, each alike, of the epoch's mean "
+                f"over {cohort.units} (patches: "
                 "over patches). Band: lowest to highest trial; a range, not a confidence "
                 "interval, and it widens with every trial added. Epoch 0 is the untrained "
                 f"network.{cohort.averaged} {cohort.presence}.{undefined_words(cohort)}",
@@ -62,16 +64,16 @@ def undefined_words(cohort: CohortScores) -> str:
 
 
 def describe(cohort: CohortScores) -> str:
-    """Where the mean curves end, in words."""
-    ends = cohort.last_by_fold(cohort.curves)[..., 2, 0]
+    """What the losses end at, in words: the means that set them side by side."""
+    ends = last_means(cohort)[:, VIEWS.index("test"), METRICS.index("dice")]
     parts = [
-        f"{cohort.losses[loss]} {np.nanmean(ends[loss]):.2f}"
+        f"{cohort.losses[loss]} {ends[loss]:.3f}"
         for loss in cohort.shown
-        if not np.isnan(ends[loss]).all()
+        if not np.isnan(ends[loss])
     ]
     return (
-        f"Nine panels of learning curves for {cohort.title}. Mean test DSC at the last epoch: "
-        f"{', '.join(parts) or 'none'}."
+        f"Nine panels of learning curves for {cohort.title}. Mean test DSC at the last epoch "
+        f"({side_by_side(cohort)}): {', '.join(parts) or 'none'}."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import Figure, Heading, Section
+from analysis.page.items import Figure, Heading, Section, many
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.bands import band, band_frame
@@ -34,11 +34,11 @@ def section(given: ReportInput) -> Section | None:
                     draw=partial(draw, cohort, METRICS.index(metric)),
                     data=fold_frame(cohort, metric),
                     caption="Line: mean over seeds. Band: lowest to highest of the "
-                    f"{len(cohort.seeds)} seeds. Every fold tests other patients. "
+                    f"{_seeds(cohort)} that are complete. Every fold tests other patients. "
                     f"{cohort.presence}.",
                     alt=f"{METRIC_NAMES[metric]} over epochs in each of {len(cohort.folds)} "
                     "folds of "
-                    f"{cohort.title}, one band per loss over {len(cohort.seeds)} seeds.",
+                    f"{cohort.title}, one band per loss over {_seeds(cohort)}.",
                 )
             )
     return Section(
@@ -49,6 +49,13 @@ def section(given: ReportInput) -> Section | None:
         "run. Where the rows differ more than the bands are wide, patients matter more "
         "than seeds.",
     )
+
+
+def _seeds(cohort: CohortScores) -> str:
+    """How many seeds are behind a loss's band in a fold, in words."""
+    counts = cohort.done[cohort.shown].sum(1)
+    low, high = int(counts.min(initial=counts.max(initial=0))), int(counts.max(initial=0))
+    return many(high, "seed") if low == high else f"{low} to {high} seeds"
 
 
 def fold_frame(cohort: CohortScores, metric: str) -> pd.DataFrame:

@@ -82,8 +82,10 @@ def section(given: ReportInput) -> Section | None:
         key="coverage",
         title="What was run?",
         items=items,
-        lead="Only complete trials enter an average. A trial that diverged or failed is absent "
-        "from every figure below, which flatters its loss: read the gaps first.",
+        lead="A trial is one training of a network. Those of all losses with the same seed and "
+        "fold start from the same weights and see the same patches: a cell, the unit in which "
+        "losses are compared. Only complete trials enter an average. A trial that diverged or "
+        "failed is absent from every figure below, which flatters its loss: read the gaps first.",
     )
 
 

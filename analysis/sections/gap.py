@@ -11,8 +11,9 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
-from analysis.sections.report_input import ReportInput
-from analysis.statistics.tradeoff import last_means
+from analysis.sections.report_input import ROUNDED, ReportInput
+from analysis.statistics.absence import compared, side_by_side
+from analysis.statistics.order import best_of, last_means
 
 
 def section(given: ReportInput) -> Section | None:
@@ -55,19 +56,14 @@ def gap_frame(cohort: CohortScores) -> pd.DataFrame:
 def _slopes(cohort: CohortScores) -> Figure:
     means = last_means(cohort)
     frame = gap_frame(cohort)
-    order = {
-        view: [
-            cohort.losses[loss]
-            for loss in sorted(
-                (loss for loss in cohort.shown if not np.isnan(means[loss, i, 0])),
-                key=lambda loss, i=i: -means[loss, i, 0],
-            )
-        ]
-        for i, view in enumerate(VIEWS)
+    losses = compared(cohort)
+    best = {
+        view: " = ".join(cohort.losses[losses[i]] for i in best_of(means[losses, place, 0]))
+        for place, view in enumerate(VIEWS)
     }
     lead = (
-        f"Best DSC on patches: {order['patch'][0]}; on test images: {order['test'][0]}."
-        if order["patch"] and order["test"]
+        f"Best DSC on patches: {best['patch']}; on test images: {best['test']}."
+        if best["patch"] and best["test"] and len(losses) > 1
         else ""
     )
     return Figure(
@@ -75,7 +71,8 @@ def _slopes(cohort: CohortScores) -> Figure:
         data=frame,
         title=f"From training patches to test images, {cohort.title}",
         draw=partial(draw_slopes, cohort.losses, cohort.shown, means),
-        caption=f"Mean over trials at the last epoch. {lead} {cohort.presence}.",
+        caption="Means at the last epoch, over seeds, then over patients (training images and "
+        f"patches: over folds by the patients they test). {lead} {side_by_side(cohort)}.",
         alt=f"Slopes from training patches over training images to test images. {lead}",
     )
 
@@ -99,7 +96,7 @@ def _gap_table(cohort: CohortScores) -> Table:
         losses=cohort.losses,
         caption="→ image: training images minus training patches (what choosing patches hides). "
         "→ test: test images minus training images (what overfitting costs). "
-        f"{cohort.presence}.",
+        f"{ROUNDED} {side_by_side(cohort)}.",
     )
 
 

@@ -25,6 +25,7 @@ from analysis.page.items import (
 )
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.absence import comparable, side_by_side
 from analysis.statistics.bands import band
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from analysis.statistics.pull import SURE, UNDECIDED, UNDER_WAY, Pull, pull
@@ -108,7 +109,20 @@ def _pull_figure(
         "voxel, wrong at the left end; right: a background voxel, wrong at the right end, "
         f"logarithmic. {counted}",
         alt="Curves of gradient size over the predicted probability for lesion and background "
-        "voxels. Dice-type losses fall to zero at both ends.",
+        f"voxels. {_left_alone(losses, pulls)}",
+    )
+
+
+def _left_alone(losses: Sequence[str], pulls: Mapping[int, Pull]) -> str:
+    """Which losses pull less than a tenth as hard on a surely missed voxel as on an undecided one,
+    in words."""
+    alone = [losses[loss] for loss, own in pulls.items() if own.missed < 0.1]
+    return (
+        "Less than a tenth of the pull on an undecided lesion voxel is left for a surely missed "
+        f"one under {', '.join(alone)}."
+        if alone
+        else "Every loss pulls on a surely missed lesion voxel with a tenth or more of its pull on "
+        "an undecided one."
     )
 
 
@@ -179,8 +193,9 @@ def _confidence_figure(cohort: CohortScores) -> Figure:
         ]
     )
     ends = ", ".join(
-        f"{cohort.losses[loss]} {written(mean[loss, -1, 0])} and {written(mean[loss, -1, 1])}"
-        for loss in cohort.shown
+        f"{row[LOSS]} {written(100 * row['missed'], '.1f')} % and "
+        f"{written(100 * row['invented'], '.1f')} %"
+        for row in _confidence_frame(comparable(cohort)).to_dict("records")
     )
     return Figure(
         key=f"confidence-{cohort.name}",
@@ -192,11 +207,12 @@ def _confidence_figure(cohort: CohortScores) -> Figure:
         f"test {'patients' if cohort.has_sessions else 'images'}; "
         "line: mean over trials; band: lowest to highest. An epoch without predicted "
         f"voxels has no right-hand value. {cohort.presence}.",
-        alt=f"At the last epoch, confidently missed and confidently invented: {ends}.",
+        alt="At the last epoch, all images together, confidently missed and confidently invented: "
+        f"{ends} ({side_by_side(cohort)}).",
     )
 
 
-def _confidence_table(cohort: CohortScores) -> Table:
+def _confidence_frame(cohort: CohortScores) -> pd.DataFrame:
     sure, rows = sure_of_errors(cohort), []
     values = cohort.last_by_fold(cohort.pooled)[..., VIEWS.index("test"), :]
     for loss in cohort.shown:
@@ -211,11 +227,15 @@ def _confidence_table(cohort: CohortScores) -> Table:
                 "invented": float(fp_sure / (tp + fp)) if tp + fp else float("nan"),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def _confidence_table(cohort: CohortScores) -> Table:
     percent = {"decimals": 1, "percent": True}
     return Table(
         key=f"confidence-table-{cohort.name}",
         title=f"Confident errors at the end, {cohort.title}",
-        frame=pd.DataFrame(rows),
+        frame=_confidence_frame(comparable(cohort)),
         losses=cohort.losses,
         columns=[
             Column(key=LOSS, header="Loss"),
@@ -246,7 +266,8 @@ def _confidence_table(cohort: CohortScores) -> Table:
                 **percent,
             ),
         ],
-        caption=f"All test images of all trials together, last epoch. {cohort.presence}.",
+        caption="The voxels of all test images of all trainings together, at the last epoch; the "
+        f"lines above are means over trainings. {side_by_side(cohort)}.",
     )
 
 

@@ -13,10 +13,21 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
+from analysis.page.items import (
+    LOSS,
+    Column,
+    Figure,
+    Heading,
+    Note,
+    Section,
+    Table,
+    prose,
+    written,
+)
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
+from analysis.statistics.absence import comparable, side_by_side
 from analysis.statistics.ladder import RATE
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep
@@ -34,11 +45,12 @@ def section(given: ReportInput) -> Section | None:
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        items.append(_detection_table(cohort))
-        items.append(_strata_figure(given.sweep, cohort))
-        items += _distance_table(given.sweep, cohort)
-        items += _site_table(cohort)
-        items += _empty_table(cohort)
+        counted, own = side_by_side(cohort), comparable(cohort)
+        items.append(_detection_table(own, counted))
+        items.append(_strata_figure(given.sweep, own, counted))
+        items += _distance_table(given.sweep, own, counted)
+        items += _site_table(own, counted)
+        items += _empty_table(own, counted)
     return Section(
         key="lesions",
         title="Are lesions found, and where are they missed?",
@@ -93,7 +105,7 @@ def _range(counts: Iterable[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _detection_table(cohort: CohortScores) -> Table:
+def _detection_table(cohort: CohortScores, counted: str) -> Table:
     rates = lesion_rates(cohort.final)
     names = {
         "lesion_recall": "recall",
@@ -127,14 +139,14 @@ def _detection_table(cohort: CohortScores) -> Table:
             *pair("false_lesions", "False lesions per case", 1, "min"),
             *pair("volume_error", "Volume error", 0, "min", True),
         ],
-        caption="Test images at the last epoch: 26-connected lesions, one voxel of overlap is a "
-        f"hit. F1 is 0 where there are lesions and none is predicted, or none and some are. "
-        f"±: {confidence.in_percent()} half-width for new seeds and patients, of intervals "
-        f"that end where a value can lie. {_defined(cohort, frame, names)} {cohort.presence}.",
+        caption="Means over patients at the last epoch, test images: 26-connected lesions, one "
+        "voxel of overlap is a hit. F1 is 0 where there are lesions and none is predicted, or none "
+        f"and some are. ±: {confidence.in_percent()} half-width for new seeds and patients, of "
+        f"intervals that end where a value can lie. {_defined(cohort, frame, names)} {counted}.",
     )
 
 
-def _strata_figure(sweep: Sweep, cohort: CohortScores) -> Figure | Note:
+def _strata_figure(sweep: Sweep, cohort: CohortScores, counted: str) -> Figure | Note:
     frame = strata_frame(sweep.lesions, cohort)
     if frame.empty:
         return Note(kind="warning", body=prose(f"{cohort.title}: no lesion was recorded."))
@@ -142,24 +154,30 @@ def _strata_figure(sweep: Sweep, cohort: CohortScores) -> Figure | Note:
     counts = ", ".join(
         f"{row['size_mm3']} mm³ {row['reference_lesions']:.0f}" for row in first.to_dict("records")
     )
+    overall = ", ".join(
+        f"{row[LOSS]} {written(row['recall_all_sizes'], '.3f')}"
+        for row in frame[frame["size_mm3"] == STRATA[0]].to_dict("records")
+    )
     smallest = frame[frame["size_mm3"] == STRATA[0]].dropna(subset=["recall"])
-    words = ", ".join(f"{row[LOSS]} {row['recall']:.2f}" for row in smallest.to_dict("records"))
+    words = ", ".join(f"{row[LOSS]} {row['recall']:.3f}" for row in smallest.to_dict("records"))
     return Figure(
         key=f"strata-{cohort.name}",
         title=f"Detection by lesion size, {cohort.title}",
         draw=partial(draw_strata, cohort.losses, cohort.shown, frame),
         data=frame,
-        caption="Left: share of reference lesions touched, by reference volume; right: predicted "
+        caption="Left: share of reference lesions touched, by reference volume, every lesion "
+        f"counting alike: of all sizes together {overall} (in the recall of the table above "
+        "patients count alike, however many lesions they have). Right: predicted "
         "lesions that touch none, per patient, by predicted volume. Bars: "
         f"{confidence.in_percent()} interval "
         f"with patients as clusters.{cohort.averaged} Reference lesions: {counts}; "
         f"{cohort.part_with(np.isin(np.arange(len(cohort.cases)), cohort.final['case_index']))}. "
-        f"{cohort.presence}.",
+        f"{counted}.",
         alt=f"Share of lesions below 10 mm3 that were found: {words or 'none recorded'}.",
     )
 
 
-def _distance_table(sweep: Sweep, cohort: CohortScores) -> list[Table]:
+def _distance_table(sweep: Sweep, cohort: CohortScores, counted: str) -> list[Table]:
     names = {"hd95_mm": "HD95", "nsd": "surface Dice", "wmh_h95_mm": "H95 (WMH)"}
     names = {key: name for key, name in names.items() if cohort.final[key].notna().any()}
     if not names:
@@ -217,7 +235,7 @@ def _distance_table(sweep: Sweep, cohort: CohortScores) -> list[Table]:
             "of images without a prediction or a reference, which the means leave out; worst "
             "case counts the image diagonal there, so that a loss cannot improve by "
             f"predicting nothing. ±: {confidence.in_percent()} half-width for new seeds and "
-            f"patients. {_defined(cohort, frame, names)} {cohort.presence}.",
+            f"patients. {_defined(cohort, frame, names)} {counted}.",
         )
     ]
 
@@ -236,7 +254,7 @@ def _diagonals(sweep: Sweep, cohort: CohortScores) -> np.ndarray | None:
     return np.array([length.get(case, np.nan) for case in cohort.cases])
 
 
-def _site_table(cohort: CohortScores) -> list[Table]:
+def _site_table(cohort: CohortScores, counted: str) -> list[Table]:
     sites = [site for site in dict.fromkeys(cohort.sites) if site]
     if len(sites) < 2:
         return []
@@ -280,12 +298,12 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             losses=cohort.losses,
             caption=f"Means over the test {cohort.units} of a site at the last epoch."
             f"{cohort.averaged} {noun}, {len(cohort.cases)} of {cohort.num_cases}: {numbers}. "
-            f"Half-widths are in the CSV. {cohort.presence}.",
+            f"Half-widths are in the CSV. {counted}.",
         )
     ]
 
 
-def _empty_table(cohort: CohortScores) -> list[Table]:
+def _empty_table(cohort: CohortScores, counted: str) -> list[Table]:
     """What a loss does where there is nothing to find."""
     final = cohort.final
     empty = final[(final["tp"] + final["fn"] == 0).to_numpy()]
@@ -325,7 +343,7 @@ def _empty_table(cohort: CohortScores) -> list[Table]:
             "sensitivity "
             "is undefined there, DSC undefined if nothing is predicted and 0 otherwise. One "
             f"image per {'session' if cohort.has_sessions else 'case'} and training. "
-            f"{cohort.presence}.",
+            f"{counted}.",
         )
     ]
 

@@ -6,8 +6,8 @@ import pandas as pd
 
 from analysis.page.items import Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
-from analysis.sections.report_input import ReportInput
-from analysis.statistics.absence import given_up
+from analysis.sections.report_input import ROUNDED, ReportInput
+from analysis.statistics.absence import given_up, side_by_side
 from analysis.statistics.policies import worlds
 
 
@@ -64,7 +64,7 @@ def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
         Column(key="dice", header="DSC", decimals=3),
         Column(key="second", header="Second"),
         Column(key="margin", header="Margin", decimals=3, signed=True),
-        Column(key="tau", header="τ with the first row", decimals=2),
+        Column(key="tau", header="Agreement with the first row", decimals=2),
     ]
     because = f" Choices that do not matter here: {'; '.join(constant)}." if constant else ""
     return Table(
@@ -73,7 +73,8 @@ def _table(cohort: CohortScores, frame: pd.DataFrame) -> Table:
         frame=frame,
         columns=columns,
         caption=f"Wins, of {len(frame)} worlds, ties split: {words}. DSC: mean over folds on test "
-        "images, weighed by their patients as in the verdict, on the (seed, fold) cells that all "
-        "losses here have. τ: Kendall's agreement of the order of losses with the headline (first "
-        f"row).{because}{given_up(cohort)}{cohort.averaged} {cohort.presence}.",
+        "images, weighed by their patients as in the verdict (Table 2 weighs folds alike). "
+        "Margin: to the second. Agreement: Kendall's tau of the order of losses with the first "
+        f"row's, which is the verdict's: 1 is the same order, −1 the reverse. {ROUNDED}"
+        f"{because}{given_up(cohort)}{cohort.averaged} {side_by_side(cohort)}.",
     )

@@ -14,6 +14,7 @@ from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.absence import compared
+from analysis.statistics.order import best_of
 from analysis.statistics.ranks import (
     DRAWS,
     SCHEMES,
@@ -78,8 +79,12 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
             for place in range(len(names))
         ]
     )
-    winner = names[order[0]]
-    share = frequencies[order[0], 0]
+    first = best_of(means)
+    if len(first) == 1:
+        shares = f"{names[first[0]]}, the loss with the best mean, ranks first"
+    else:
+        shares = f"{' and '.join(names[i] for i in first)} share the best mean and rank first"
+    share = " and ".join(f"{frequencies[i, 0]:.0%}" for i in first)
     lower, upper = confidence.quantiles()
     low, middle, high = (
         np.nanquantile(tau, (lower, 0.5, upper))
@@ -92,11 +97,12 @@ def _blobs(cohort: CohortScores, shared: SharedScores) -> Figure:
         draw=partial(draw_blobs, cohort.losses, shared.losses, order, frequencies, tau),
         data=frame,
         caption=f"Area: share of {DRAWS} resamplings (patients and seeds within folds, two-way) "
-        "in which a loss takes a rank. Losses from best to worst mean. Right: Kendall's "
-        f"tau between each resampling's order and ours, median {written(middle)} "
+        "in which a loss takes a rank, ties split. Losses from best to worst mean. Right: "
+        "Kendall's tau (1: the same order, 0: unrelated, −1: reversed) between each resampling's "
+        f"order and ours, median {written(middle)} "
         f"({confidence.in_percent()} of resamplings: {written(low)} to "
         f"{written(high)}). {shared.counted(cohort)}",
-        alt=f"{winner}, the loss with the best mean, ranks first in {share:.0%} of resamplings.",
+        alt=f"{shares} in {share} of resamplings.",
     )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from analysis.flags import ROPE
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.reading.training_effect import TrainingEffect
-from analysis.statistics.absence import compared
+from analysis.statistics.absence import comparable, compared
 from analysis.statistics.pairs import Family, every_pair, judge
 from analysis.statistics.search_outcome import SearchOutcome
 from lesion_core.results import Sweep
+
+ROUNDED = "Differences were rounded after subtracting."
+"""Said under tables that print a difference beside what it is a difference of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +45,11 @@ class ReportInput:
     def cohorts(self) -> list[CohortScores]:
         """Cohorts with a complete trial; of any other there is a coverage map and nothing else."""
         return [cohort for cohort in self.all_cohorts if cohort.shown]
+
+    @cached_property
+    def comparable(self) -> list[CohortScores]:
+        """`cohorts` with the trainings alone that set their losses side by side."""
+        return [comparable(cohort) for cohort in self.cohorts]
 
     def reference_in(self, cohort: CohortScores) -> int:
         """Index of the reference in a cohort's losses; of the first one that can be compared if it

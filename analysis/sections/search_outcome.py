@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 
 from analysis.page import style
 from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
@@ -25,10 +27,14 @@ from analysis.statistics.search_outcome import (
     Surface,
     corrected,
     front_frame,
+    gain_over_start,
     grid_frame,
+    rivals,
     sampled_frame,
     saved,
+    start,
     surface,
+    whole_fields,
 )
 
 LOW = (
@@ -37,6 +43,10 @@ LOW = (
 )
 OWN = "test, each fold's own choice"
 OPTIMISTIC = "test, the one choice (optimistic)"
+NOTHING_CHOSEN = (
+    "Nothing is chosen: configurations are still running or to come, lost their machines, or none "
+    "is complete. The test folds are not opened before that."
+)
 STATE_COLOURS = {
     "complete": "#3f90da",
     "pruned": "#b9ac70",
@@ -58,40 +68,102 @@ def section(given: ReportInput) -> Section | None:
 def search_section(
     found: SearchOutcome, cohorts: Sequence[CohortScores], effect: TrainingEffect | None = None
 ) -> Section:
-    """Surface, cost, importance, and the chosen configuration, judged without its luck.
+    """The chosen configuration, judged without its luck; then surface, cost and importance.
 
     ``cohorts``: of all test trials, those of `set_aside` losses too.  ``effect``: of training sets
     on a difference; None: what is declared.
     """
     effect = effect or TrainingEffect()
-    items: list[Item] = [_summary(found)]
+    items: list[Item] = []
+    if found.chosen is None:
+        items.append(Note(kind="warning", body=prose(NOTHING_CHOSEN)))
+    else:
+        items += _verdicts(found, cohorts, effect)
+    items.append(_summary(found))
     items += _surfaces(found)
     if len(found.search["objectives"]) > 1:
         items.append(_front_figure(found))
     items.append(_cost(found))
-    if found.search["importance"]:
+    if found.search["importance"] and len(found.fields) > 1:
         items.append(_importance(found))
-    if found.chosen is None:
-        items.append(
-            Note(
-                kind="warning",
-                body=prose(
-                    "Nothing is chosen: configurations are still running or to come, lost their "
-                    "machines, or none is complete. The test folds are not opened before that."
-                ),
-            )
-        )
-    else:
-        items += _verdicts(found, cohorts, effect)
     items.append(_table(found))
     return Section(
         key="search",
         title=f"Which {' and '.join(found.fields)}?",
         items=items,
-        lead="Every configuration was judged on validation parts of the training folds, cell by "
-        "cell with the same weights at the start and the same cases. Look at the noise before the "
-        "optimum: where the surface is flat within its uncertainty, the choice hardly matters.",
+        lead="Every configuration (a setting of the loss's numbers) was judged on validation parts "
+        "of the training folds, cell by cell (seed and fold) with the same weights at the start "
+        "and the same cases. Look at the noise before the optimum: where the surface is flat "
+        "within its uncertainty, the choice hardly matters.",
     )
+
+
+# ----------------------------------------------------------------------------------- first screen
+def first_screen(given: ReportInput) -> list[Note]:
+    """What was chosen, what is as good, and what may be concluded; [] of a sweep without a search.
+
+    Stands at the head of the page.
+    """
+    found = given.search
+    if found is None:
+        return []
+    if found.chosen is None:
+        return [Note(kind="warning", body=prose(NOTHING_CHOSEN))]
+    best = found.configurations[found.chosen]["loss"]
+    may, may_not = conclusions(found, given.tested)
+    lists = "".join(
+        f"<p><strong>{prose(head)}</strong></p>"
+        f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>"
+        for head, lines in (("What you may conclude", may), ("What you may not conclude", may_not))
+        if lines
+    )
+    return [
+        Note(kind="key", body=prose(_headline(found, best, given.tested))),
+        Note(body=Markup(f"<div>{lists}</div>")),
+    ]
+
+
+def conclusions(
+    found: SearchOutcome, cohorts: Sequence[CohortScores] = ()
+) -> tuple[list[str], list[str]]:
+    """What the search's numbers carry, and what they do not, in sentences."""
+    assert found.chosen is not None
+    metric, best = found.objective, found.configurations[found.chosen]["loss"]
+    near = rivals(found, metric)
+    may, may_not = [], []
+    if promised := _promised(found, metric, best, cohorts):
+        may.append(
+            f"Choosing in this way gives a test {NAMES[metric]} of about {promised}, on patients "
+            "like these."
+        )
+    begun = start(found)
+    mean, low, high = gain_over_start(found, metric)
+    if begun is not None and begun != found.chosen and not math.isnan(mean):
+        first = found.configurations[begun]["loss"]
+        gain = (
+            f"{written(mean, '+.3f')} ({confidence.in_percent()} {written(low, '+.3f')} to "
+            f"{written(high, '+.3f')}, folds drawn again)"
+        )
+        if low > 0:
+            may.append(f"Searching was better than staying with {first}, by {gain}.")
+        else:
+            may_not.append(f"That searching was better than staying with {first}: {gain}.")
+    told = len(near.others) - len(near.alike)
+    if told:
+        may.append(
+            f"{best} was better than {told} of {len(near.others)} other complete configurations."
+        )
+    if near.alike:
+        few = [found.configurations[place]["loss"] for place in near.alike[:3]]
+        more = f" and {len(near.alike) - 3} more" if len(near.alike) > 3 else ""
+        may_not.append(
+            f"That {best} is the best setting: {', '.join(few)}{more} cannot be told from it."
+        )
+    may_not.append(
+        f"That {best} will reach its validation score, or that {found.search['loss']} is better "
+        "than a loss whose numbers were not searched as long."
+    )
+    return may, may_not
 
 
 def title(found: SearchOutcome) -> str:
@@ -156,7 +228,10 @@ def _surfaces(found: SearchOutcome) -> list[Item]:
         space = frame if len(found.fields) < 3 else sampled_frame(found, fitted)
         place, close = fitted.like_the_best(space[found.fields].to_numpy())
         best = space.iloc[place]
-        peak = ", ".join(f"{name} {best[name]:.2f}" for name in found.fields)
+        whole = whole_fields(found)
+        peak = ", ".join(
+            f"{name} {best[name]:.{0 if name in whole else 2}f}" for name in found.fields
+        )
         draw = draw_plane if two else draw_slices
         items.append(
             Figure(
@@ -280,7 +355,6 @@ def _verdicts(
     if not any(row.get("cells") for row in rows):
         drawn = []
     items: list[Item] = [
-        Note(kind="key", body=prose(_headline(found, best, cohorts))),
         Table(
             key="search-verdict",
             title="How good is the chosen configuration? "
@@ -340,35 +414,25 @@ def _verdicts(
                 caption="Paired: same seed and fold, same weights at the start, same cases. An "
                 "interval that holds 0 leaves open which one is better. For new training sets: at "
                 f"a training-set effect with SD {effect.in_words} in DSC; of another score none is "
-                "known.",
+                "known. On validation parts, whose training sets are a fifth smaller, the interval "
+                "covers 95 to 97 % in simulations, but for the luck of having chosen on the same "
+                "patients.",
             )
         )
     return items
 
 
 def _headline(found: SearchOutcome, best: str, cohorts: Sequence[CohortScores] = ()) -> str:
-    """The unbiased score first, if it is there; then by how much the score that won is too high."""
+    """What was chosen and what is as good; the unbiased score, if it is there; then by how much the
+    score that won is too high."""
     assert found.chosen is not None
     metric = found.objective
-    searched = found.grid(found.chosen, metric).mean()
-    words = f"Chosen: **{best}**."
-    tested = [
-        row
-        for cohort in cohorts
-        if cohort.name == found.search["cohort"]
-        for row in _tested(found, metric, cohort, best)[0]
-        if row["judged"] == OWN
-    ]
-    if tested:
+    searched = found.estimate[metric][found.chosen]
+    words = f"Chosen: **{best}**. {_ties(found, metric)} {_from_start(found, metric)}"
+    if promised := _promised(found, metric, best, cohorts):
         words += (
-            f" On the test folds, each fold's own choice has {NAMES[metric]} "
-            f"**{written(tested[0]['score'], '.3f')}**"
-            + (
-                f" ({confidence.in_percent()} for new patients {tested[0]['patients']})"
-                if tested[0]["patients"]
-                else ""
-            )
-            + ", in which no test case had a say: this is what such a search promises."
+            f" On the test folds, each fold's own choice has {NAMES[metric]} **{promised}**, in "
+            "which no test case had a say: this is what such a search promises."
         )
     words += (
         f" Its validation {NAMES[metric]} as searched, {written(searched, '.3f')}, is optimistic: "
@@ -394,6 +458,66 @@ def _headline(found: SearchOutcome, best: str, cohorts: Sequence[CohortScores] =
         f" On fresh seeds it scored {written(fresh.mean(), '.3f')}, {drop} from that; the "
         "validation patients are those that chose it, so only the luck of seeds is gone."
     )
+
+
+def _ties(found: SearchOutcome, metric: str) -> str:
+    """How many configurations are as good, in words."""
+    near = rivals(found, metric)
+    others = len(near.others)
+    if not others:
+        return "No other configuration is complete."
+    words = (
+        f"At least {len(near.alike)} of the {others} other complete configurations cannot be told "
+        "from it"
+        if near.alike
+        else f"All {others} other complete configurations are worse"
+    )
+    if near.same:
+        names = ", ".join(found.configurations[place]["loss"] for place in near.same)
+        words += f" ({names} {'has' if len(near.same) == 1 else 'have'} the same score)"
+    pruned = int((found.states == "pruned").sum())
+    stopped = f"; {pruned} more were stopped as worse" if pruned else ""
+    return f"{words}, cell by cell and adjusted for {many(others, 'comparison')}{stopped}."
+
+
+def _from_start(found: SearchOutcome, metric: str) -> str:
+    """What the search gained on the configuration that it was given to begin with, in words."""
+    begun = start(found)
+    if begun is None or found.chosen is None:
+        return "It began with a proposal of its sampler."
+    first, state = found.configurations[begun]["loss"], found.states[begun]
+    if begun == found.chosen:
+        return "It is the setting that the search was given to begin with: nothing beat it."
+    if state != "complete":
+        return f"The setting that it was given to begin with, {first}, is {state}."
+    difference = found.grid(found.chosen, metric) - found.grid(begun, metric)
+    words = (
+        f"The setting that it was given to begin with, {first}, is "
+        f"{written(float(difference.mean()), '.3f')} below as searched"
+    )
+    mean, low, high = gain_over_start(found, metric)
+    if math.isnan(mean):
+        return f"{words}, which is partly luck."
+    return (
+        f"{words}; with the choosing done again, {written(mean, '.3f')} ({confidence.in_percent()} "
+        f"{written(low, '+.3f')} to {written(high, '+.3f')}: "
+        f"{'better' if low > 0 else 'worse' if high < 0 else 'not told apart'})."
+    )
+
+
+def _promised(found: SearchOutcome, metric: str, best: str, cohorts: Sequence[CohortScores]) -> str:
+    """The test score of each fold's own choice, with its interval; "" where it was not run."""
+    for cohort in cohorts:
+        if cohort.name == found.search["cohort"]:
+            for row in _tested(found, metric, cohort, best)[0]:
+                if row["judged"] == OWN:
+                    interval = (
+                        f" ({confidence.in_percent()} for new patients {row['patients']})"
+                        if row["patients"]
+                        else ""
+                    )
+                    return f"{written(row['score'], '.3f')}{interval}"
+    return ""
 
 
 def _validated(found: SearchOutcome) -> str:
@@ -422,7 +546,7 @@ def _searched(found: SearchOutcome, metric: str) -> tuple[list[dict], list[dict]
         {
             "judged": "validation, as searched (optimistic)",
             "loss": found.configurations[found.chosen]["loss"],
-            "score": fit.estimate,
+            "score": float(found.estimate[metric][found.chosen]),
             "trials": f"{fit.num_cells} of {len(found.cells)}",
         }
     ]
@@ -612,6 +736,12 @@ def _mark(axis: Any, found: SearchOutcome, x: np.ndarray, y: np.ndarray) -> None
         )  # fmt: skip
 
 
+def _whole_ticks(axis: Any, whole: bool = True) -> None:
+    """Ticks at whole numbers, of what comes in whole numbers."""
+    if whole:
+        axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
 def draw_plane(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
     """Two fields: score and standard deviation side by side."""
     figure, axes = style.panels(1, 2, height=3.3, top=0.5, bottom=0.42, gap_x=0.95, right=0.75)
@@ -632,6 +762,8 @@ def draw_plane(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metri
         axis.set_ylabel(found.fields[1])
         axis.set_xlim(*found.search["ranges"][found.fields[0]])
         axis.set_ylim(*found.search["ranges"][found.fields[1]])
+        _whole_ticks(axis.xaxis, found.fields[0] in whole_fields(found))
+        _whole_ticks(axis.yaxis, found.fields[1] in whole_fields(found))
         axis.grid(False)
     _states_legend(figure, found)
     return figure
@@ -652,6 +784,7 @@ def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metr
         place = found.fields.index(name)
         _mark(axis, found, found.points[:, place], found.estimate[metric])
         axis.set_xlabel(name)
+        _whole_ticks(axis.xaxis, name in whole_fields(found))
     axes[0, 0].set_ylabel(NAMES[metric])
     _states_legend(figure, found)
     return figure
@@ -671,6 +804,8 @@ def draw_cost(found: SearchOutcome) -> Drawing:
     axis.set_ylim(0, len(found.cells) * 1.02)
     axis.set_xlabel("configuration, in order")
     axis.set_ylabel("cells")
+    _whole_ticks(axis.xaxis)
+    _whole_ticks(axis.yaxis)
     axis.grid(False, axis="x")
     x = 0.12
     for state, colour in STATE_COLOURS.items():

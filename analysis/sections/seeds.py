@@ -12,11 +12,22 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, many, prose
+from analysis.page.items import (
+    LOSS,
+    Column,
+    Figure,
+    Heading,
+    Note,
+    Section,
+    Table,
+    decimals_for,
+    many,
+    prose,
+)
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.absence import compared, lacking
+from analysis.statistics.absence import compared, given_up, lacking
 from analysis.statistics.ladder import RATE, ladder
 from analysis.statistics.lottery import (
     CompleteCells,
@@ -31,7 +42,8 @@ from analysis.statistics.lottery import (
     unpaired_shares,
     winner_shares,
 )
-from analysis.statistics.pairs import compare
+from analysis.statistics.order import best_first
+from analysis.statistics.pairs import MEANINGFUL, compare
 from analysis.statistics.power import (
     FRESH_SEEDS,
     POWER,
@@ -51,11 +63,14 @@ def section(given: ReportInput) -> Section | None:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
         scores = cohort.last_by_case(cohort.test)[..., 0]
-        complete = complete_cells(scores, cohort.fold_of, compared(cohort), cohort.subject_of)
-        if len(complete.losses) == 1 and len(complete.seeds) > 1:
-            items += _needed(cohort, complete, scores, given)
+        losses = compared(cohort)
+        complete = complete_cells(scores, cohort.fold_of, losses, cohort.subject_of)
+        if len(losses) == 1 and len(complete.seeds) > 1:
+            items += _needed(cohort, scores, given)
             continue
-        if len(complete.losses) < 2 or len(complete.seeds) < 2:
+        if len(complete.losses) > 1 and len(complete.seeds) > 1:
+            items += [_winner_figure(cohort, complete), _cherry_figure(cohort, complete)]
+        else:
             items.append(
                 Note(
                     kind="warning",
@@ -66,13 +81,7 @@ def section(given: ReportInput) -> Section | None:
                     ),
                 )
             )
-            continue
-        items += [
-            _winner_figure(cohort, complete),
-            _flip_table(cohort, complete, scores),
-            _cherry_figure(cohort, complete),
-        ]
-        items += _needed(cohort, complete, scores, given)
+        items += [*_flip_table(cohort, losses, scores), *_needed(cohort, scores, given)]
     return Section(
         key="seeds",
         title="What if fewer seeds had been run?",
@@ -100,7 +109,7 @@ def winner_frame(cohort: CohortScores, complete: CompleteCells) -> pd.DataFrame:
     """Share of every lottery that each loss wins."""
     rows = []
     for k in range(1, len(complete.seeds) + 1):
-        rng = np.random.default_rng([k, len(complete.seeds)])
+        rng = np.random.default_rng([k])  # as the verdict's draws of one seed
         full = full_lottery(complete.values, complete.weights, k, rng)
         lotteries = {
             "paired": (
@@ -146,64 +155,93 @@ def _winner_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
         data=frame,
         caption="Share of all possible sweeps with k seeds in which a loss has the highest mean "
         "DSC on test images at the last epoch. One split: one seed and one fold, as a "
-        "paper without cross-validation. Same seeds: one set of label seeds for all. "
-        "Any seeds: a set per fold. Own seeds: every loss its own set, as with numbers "
-        f"copied from other papers. {counted(cohort, complete)}",
+        "paper without cross-validation. Same seeds: the same k of our seeds in all folds. "
+        "Any seeds: another k in every fold, since a seed's number means nothing across folds. "
+        "Own seeds: every loss its own k, as with numbers copied from other papers. Ties are "
+        f"split. Numbers in the bars: per cent. {counted(cohort, complete)}",
         alt=f"With one seed per fold the winner would be {words}.",
     )
 
 
-def _flip_table(cohort: CohortScores, complete: CompleteCells, scores: np.ndarray) -> Table:
+def flip_frame(cohort: CohortScores, losses: list[int], scores: np.ndarray) -> pd.DataFrame:
+    """How often smaller sweeps would name the other of two losses, by pair, from scores [L, S, P].
+
+    Predictions are from what both have, as every difference; sets of our own seeds are of those
+    that both completed in every fold, NaN where there are fewer than two.
+    """
     rows = []
-    for a, b in combinations(range(len(complete.losses)), 2):
-        difference = complete.values[a] - complete.values[b]
-        pair = compare(
-            scores[:, complete.seeds],
-            cohort.fold_of,
-            complete.losses[a],
-            complete.losses[b],
-            cohort.subject_of,
-        )
-        half, number = split_half_disagreement(difference, complete.weights)
+    for a, b in combinations(losses, 2):
+        fit = compare(scores, cohort.fold_of, a, b, cohort.subject_of).fit
+        seeds = fit.num_cells / max(fit.num_folds, 1)
+        own = complete_cells(scores, cohort.fold_of, [a, b], cohort.subject_of)
+        flips, half, number = [float("nan")] * 2, float("nan"), 0
+        if len(own.losses) == 2 and len(own.seeds) > 1:
+            difference = own.values[0] - own.values[1]
+            flips = [flip_share(difference, own.weights, k) for k in (1, 2)]
+            half, number = split_half_disagreement(difference, own.weights)
         rows.append(
             {
                 "cohort": cohort.name,
-                "a": cohort.losses[complete.losses[a]],
-                "b": cohort.losses[complete.losses[b]],
-                "difference": pair.fit.estimate,
-                "flip_1": flip_share(difference, complete.weights, 1),
-                "flip_2": flip_share(difference, complete.weights, 2),
-                "fresh_1": fresh_flip(pair.fit, len(complete.seeds), 1),
-                "fresh_2": fresh_flip(pair.fit, len(complete.seeds), 2),
-                "fresh_5": fresh_flip(pair.fit, len(complete.seeds), 5),
+                "a": cohort.losses[a],
+                "b": cohort.losses[b],
+                "difference": fit.estimate,
+                "flip_1": flips[0],
+                "flip_2": flips[1],
+                **{f"fresh_{k}": fresh_flip(fit, seeds, k) for k in (1, 2, 5)},
                 "split_half": half,
                 "halves": number,
+                "se": fit.se["L1"],
             }
         )
     frame = pd.DataFrame(rows).sort_values("fresh_1", ascending=False, kind="stable")
-    halves = int(frame["halves"].iloc[0])
-    percent = {"decimals": 0, "percent": True}
-    return Table(
-        key=f"flip-{cohort.name}",
-        frame=frame.reset_index(drop=True),
-        title=f"Would the conclusion flip? DSC, {cohort.title}",
-        columns=[
-            Column(key="a", header="A"),
-            Column(key="b", header="B"),
-            Column(key="difference", header="A − B", decimals=3, signed=True),
-            Column(key="fresh_1", header="1 seed", group="Predicted, fresh seeds", **percent),
-            Column(key="fresh_2", header="2 seeds", group="Predicted, fresh seeds", **percent),
-            Column(key="fresh_5", header="5 seeds", group="Predicted, fresh seeds", **percent),
-            Column(key="flip_1", header="1 seed", group="Among our seeds", **percent),
-            Column(key="flip_2", header="2 seeds", group="Among our seeds", **percent),
-            Column(key="split_half", header="disagree", group="Disjoint halves", **percent),
-        ],
-        caption="How often a smaller sweep on the same patients and splits would name the other "
-        "loss. Predicted: for seeds nobody has run yet; if two losses are really equal "
-        "the truth is 50%. Among our seeds: share of all sets of that size, which must "
-        "reach 0 with all seeds and so says too little. Disjoint halves: share of "
-        f"{halves} pairs of halves that disagree. {counted(cohort, complete)}",
+    return frame.reset_index(drop=True)
+
+
+def _flip_table(cohort: CohortScores, losses: list[int], scores: np.ndarray) -> list[Table]:
+    frame = flip_frame(cohort, losses, scores)
+    if frame["fresh_1"].isna().all() and frame["flip_1"].isna().all():
+        return []
+    without = [
+        f"{row['a']} and {row['b']}" for row in frame.to_dict("records") if not row["halves"]
+    ]
+    more = f" and {len(without) - 4} more pairs" if len(without) > 4 else ""
+    lack = (
+        f" Fewer than two seeds that both completed in every fold: {', '.join(without[:4])}{more}."
+        if without
+        else ""
     )
+    percent = {"decimals": 0, "percent": True}
+    return [
+        Table(
+            key=f"flip-{cohort.name}",
+            frame=frame.drop(columns="se"),
+            title=f"Would the conclusion flip? DSC, {cohort.title}",
+            columns=[
+                Column(key="a", header="Loss"),
+                Column(key="b", header="minus"),
+                Column(
+                    key="difference",
+                    header="Difference",
+                    decimals=decimals_for(list(frame["se"])),
+                    signed=True,
+                ),
+                Column(key="fresh_1", header="1 seed", group="Predicted, fresh seeds", **percent),
+                Column(key="fresh_2", header="2 seeds", group="Predicted, fresh seeds", **percent),
+                Column(key="fresh_5", header="5 seeds", group="Predicted, fresh seeds", **percent),
+                Column(key="flip_1", header="1 seed", group="Among our seeds", **percent),
+                Column(key="flip_2", header="2 seeds", group="Among our seeds", **percent),
+                Column(key="split_half", header="disagree", group="Disjoint halves", **percent),
+            ],
+            caption="How often a smaller sweep on the same patients and splits would name the "
+            "other loss; a tie names either, so it counts half. Difference: as in the table of "
+            "every pair. Predicted: for seeds nobody has run yet; if two losses are really equal "
+            "the truth is 50%. Among our seeds: share of all sets of that size, which must reach 0 "
+            "with all seeds unless the losses tie, and so says too little. Disjoint halves: share "
+            f"of pairs of halves of our seeds (at most {int(frame['halves'].max())}) that "
+            f"disagree.{lack} {len(frame)} of {math.comb(len(cohort.shown), 2)} pairs."
+            f"{given_up(cohort)}",
+        )
+    ]
 
 
 def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
@@ -228,38 +266,39 @@ def _cherry_figure(cohort: CohortScores, complete: CompleteCells) -> Figure:
         data=frame,
         title=f"Claims one seed could support, {cohort.title}",
         draw=partial(draw_cherry, names, can),
-        caption="Filled: some single label seed makes the row beat the column in mean test DSC "
-        "over all folds. Both directions filled (dark): either claim could be published. "
+        caption="Filled: one of our seeds, the same in all folds, makes the row beat the column in "
+        "mean test DSC. Both directions filled (dark): either claim could be published. "
         f"That is so for {either} of {total} pairs. {counted(cohort, complete)}",
         alt=f"For {either} of {total} pairs of losses, one seed can be found for either claim.",
     )
 
 
 def _needed(
-    cohort: CohortScores, complete: CompleteCells, scores: np.ndarray, given: ReportInput
+    cohort: CohortScores, scores: np.ndarray, given: ReportInput
 ) -> list[Figure | Table | Note]:
     """For the two losses with the highest mean; for the mean itself of a single one."""
     rope, effect = given.rope, given.training.of(cohort.name)
     known = {"tau": effect.tau_of("dice"), "num_subjects": cohort.num_subjects}
-    means = (complete.values @ complete.weights).mean(1)
-    order = np.argsort(-means, kind="stable")
-    best = complete.losses[order[0]]
+    order = best_first(scores, cohort)
     if len(order) > 1:
-        second = complete.losses[order[1]]
+        best, second = order[:2]
         fit = compare(scores, cohort.fold_of, best, second, cohort.subject_of, **known).fit
         names = f"{cohort.losses[best]} − {cohort.losses[second]}"
-        what = "For the two losses with the highest mean."
+        what = "For the two losses with the highest mean, on the cells that both have."
     else:
+        best = order[0]
         known["tau"] = float("nan")  # what is known of a difference says nothing of one loss
         fit = ladder(scores[best], cohort.fold_of, cohort.subject_of, bounds=RATE, **known)
         names = f"mean of {cohort.losses[best]}"
         what = "For the mean of the only loss that was run."
     if np.isnan(fit.components.residual):
         return []
-    frame = needed_seeds(fit, len(complete.seeds))
+    run = fit.num_cells / fit.num_folds
+    frame = needed_seeds(fit, run, sorted({*FRESH_SEEDS, run}))
     frame.insert(0, "cohort", cohort.name)
-    star = seeds_until_patients_dominate(fit)
-    l1 = frame[(frame["rung"] == "L1") & (frame["half_width"] <= rope)]
+    star = math.ceil(seeds) if (seeds := seeds_until_patients_dominate(fit)) <= 1000 else 0
+    whole = frame[frame["seeds"].isin(FRESH_SEEDS)]
+    l1 = whole[(whole["rung"] == "L1") & (whole["half_width"] <= rope)]
     enough = (
         f"{many(int(l1['seeds'].min()), 'seed')} would bring the interval for new seeds "
         f"within ±{rope:g}"
@@ -267,15 +306,16 @@ def _needed(
         else f"even {max(FRESH_SEEDS)} seeds leave the interval for new seeds wider than ±{rope:g}"
     )
     dominate = (
-        f"from {many(math.ceil(star), 'seed')} on, patients matter more than seeds, and more "
+        f"from {many(star, 'seed')} on, patients matter more than seeds, and more "
         "patients help where more seeds do not"
-        if star == star and star <= 1000
+        if star
         else "patients add no visible variance here"
     )
     limit = frame.loc[frame["rung"] == "L3", "detectable"].iloc[-1]
     floor = (
-        f" With {max(FRESH_SEEDS)} seeds and these patients, a claim about new training sets still "
-        f"needs a difference of {limit:.3f}, at a training-set effect of {effect.in_words}."
+        f" With {max(FRESH_SEEDS)} seeds and these patients, a claim about new training sets from "
+        f"this pair alone (the verdict is adjusted for all) still needs a difference of "
+        f"{limit:.3f}, at a training-set effect of {effect.in_words}."
         if limit == limit
         else ""
     )
@@ -287,40 +327,47 @@ def _needed(
         Figure(
             key=f"needed-{cohort.name}",
             title=f"How many seeds? {names}, DSC, {cohort.title}",
-            draw=partial(draw_needed, frame, star, rope, len(cohort.seeds)),
+            draw=partial(draw_needed, frame, star, rope, run),
             data=frame,
             caption=f"{what} Left: half-width of the {confidence.in_percent()} "
             "interval; right: smallest true difference found with "
-            f"{confidence.in_percent(POWER)} power. Grey: ±{rope:g}. Vertical line: seeds "
-            f"run here. {enough.capitalize()}; {dominate}.{floor} (P(A>B) asks for "
-            f"{pairs_for_win_rate()} independent pairs.) {counted}",
+            f"{confidence.in_percent(POWER)} power. Grey: ±{rope:g}, practically none. Solid "
+            f"vertical line: the {run:.3g} seeds per fold run here; dotted: from there on, "
+            f"patients matter more than seeds. {enough.capitalize()}; {dominate}.{floor} (That one "
+            f"loss wins {MEANINGFUL:.0%} of cells takes {pairs_for_win_rate()} independent cells "
+            f"to show.) {counted}",
             alt=f"{enough}; {dominate}.",
         ),
-        _rungs_table(cohort, names, frame, len(complete.seeds), counted, f"{enough}; {dominate}."),
+        _rungs_table(cohort, names, frame, run, counted, f"{enough}; {dominate}."),
     ]
 
 
 def _rungs_table(
-    cohort: CohortScores, names: str, frame: pd.DataFrame, run: int, counted: str, answer: str
+    cohort: CohortScores, names: str, frame: pd.DataFrame, run: float, counted: str, answer: str
 ) -> Table:
     """Half-widths for a few numbers of seeds, those run here among them."""
-    shown = sorted({1, 2, 3, 5, 10, 20, 30, run} & set(FRESH_SEEDS))
+    shown = sorted({1, 2, 3, 5, 10, 20, 30} & set(FRESH_SEEDS) | {run})
     wide = frame.pivot_table(index="seeds", columns="rung", values="half_width", dropna=False)
     wide = wide.reindex(index=shown, columns=["L1", "L2", "L3"]).reset_index()
+    wide["as_run"] = ["as run" if seeds == run else "predicted" for seeds in wide["seeds"]]
+    whole = run == int(run)
     return Table(
         key=f"seeds-needed-{cohort.name}",
         title=f"What more seeds would buy: half-width of the {confidence.in_percent()} "
         f"interval, {names}",
         frame=wide,
         columns=[
-            Column(key="seeds", header="Seeds per fold"),
+            Column(key="seeds", header="Seeds per fold", decimals=None if whole else 1),
+            Column(key="as_run", header=""),
             *(
                 Column(key=rung, header=RUNG_LINES[rung][0], decimals=4)
                 for rung in ("L1", "L2", "L3")
             ),
         ],
-        caption=f"DSC, {cohort.title}; {many(run, 'seed')} were run. One seed says nothing about "
-        f"others. {counted}",
+        caption=f"DSC, {cohort.title}; {run:.3g} seeds per fold were run: that row has the "
+        "intervals of this sweep, each for itself, as in the figure of differences; the others "
+        f"are what another number of seeds would make of them. One seed says nothing about others. "
+        f"{counted}",
         note=answer[0].upper() + answer[1:],
     )
 
@@ -437,7 +484,7 @@ RUNG_LINES = {
 }
 
 
-def draw_needed(frame: pd.DataFrame, star: float, rope: float, run: int) -> Drawing:
+def draw_needed(frame: pd.DataFrame, star: int, rope: float, run: float) -> Drawing:
     """Half-width and detectable difference over the number of seeds."""
     figure, axes = style.panels(1, 2, height=2.7, top=0.28, gap_x=0.55, left=0.55, right=1.2)
     for axis, column, title in (
@@ -469,7 +516,7 @@ def draw_needed(frame: pd.DataFrame, star: float, rope: float, run: int) -> Draw
                 )
         axis.axhspan(0, rope, color=style.SHADE, linewidth=0)
         axis.axvline(run, color=style.MUTED, linewidth=0.7)
-        if star == star and 1 <= star <= frame["seeds"].max():
+        if 1 <= star <= frame["seeds"].max():
             axis.axvline(star, color=style.INK, linewidth=0.7, linestyle=":")
             axis.text(star, 0.98 * 1.15 * highest, " seeds = patients", fontsize=6.5, va="top")
         axis.set_title(title)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.page.items import LOSS, Column, Heading, Note, Section, Table
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
-from analysis.sections.report_input import ReportInput
+from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics import selection
 from analysis.statistics.optimism import SLACK, coherence_excess, mean_over_folds, numbers_behind
 
@@ -101,9 +101,10 @@ def optimism_table(cohort: CohortScores) -> Table:
         title=f"Test images: the paper's rule beside honest ones, {cohort.title}",
         caption="Paper's rule: best of all seeds and epochs of each fold, per metric. Last epoch: "
         "mean over seeds. Other folds: mean over seeds at the epoch that the other folds "
-        "choose by DSC. All are then averaged over folds, each counting alike as in the paper (the "
-        "verdict counts patients alike). Optimism: paper's rule minus "
-        f"last epoch.{cohort.averaged}{words} {cohort.presence}.{_uneven_folds(cohort)}"
+        "choose by DSC. All are then averaged over folds, each counting alike as in the paper, and "
+        "over all complete trainings of a loss: elsewhere patients count alike, over trainings "
+        "that all losses have, which may differ in the third decimal. Optimism: paper's rule minus "
+        f"last epoch. {ROUNDED}{cohort.averaged}{words} {cohort.presence}.{_uneven_folds(cohort)}"
         + _undefined_under_each(cohort),
     )
 
@@ -118,7 +119,7 @@ def nine_columns(cohort: CohortScores, selector: str) -> Table:
                 key=f"{metric}_{view}",
                 header=view.capitalize(),
                 group=METRIC_NAMES[metric],
-                decimals=2 if selector == "oracle" else 3,
+                decimals=3,
                 best="max",
             )
             for view in VIEWS

@@ -15,12 +15,15 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores, trial_rows
-from analysis.sections.report_input import ReportInput
+from analysis.sections.report_input import ROUNDED, ReportInput
+from analysis.statistics.absence import comparable, side_by_side
+from analysis.statistics.order import every_mean, over_folds
 from analysis.statistics.thresholds import (
+    HALF,
     THRESHOLDS,
+    at_chosen,
     calibration,
     fold_curves,
-    half_and_own,
     histograms,
     own_thresholds,
     rates_at_thresholds,
@@ -51,9 +54,9 @@ def section(given: ReportInput) -> Section | None:
         key="thresholds",
         title="Better segmentation, or another threshold?",
         items=items,
-        lead="The paper cuts every network's probabilities at 0.5, yet losses push probabilities "
-        "to different places. Differences that vanish when every loss uses its own "
-        "threshold, chosen on the other folds, are calibration, not segmentation.",
+        lead="The paper cuts every network's probabilities at 0.5, which need not be where a loss "
+        "separates best. A difference that vanishes when every loss uses its own threshold, chosen "
+        "on the other folds, is one of calibration, not of segmentation.",
     )
 
 
@@ -68,42 +71,56 @@ def _items(
         ],
         -1,
     )
-    number = (~np.isnan(curves)).sum(1)
-    mean = np.divide(
-        np.nansum(curves, 1), number, out=np.full(number.shape, np.nan), where=number > 0
-    )  # [L, thresholds, metrics]
+    # Every threshold is chosen from all that a loss has; losses are set side by side as everywhere.
     chosen = own_thresholds(curves[..., 0])
+    own = comparable(cohort)
+    side = np.where(np.isnan(own.last_by_case(own.test[..., 0]))[..., None, None], np.nan, rates)
+    mean = over_folds(
+        np.stack(
+            [
+                fold_curves(side[..., i], cohort.fold_of, cohort.subject_of)
+                for i in range(len(METRICS))
+            ],
+            -1,
+        )[:, None],
+        cohort,
+    )  # [L, thresholds, metrics]
     shown = [loss for loss in cohort.shown if not np.isnan(mean[loss, :, 0]).all()]
     if not shown:
         return [Note(kind="warning", body=prose(f"{cohort.title}: DSC is undefined throughout."))]
+    half = rates[..., HALF, 0]
+    free = at_chosen(rates[..., 0], chosen, cohort.fold_of)
+    either = np.isnan(half) | np.isnan(free)  # both means over the same cases
+    at_half, at_own = (
+        every_mean(np.where(either, np.nan, scores), cohort) for scores in (half, free)
+    )
     rows = []
     for loss in shown:
-        half, own, folds = half_and_own(curves[loss, :, :, 0], chosen[loss])
         best = int(np.nanargmax(mean[loss, :, 0]))
+        used = chosen[loss][chosen[loss] >= 0]
         rows.append(
             {
                 "cohort": cohort.name,
                 LOSS: cohort.losses[loss],
-                "at_half": half,
-                "own": own,
-                "gain": own - half,
-                "folds": len(folds),
-                "threshold_low": THRESHOLDS[min(chosen[loss, folds])] if folds else float("nan"),
-                "threshold_high": THRESHOLDS[max(chosen[loss, folds])] if folds else float("nan"),
+                "at_half": at_half[loss].estimate,
+                "own": at_own[loss].estimate,
+                "gain": at_own[loss].estimate - at_half[loss].estimate,
+                "folds": at_half[loss].num_folds,
+                "threshold_low": THRESHOLDS[used.min()] if len(used) else float("nan"),
+                "threshold_high": THRESHOLDS[used.max()] if len(used) else float("nan"),
                 "best": mean[loss, best, 0],
                 "best_at": THRESHOLDS[best],
             }
         )
     frame = pd.DataFrame(rows)
     present = np.asarray((~np.isnan(rates[..., 0, 0])).any((0, 1)))
-    counted = f"{cohort.part_with(present)}; {cohort.presence}."
-    at_half, at_own = (frame[key].max() - frame[key].min() for key in ("at_half", "own"))
+    counted = f"{cohort.part_with(present)}; {side_by_side(cohort)}."
+    spread = [frame[key].max() - frame[key].min() for key in ("at_half", "own")]
+    low, high = frame["threshold_low"].min(), frame["threshold_high"].max()
     words = (
-        (
-            f"Between the best and the worst loss lie {written(at_half, '.3f')} at 0.5 and "
-            f"{written(at_own, '.3f')} at "
-            "own thresholds."
-        )
+        f"Between the highest and the lowest loss lie {written(spread[0], '.3f')} at 0.5 and "
+        f"{written(spread[1], '.3f')} at own thresholds, which are "
+        + (f"{low:.2f} to {high:.2f}." if low < high else f"{written(low)} for all.")
         if len(frame) > 1
         else ""
     )
@@ -129,7 +146,7 @@ def _items(
             title=f"Test metrics at every threshold, {cohort.title}",
             data=data,
             draw=partial(draw, cohort.losses, shown, mean, sums),
-            caption=f"First three: mean over {cohort.units}, seeds and folds at the last epoch, "
+            caption=f"First three: mean over seeds, then over {cohort.units}, at the last epoch, "
             f"for every threshold; vertical line: 0.5.{cohort.averaged} Last: share of lesion "
             "voxels among voxels of a predicted probability (brain box, all cases together); on "
             "the diagonal, a probability means what it says. " + words + " " + counted,
@@ -160,8 +177,9 @@ def _items(
                 Column(key="best", header="best on test", group="Optimistic", decimals=3),
                 Column(key="best_at", header="at", group="Optimistic", decimals=2),
             ],
-            caption=f"{words} Means over the folds in which DSC is defined at 0.5 and at the own "
-            f"threshold, the same for both: {_folds(frame, curves.shape[1])}. {counted}",
+            caption=f"{words} Means over the cases that define DSC at 0.5 and at the own "
+            f"threshold, the same for both; folds: {_folds(frame, curves.shape[1])}. Optimistic: "
+            f"the threshold that is best on the test images themselves. {ROUNDED} {counted}",
         ),
     ]
 

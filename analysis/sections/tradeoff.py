@@ -12,8 +12,9 @@ from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section, written
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.bands import band
-from analysis.statistics.tradeoff import harmonic, last_means
+from analysis.statistics.absence import comparable, side_by_side
+from analysis.statistics.order import last_means, over_folds
+from analysis.statistics.tradeoff import harmonic
 
 TEST = VIEWS.index("test")
 
@@ -37,12 +38,11 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-# ---------------------------------------------------------------------------------------- frames
-
-
 # --------------------------------------------------------------------------------------- sections
 def _trajectory(cohort: CohortScores) -> Figure:
-    _, mean, _, trials = band(cohort.curves, (1, 2))
+    own = comparable(cohort)
+    mean = over_folds(own.curves, own)
+    trials = (~np.isnan(own.curves)).sum((1, 2))
     rows = [
         {
             "cohort": cohort.name,
@@ -58,8 +58,8 @@ def _trajectory(cohort: CohortScores) -> Figure:
     ]
     ends = last_means(cohort)
     words = "; ".join(
-        f"{cohort.losses[loss]} sensitivity {written(ends[loss, TEST, 1])}, precision "
-        f"{written(ends[loss, TEST, 2])}"
+        f"{cohort.losses[loss]} sensitivity {written(ends[loss, TEST, 1], '.3f')}, precision "
+        f"{written(ends[loss, TEST, 2], '.3f')}"
         for loss in cohort.shown
     )
     return Figure(
@@ -68,8 +68,8 @@ def _trajectory(cohort: CohortScores) -> Figure:
         title=f"Sensitivity against precision over epochs, test images, {cohort.title}",
         draw=partial(draw_trajectory, cohort.losses, cohort.shown, mean[:, :, TEST]),
         caption="Small dot: epoch 1; large marker: last epoch; the untrained network (epoch 0) is "
-        "left out. Means over all trials. Contours: equal DSC of a single case; the mean "
-        f"DSC of many cases lies below the contour. {cohort.presence}.",
+        "left out. Means over seeds, then over patients. Contours: equal DSC of a single case; the "
+        f"mean DSC of many cases lies below the contour. {side_by_side(cohort)}.",
         alt=f"At the last epoch: {words}.",
     )
 

@@ -95,8 +95,9 @@ def _figure(cohort: CohortScores) -> Figure | Note:
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
         "means differ; loss × patient: patients for whom the order of losses differs; seed: first "
         "weights and order of batches, which all losses of a (seed, fold) share; run: the luck "
-        "that a loss has alone, which is what a comparison bears; loss × training set: what shows "
-        "between folds, which share most of their training sets. "
+        "that a loss has alone (a difference between two has √2 times as much); loss × training "
+        "set: what shows between folds, which share most of their training sets; rest: what is "
+        "left of one patient in one training. "
         f"{shape[0]} of {len(cohort.shown)} losses{left}, "
         f"{shape[1]} of {len(cohort.seeds)} seeds, {cohort.part(num_cases, shape[2])}."
         f"{cohort.averaged}",

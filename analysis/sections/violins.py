@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import LOSS, Figure, Heading, Section
-from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
+from analysis.reading.scores import METRIC_NAMES, METRICS, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.absence import compared, given_up
+from analysis.statistics.absence import comparable, compared, given_up, side_by_side
+from analysis.statistics.order import SAME, last_means
 from analysis.statistics.subjects import first_cases
 from analysis.statistics.violins import outline, patient_scores, pooled_epochs
 
@@ -27,6 +28,7 @@ def section(given: ReportInput) -> Section | None:
             items.append(Heading(text=cohort.title))
         pooled = pooled_epochs(cohort.curves)
         sizes = {int((~np.isnan(pooled[loss, :, 1, 0])).sum()) for loss in cohort.shown}
+        trainings = {int(cohort.done[loss].sum()) for loss in cohort.shown}
         items.append(
             Figure(
                 key=f"violins-pooled-{cohort.name}",
@@ -36,7 +38,7 @@ def section(given: ReportInput) -> Section | None:
                 caption="Each violin holds the epoch means of **all epochs after 0, all "
                 "seeds and all "
                 f"folds** as if they were independent: {_range(sizes)} values per loss from "
-                f"{len(cohort.seeds) * len(cohort.folds)} trainings. It shows how long a loss "
+                f"{_range(trainings)} trainings. It shows how long a loss "
                 "spends at a value while it trains, not how patients fare. Left half: "
                 f"training images; right half: test images. {cohort.presence}.",
                 alt=f"Split violins of pooled epoch means for {cohort.title}, one per loss, "
@@ -44,7 +46,8 @@ def section(given: ReportInput) -> Section | None:
                 "sensitivity and precision.",
             )
         )
-        scores = patient_scores(cohort)
+        own = comparable(cohort)
+        scores = patient_scores(own)
         defined = {
             METRIC_NAMES[m]: int((~np.isnan(scores[cohort.shown, :, i])).all(0).sum())
             for i, m in enumerate(METRICS)
@@ -54,17 +57,18 @@ def section(given: ReportInput) -> Section | None:
             Figure(
                 key=f"violins-{cohort.name}",
                 title=f"One dot per patient, {cohort.title}",
-                draw=partial(draw_patients, cohort),
-                data=patient_frame(cohort),
+                draw=partial(draw_patients, own),
+                data=patient_frame(own),
                 caption="Each dot is one test patient: the mean over its seeds"
                 f"{', then over its sessions,' if cohort.has_sessions else ''} at the last "
                 "epoch. Bar: "
                 "mean over patients. The violin ends where the data end. Patients with a "
-                f"value for every loss, of {cohort.num_subjects}: {words}. {cohort.presence}.",
+                f"value for every loss, of {cohort.num_subjects}: {words}. "
+                f"{side_by_side(cohort)}.",
                 alt=_describe(cohort, scores),
             )
         )
-        items.append(_patient_lines(cohort, scores))
+        items.append(_patient_lines(own, scores, f"{given_up(cohort)}", side_by_side(cohort)))
     return Section(
         key="violins",
         title="How are scores distributed?",
@@ -74,13 +78,13 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-def _patient_lines(cohort: CohortScores, scores: np.ndarray) -> Figure:
+def _patient_lines(cohort: CohortScores, scores: np.ndarray, left_out: str, counted: str) -> Figure:
     losses = compared(cohort)
     complete = ~np.isnan(scores[losses, :, 0]).any(0)
     dice = scores[losses][:, complete, 0]
     spread = np.ptp(dice, axis=0)
     middle = f"{np.median(spread):.3f}" if len(spread) else "undefined"
-    first = dice == dice.max(0, initial=-np.inf)
+    first = dice >= dice.max(0, initial=-np.inf) - SAME
     wins = (first / np.maximum(first.sum(0), 1)).sum(1)
     words = ", ".join(
         f"{cohort.losses[loss]} {count:.3g}" for loss, count in zip(losses, wins, strict=True)
@@ -96,7 +100,7 @@ def _patient_lines(cohort: CohortScores, scores: np.ndarray) -> Figure:
         "mean over seeds at the last epoch. The grey bar spans the losses: where it is short, the "
         f"patient decides, not the loss (median span {middle}). Best loss, by number of patients, "
         f"ties split: {words}. {int(complete.sum())} of {cohort.num_subjects} {cohort.units} have "
-        f"a value for every loss.{given_up(cohort)}{cohort.averaged} {cohort.presence}.",
+        f"a value for every loss.{left_out}{cohort.averaged} {counted}.",
         alt=f"DSC of every patient under every loss; best loss by number of patients: {words}.",
     )
 
@@ -168,15 +172,14 @@ def patient_frame(cohort: CohortScores) -> pd.DataFrame:
 
 
 def _describe(cohort: CohortScores, scores: np.ndarray) -> str:
-    parts = []
+    means, parts = last_means(cohort)[:, VIEWS.index("test"), METRICS.index("dice")], []
     for loss in cohort.shown:
         values = scores[loss, :, 0]
         values = values[~np.isnan(values)]
         if len(values):
             low, high = np.quantile(values, (0.25, 0.75))
             parts.append(
-                f"{cohort.losses[loss]} mean {values.mean():.2f}, middle half {low:.2f} "
-                f"to {high:.2f}"
+                f"{cohort.losses[loss]} mean {means[loss]:.3f}, middle half {low:.3f} to {high:.3f}"
             )
     return f"Dots of patient DSC for {cohort.title}: {'; '.join(parts)}."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,58 @@ def shared_cells(cohort: CohortScores, losses: Sequence[int]) -> np.ndarray:
     """[S, F] whether all these losses completed the cell; all True if they share none."""
     cells = np.asarray(cohort.done[list(losses)].all(0))
     return cells if cells.any() else np.ones_like(cells)
+
+
+def comparable(cohort: CohortScores) -> CohortScores:
+    """The cohort with those trainings alone that set its losses side by side: of the losses that
+    can be compared, the (seed, fold) cells that all of them completed.
+
+    Every number of a report that sets losses side by side is over these, but for differences of
+    two losses, which are over what both have.  A loss that is given up keeps what it has.
+    """
+    losses = compared(cohort)
+    cells = shared_cells(cohort, losses)
+    out = np.zeros(cohort.done.shape, bool)
+    out[losses] = cohort.done[losses] & ~cells
+    if not out.any():
+        return cohort
+    of_case = out[:, :, cohort.fold_of]
+
+    def without(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+        left = values.astype(float)
+        left[where] = np.nan
+        return left
+
+    at = tuple(cohort.final[f"{axis}_index"].to_numpy(int) for axis in ("loss", "seed", "fold"))
+    return replace(
+        cohort,
+        status=np.where(out, "", cohort.status),
+        last_epoch=np.where(out, -1, cohort.last_epoch),
+        curves=without(cohort.curves, out),
+        defined=np.where(out[..., None, None, None], 0, cohort.defined),
+        asked=np.where(out[..., None, None], 0, cohort.asked),
+        test=without(cohort.test, of_case),
+        counts=without(cohort.counts, of_case),
+        pooled=without(cohort.pooled, out),
+        final=cohort.final[~out[at]],
+    )
+
+
+def side_by_side(cohort: CohortScores) -> str:
+    """Which trainings of a cohort are in its `comparable` part, in words: n of N."""
+    losses, left = complete_grid(cohort.done, cohort.shown)
+    own = cohort.done[losses]
+    cells = own.all(0)
+    if not cells.any() or (own.any(0) == cells).all():
+        return cohort.presence
+    text = (
+        f"{int(cells.sum())} of {len(cohort.seeds) * len(cohort.folds)} (seed, fold) cells, those "
+        f"that {'the' if left else 'all'} {len(losses)} losses {'compared ' if left else ''}have: "
+        f"{int(cells.sum()) * len(losses)} of {int(own.sum())} trainings"
+    )
+    if left:
+        text += f"; {', '.join(cohort.losses[loss] for loss in left)}: all complete trainings"
+    return text
 
 
 def failures_as_zero(scores: np.ndarray, cohort: CohortScores) -> np.ndarray:

@@ -104,7 +104,8 @@ def clustered_share(hits: np.ndarray, total: np.ndarray) -> tuple[float, float, 
 
 def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
     """Per loss and size stratum: reference lesions found, and false lesions per image of a
-    patient, from rows of `results.LESIONS`.  Sessions of one patient are averaged."""
+    patient, from rows of `results.LESIONS`.  Sessions of one patient are averaged.  Every lesion
+    counts alike; `recall_all_sizes` is the share found of all of them together."""
     trials = cohort.final.drop_duplicates("trial").set_index("trial")
     rows = rows[rows["trial"].isin(trials.index).to_numpy()]
     if rows.empty:
@@ -136,6 +137,10 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
         times = seeds[index][cohort.fold_of]  # trainings that tested each case
         tested = times > 0
         subjects = part_of(cohort.subject_of, tested)
+        everything = [
+            by_subject(part[index].sum(0)[tested] / times[tested], subjects).sum()
+            for part in (n_hit, n_ref)
+        ]
         for place, name in enumerate(STRATA):
             references = n_ref[index, place, tested] / times[tested]
             total, found, wrong = (  # a patient's image, the mean of the sessions
@@ -162,6 +167,9 @@ def strata_frame(rows: pd.DataFrame, cohort: CohortScores) -> pd.DataFrame:
                     "recall": share,
                     "recall_low": low,
                     "recall_high": high,
+                    "recall_all_sizes": everything[0] / everything[1]
+                    if everything[1] > 0
+                    else float("nan"),
                     "false_per_patient": wrong.mean() if len(wrong) else float("nan"),
                     "false_half": float(spread),
                 }

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.statistics.ladder import Ladder
+from analysis.statistics.order import SAME
 from analysis.statistics.pairs import cell_means
 from analysis.statistics.subjects import number_of
 
@@ -108,7 +109,7 @@ def winner_shares(worlds: np.ndarray) -> np.ndarray:
     >>> winner_shares(np.array([[1.0, 0.0], [0.5, 0.5]])).tolist()
     [0.75, 0.25]
     """
-    best = worlds == worlds.max(1, keepdims=True)
+    best = worlds >= worlds.max(1, keepdims=True) - SAME
     return (best / best.sum(1, keepdims=True)).mean(0)
 
 
@@ -127,8 +128,8 @@ def unpaired_shares(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarr
             for other in range(losses):
                 if other == loss:
                     continue
-                below = (worlds[:, other] < value).mean()
-                same = (worlds[:, other] == value).mean()
+                below = (worlds[:, other] < value - SAME).mean()
+                same = (abs(worlds[:, other] - value) <= SAME).mean()
                 tied = np.append(tied * below, 0.0) + np.append(0.0, tied * same)
             shares[loss] += (tied / np.arange(1, len(tied) + 1)).sum() / count
     return shares
@@ -138,12 +139,21 @@ def flip_share(difference: np.ndarray, weights: np.ndarray, k: int) -> float:
     """How often k of our own label seeds alone would name the other winner of two losses.
 
     difference [S, F]: one loss minus the other.  The share of all sets of k seeds whose mean has
-    another sign than the mean of all seeds.  It is 0 when k is all seeds, so it says less than
-    fresh seeds would (`fresh_flip`).
+    another sign than the mean of all seeds; a tie names either, so it counts half.  Of losses that
+    differ it is 0 when k is all seeds, so it says less than fresh seeds would (`fresh_flip`).
+
+    >>> flip_share(np.zeros((2, 1)), np.ones(1), 1), flip_share(np.ones((2, 1)), np.ones(1), 1)
+    (0.5, 0.0)
     """
     worlds = paired_lottery(difference[None], weights, k)[:, 0]
     overall = float((difference @ weights).mean())
-    return float((np.sign(worlds) != np.sign(overall)).mean())
+    return float(disagreement(worlds, np.full(worlds.shape, overall)).mean())
+
+
+def disagreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether two differences name different winners: 1, 0, or a half where one is a tie."""
+    a, b = (np.where(abs(part) <= SAME, 0.0, np.sign(part)) for part in (a, b))
+    return np.where((a == 0) | (b == 0), 0.5, (a != b).astype(float))
 
 
 def fresh_flip(fit: Ladder, num_seeds: float, k: int) -> float:
@@ -162,7 +172,8 @@ def fresh_flip(fit: Ladder, num_seeds: float, k: int) -> float:
 
 
 def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """Share of pairs of disjoint halves of the seeds that name different winners, and their number.
+    """Share of pairs of disjoint halves of the seeds that name different winners (`disagreement`),
+    and their number.
 
     There are 15 such pairs for five seeds.  Assumes nothing.
     """
@@ -170,18 +181,18 @@ def split_half_disagreement(difference: np.ndarray, weights: np.ndarray) -> tupl
     half = len(by_seed) // 2
     if half == 0:
         return float("nan"), 0
-    disagree, total = 0, 0
+    disagree, total = 0.0, 0
     for first in combinations(range(len(by_seed)), half):
         rest = [s for s in range(len(by_seed)) if s not in first]
         for second in combinations(rest, half):
             if first < second:
                 total += 1
-                signs = np.sign([by_seed[list(first)].mean(), by_seed[list(second)].mean()])
-                disagree += signs[0] != signs[1]
+                one, other = by_seed[list(first)].mean(), by_seed[list(second)].mean()
+                disagree += float(disagreement(one, other))
     return disagree / total, total
 
 
 def can_win(values: np.ndarray, weights: np.ndarray, k: int = 1) -> np.ndarray:
     """[L, L] whether some set of k label seeds makes row beat column: what could be published."""
     worlds = paired_lottery(values, weights, k)
-    return np.any(worlds[:, :, None] > worlds[:, None, :], axis=0)
+    return np.any(worlds[:, :, None] > worlds[:, None, :] + SAME, axis=0)

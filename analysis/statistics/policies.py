@@ -10,8 +10,9 @@ import pandas as pd
 from analysis.reading.scores import COUNTS, CohortScores
 from analysis.statistics import selection
 from analysis.statistics.absence import compared, shared_cells
+from analysis.statistics.order import best_of, fold_weights
 from analysis.statistics.ranks import order_agreement
-from analysis.statistics.subjects import by_subject, number_of, part_of
+from analysis.statistics.subjects import by_subject, part_of
 
 AGGREGATIONS = {"mean": "mean over cases", "pooled": "all voxels together"}
 UNDEFINED = {"drop": "left out", "0": "counted as 0", "1": "counted as 1"}
@@ -106,9 +107,7 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
     counts = np.where(cells[:, cohort.fold_of][None, :, :, None, None], counts, np.nan)
     last_epoch = np.where(cells, cohort.last_epoch[losses], -1)
     curves = np.where(cells[None, :, :, None, None, None], cohort.curves[losses], np.nan)
-    weight = np.array(
-        [number_of(cohort.subject_of, cohort.fold_of == f) for f in range(len(cohort.folds))], float
-    )
+    weight = fold_weights(cohort)
     tp, fp, fn = (counts[..., COUNTS.index(name)] for name in ("tp", "fp", "fn"))
     masked = counts[..., COUNTS.index("fp_masked")]
     empty = bool(((tp + fp + fn) == 0).any())
@@ -140,9 +139,10 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
             continue
         if reference is None:
             reference = means  # the first world: last epoch, mean over cases, left out, counted
-        best = np.flatnonzero(means == means.max())
-        rest = [loss for loss in np.argsort(-means, kind="stable") if loss not in best]
-        second = float(means[rest[0]]) if rest else float("nan")
+        best = best_of(means)
+        others = np.where(np.isin(np.arange(len(means)), best), np.nan, means)
+        rest = best_of(others)
+        second = float(means[rest[0]]) if len(rest) else float("nan")
         rows.append(
             {
                 "cohort": cohort.name,
@@ -152,7 +152,7 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
                 "label_2": LABEL_2[label],
                 "winner": " = ".join(cohort.losses[losses[loss]] for loss in best),
                 "dice": float(means.max()),
-                "second": cohort.losses[losses[rest[0]]] if rest else "–",
+                "second": " = ".join(cohort.losses[losses[loss]] for loss in rest) or "–",
                 "margin": 0.0 if len(best) > 1 else float(means.max()) - second,
                 "tau": float(order_agreement(reference, means[None])[0])
                 if len(means) > 1 and not np.isnan(means).any()

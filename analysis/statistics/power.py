@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
@@ -21,37 +22,57 @@ POWER = 0.8
 
 
 def needed_seeds(
-    fit: Ladder, num_seeds: int, counts: tuple[int, ...] = FRESH_SEEDS, power: float = POWER
+    fit: Ladder, num_seeds: float, counts: Sequence[float] = FRESH_SEEDS, power: float = POWER
 ) -> pd.DataFrame:
-    """Half-width and smallest detectable difference of a pair for k seeds per fold.
+    """Half-width and smallest detectable difference of a pair for k seeds per fold, of which
+    ``num_seeds`` were run.
 
-    Var(D; k) = s_patient / P + s_run / (k F) + s_rest / (k P), with the components of the ladder,
-    and the given training-set effect on L3; a rung keeps the terms that it generalises over.
-    Detectable: found at `confidence.error` with the given power (non-central t).  Degrees of
-    freedom: F (k - 1) on L1, P - F on L2 and, with the known term, on L3; a single seed has none on
-    L1.
+    The errors of this sweep (`Ladder.interval`), times what another number of seeds does to them:
+    on L1 the variance falls as 1 / k; on L2 as s_patient / P + s_run / (k F) + s_rest / (k P) does,
+    with the components of the ladder; L3 adds the given training-set effect to that.  So k =
+    ``num_seeds`` gives the intervals that this sweep has.  Detectable: found at `confidence.error`,
+    not adjusted for other pairs, with the given power (non-central t).  Degrees of freedom: those
+    of this sweep, on L1 as k - 1, on L2 and L3 at most as twice those between k seeds; of a single
+    seed, those between folds.
     """
-    part = fit.components
+    part, folds = fit.components, fit.num_folds
+    by_seed = part.run * fit.run_share + part.residual * fit.patient_share
+    by_patient = part.patient * fit.patient_share
+
+    def modelled(k: float) -> float:
+        return by_seed / k + by_patient
+
     rows = []
     for k in counts:
-        seed_part = part.run * fit.run_share / k + part.residual * fit.patient_share / k
-        both = seed_part + part.patient * fit.patient_share
-        patients = float(fit.num_subjects - fit.num_folds)
-        everything, more = with_training_sets(both, patients, fit.overlap, fit.tau)
-        for rung, variance, df in (
-            ("L1", seed_part, float(fit.num_folds * (k - 1))),
-            ("L2", both, patients),
-            ("L3", float(everything), float(more) if fit.tau == fit.tau else 0.0),
-        ):
-            se = math.sqrt(variance) if variance >= 0 else float("nan")
-            half = confidence.t_factor(df) * se if df > 0 else float("nan")
+        ratio = modelled(k) / modelled(num_seeds) if modelled(num_seeds) > 0 else num_seeds / k
+        runs = fit.df["L1"] * (k - 1) / (num_seeds - 1) if num_seeds > 1 else 0.0
+        share = 1.0
+        if fit.df["L2"] > 0 and k != num_seeds:
+            share = min(1.0, (2 * folds * (k - 1) if k > 1 else folds - 1) / fit.df["L2"])
+        base, base_df = fit.base_se**2 * ratio, fit.base_df * share
+        of_rung: dict[str, list[tuple[float, float]]] = {
+            "L1": [(fit.se["L1"] ** 2 * num_seeds / k, runs)],
+            "L2": [(fit.se["L2"] ** 2 * ratio, fit.df["L2"] * share)],
+            "L3": [],
+        }
+        if fit.df["L3"] > 0:  # as in the ladder, an effect "up to tau" may also be none
+            everything, more = with_training_sets(base, base_df, fit.overlap, fit.tau)
+            of_rung["L3"] = [(float(everything), float(more)), (base, base_df)]
+        for rung, given in of_rung.items():
+            errors = [
+                (math.sqrt(variance), df) for variance, df in given if df > 0 and variance >= 0
+            ]
             rows.append(
                 {
                     "seeds": k,
                     "rung": rung,
-                    "se": se,
-                    "half_width": half,
-                    "detectable": detectable(se, df, power),
+                    "se": errors[0][0] if errors else float("nan"),
+                    "half_width": max(
+                        (confidence.t_factor(df) * se for se, df in errors), default=float("nan")
+                    ),
+                    "detectable": max(
+                        (detectable(se, df, power) for se, df in errors), default=float("nan")
+                    ),
                 }
             )
     return pd.DataFrame(rows)

@@ -13,6 +13,7 @@ from analysis.reading.scores import CohortScores
 from analysis.statistics import confidence
 from analysis.statistics.absence import lacking
 from analysis.statistics.ladder import holm
+from analysis.statistics.order import SAME
 from analysis.statistics.subjects import by_subject, part_of
 
 DRAWS = 2000
@@ -95,12 +96,12 @@ def shared_scores(
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Rank along the last axis, 1 for the highest, ties shared.
+    """Rank along the last axis, 1 for the highest, ties (`order.SAME`) shared.
 
     >>> ranks(np.array([0.2, 0.9, 0.2])).tolist()
     [2.5, 1.0, 2.5]
     """
-    return stats.rankdata(-values, axis=-1)
+    return stats.rankdata(-np.round(values / SAME), axis=-1)
 
 
 def resampled_patients(

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import confidence
+from analysis.statistics.ladder import holm, ladder
+from analysis.statistics.order import SAME
 from lesion_core import results
 from lesion_core.results import Sweep
 
@@ -124,7 +126,8 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
         fields=fields,
         points=np.array([[one["values"][name] for name in fields] for one in configurations]),
         scores=scores,
-        estimate={metric: fit[0] for metric, fit in fitted.items()},
+        # Adjusted for the cells that it has not met, a poor one may come out below 0.
+        estimate={metric: np.clip(fit[0], 0.0, 1.0) for metric, fit in fitted.items()},
         error={metric: fit[1] for metric, fit in fitted.items()},
         fresh=_fresh(search, validated, judged),
         sessions=len(set(subjects.values())) < len(subjects),
@@ -218,6 +221,65 @@ def corrected(
     means = (by_fold[best] * out).sum(1)[some] / out.sum(1)[some]
     low, high = np.quantile(means, confidence.quantiles())
     return float(means.mean()), float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The complete configurations beside the chosen one, by place."""
+
+    others: list[int]
+    alike: list[int]
+    """Those that cannot be told from it."""
+    same: list[int]
+    """Those of them that have its score."""
+
+
+def rivals(found: SearchOutcome, metric: str) -> Rivals:
+    """Which complete configurations cannot be told from the chosen one.
+
+    Paired differences, cell by cell; Student's t over the means of the folds, which hold seeds and
+    patients alike (over seeds, where there is one fold), Holm-adjusted over all others.  The chosen
+    one was chosen for being high, which makes it look more different than it is: at least these.
+    """
+    assert found.chosen is not None
+    complete = np.flatnonzero(found.states == "complete")
+    others = [int(place) for place in complete if place != found.chosen]
+    best = found.grid(found.chosen, metric)
+    fits = [ladder(best - found.grid(p, metric), np.arange(best.shape[1])) for p in others]
+    p_values = [fit.p_value("L2" if fit.df["L2"] > 0 else "L1") for fit in fits]
+    told = holm(np.array(p_values)) < confidence.error()
+    return Rivals(
+        others,
+        [place for place, apart in zip(others, told, strict=True) if not apart],
+        [place for place, fit in zip(others, fits, strict=True) if abs(fit.estimate) <= SAME],
+    )
+
+
+def start(found: SearchOutcome) -> int | None:
+    """Place of the configuration that the search was given to begin with: the loss's own numbers,
+    or others that have a name; None where a sampler proposed the first one."""
+    first = found.configurations[0]
+    return 0 if first["sampler"] == "" and found.search["sampler"] != "grid" else None
+
+
+def gain_over_start(found: SearchOutcome, metric: str) -> tuple[float, float, float]:
+    """By how much choosing beats the configuration that the search began with, and the interval:
+    `corrected` of the differences, the choosing included.  NaN where it cannot be said."""
+    begun = start(found)
+    complete = np.flatnonzero(found.states == "complete")
+    if begun is None or begun not in complete:
+        return float("nan"), float("nan"), float("nan")
+    scores = found.scores[metric]
+    return corrected(scores[complete] - scores[begun], np.random.default_rng(1), found.fold_of)
+
+
+def whole_fields(found: SearchOutcome) -> list[str]:
+    """Fields of which only whole numbers were tried, several of them."""
+    return [
+        name
+        for name, values in zip(found.fields, found.points.T, strict=True)
+        if len(np.unique(values)) > 2 and (values == np.round(values)).all()
+    ]
 
 
 @dataclass(frozen=True, eq=False)

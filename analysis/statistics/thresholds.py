@@ -109,25 +109,20 @@ def own_thresholds(curves: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def half_and_own(curves: np.ndarray, chosen: np.ndarray) -> tuple[float, float, list[int]]:
-    """Mean DSC at 0.5 and at a loss's own thresholds, over the same folds, and these.
+def at_chosen(rates: np.ndarray, chosen: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """[L, S, P] of rates [L, S, P, thresholds]: every case at the threshold ``chosen`` [L, F] for
+    its fold, as from `own_thresholds`; NaN where none is.
 
-    ``curves`` [F, thresholds], ``chosen`` [F] as from `own_thresholds`.  A fold whose DSC is
-    undefined at either threshold is in neither mean, or their difference would be between unlike
-    folds; NaN if none is left.
-
-    >>> curves = np.zeros((2, 99)) + [[0.4], [0.8]]
-    >>> curves[1, 10] = np.nan
-    >>> half_and_own(curves, np.array([20, 10]))
-    (0.4, 0.4, [0])
+    >>> rates = np.linspace(0, 0.98, 99).reshape(1, 1, 1, 99)
+    >>> round(at_chosen(rates, np.array([[7]]), np.array([3])).item(), 6)
+    0.07
     """
-    folds = [fold for fold in range(len(curves)) if chosen[fold] >= 0]
-    both = {fold: curves[fold, [HALF, chosen[fold]]] for fold in folds}
-    folds = [fold for fold in folds if not np.isnan(both[fold]).any()]
-    if not folds:
-        return float("nan"), float("nan"), []
-    half, own = np.mean([both[fold] for fold in folds], 0)
-    return float(half), float(own), folds
+    place = np.searchsorted(np.unique(fold_of), fold_of)
+    at = chosen[:, None, place, None]  # [L, 1, P, 1]
+    taken = np.take_along_axis(
+        rates, np.broadcast_to(np.maximum(at, 0), (*rates.shape[:3], 1)), -1
+    )[..., 0]
+    return np.where(at[..., 0] >= 0, taken, np.nan)
 
 
 def calibration(

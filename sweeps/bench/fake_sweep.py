@@ -97,7 +97,8 @@ class FakeSweep:
             first = [self._first_session(index) for index in range(len(cases))]
             # The difficulty of a patient is the same for every loss, seed and fold.
             for loss in self.losses:
-                loss_number = list(self.losses).index(self.same_as.get(loss, loss))
+                drawn_as = self.same_as.get(loss, loss)
+                loss_number = list(self.losses).index(drawn_as)
                 effect = np.random.default_rng([self.rng_seed, number, loss_number])
                 by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))[:, first]
                 by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
@@ -112,7 +113,15 @@ class FakeSweep:
                             [self.rng_seed, number, loss_number, seed, fold]
                         )
                         self._write_trial(
-                            path, row, cases, folds[fold], by_case, by_fold[:, fold], status, rng
+                            path,
+                            row,
+                            cases,
+                            folds[fold],
+                            by_case,
+                            by_fold[:, fold],
+                            status,
+                            rng,
+                            drawn_as,
                         )
         names = [self._name(index) for index in range(self.num_cases)]
         results.write_json(
@@ -271,6 +280,7 @@ class FakeSweep:
         by_fold: np.ndarray,
         status: str,
         rng: np.random.Generator,
+        drawn_as: str,
     ) -> None:
         folder = path / "trials" / row["name"]
         identity = {
@@ -287,12 +297,11 @@ class FakeSweep:
                 "schema_version": results.SCHEMA_VERSION,
             },
         )
-        loss = self.same_as.get(row["loss"], row["loss"])
         place = (row["cohort"], row["loss"], row["seed"], row["fold"])
         last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
         run = by_fold + rng.normal(0, self.run_sd, 2)
         case_noise = rng.normal(0, self.residual_sd, (2, len(cases)))
-        rows, final = [], {}
+        rows, final, final_row = [], {}, {}
         for epoch in range(last + 1):
             wobble = rng.normal(0, 0.06 / math.sqrt(1 + epoch), 2)
             for index, case in enumerate(cases):
@@ -300,13 +309,11 @@ class FakeSweep:
                 tested = index in test
                 for scope in ("image",) if tested else ("image", "patch"):
                     nothing = row["loss"] in self.collapsed or place in self.collapsed_trials
-                    counts = self._counts(loss, case, epoch, logit, tested, scope, nothing)
+                    counts = self._counts(drawn_as, case, epoch, logit, tested, scope, nothing)
                     if tested:
-                        counts = self._shifted(loss, case, counts)
-                    if tested and epoch == last:
-                        final[index] = counts
+                        counts = self._shifted(drawn_as, case, counts)
                     rows.append(
-                        case_row(
+                        row_of := case_row(
                             identity,
                             epoch,
                             case,
@@ -317,6 +324,23 @@ class FakeSweep:
                             rng,
                         )
                     )
+                    if tested and epoch == last:
+                        final[index], final_row[index] = counts, row_of
+        whole = status in ("done", "corrupt")
+        lesions, histograms, slices = [], [], []
+        for index in test if whole else ():
+            found = lesion_rows(identity, last, cases[index], final[index], rng)
+            lesions += found
+            final_row[index].update(lesion_counts(found))
+            sides = final[index].get("histogram") or self._histogram(
+                drawn_as, cases[index], final[index]
+            )
+            histograms.append(
+                {**identity, "epoch": last, "case": cases[index]["case"]}
+                | dict(zip(("lesion", "background"), sides, strict=True))
+            )
+            if cases[index]["picture"]:
+                slices.append(slice_row(identity, last, cases[index], final[index], rng))
         results.write_table(folder / "cases.parquet", rows, results.CASES)
         results.write_table(
             folder / "epochs.parquet",
@@ -352,20 +376,8 @@ class FakeSweep:
                     "host": "node2",
                 },
             )
-        if status not in ("done", "corrupt"):
+        if not whole:
             return
-        lesions, histograms, slices = [], [], []
-        for index in test:
-            lesions += lesion_rows(identity, last, cases[index], final[index], rng)
-            sides = final[index].get("histogram") or self._histogram(
-                loss, cases[index], final[index]
-            )
-            histograms.append(
-                {**identity, "epoch": last, "case": cases[index]["case"]}
-                | dict(zip(("lesion", "background"), sides, strict=True))
-            )
-            if cases[index]["picture"]:
-                slices.append(slice_row(identity, last, cases[index], final[index], rng))
         results.write_table(folder / "lesions.parquet", lesions, results.LESIONS)
         results.write_table(folder / "histograms.parquet", histograms, results.HISTOGRAMS)
         results.write_table(folder / "slices.parquet", slices, results.SLICES)
@@ -385,6 +397,9 @@ class FakeSweep:
         )
         if status == "corrupt":
             (folder / "cases.parquet").write_bytes(b"PAR1 cut short")
+
+    def _character(self, loss: str) -> tuple[float, float, float, float]:
+        return self.character.get(loss) or CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
 
     def _counts(
         self,
@@ -612,6 +627,23 @@ def lesion_rows(
     for number in range(1, found + wrong + 1):
         rows.append(row("pred", number, int(rng.integers(1, 60)), number <= found))
     return rows
+
+
+def lesion_counts(rows: list[dict]) -> dict:
+    """The lesion columns of CASES, from a case's rows of LESIONS."""
+    number = {
+        (side, hit): sum(row["side"] == side and row["hit"] == hit for row in rows)
+        for side in ("ref", "pred")
+        for hit in (True, False)
+    }
+    predicted, hit = number["pred", True] + number["pred", False], number["pred", True]
+    return {
+        "n_ref_hit": number["ref", True],
+        "n_pred": predicted,
+        "n_pred_hit": hit,
+        "n_pred_masked": predicted,
+        "n_pred_hit_masked": hit,
+    }
 
 
 def histogram_of(sharp: float, case: dict, counts: dict) -> tuple[list[int], list[int]]:

@@ -52,6 +52,8 @@ class SearchPlan:
     confirm_seeds: tuple[int, ...]
     first: tuple[Mapping[str, float], ...] = ()
     """Configurations to begin with."""
+    own: Mapping[str, float] | None = None
+    """The loss's own numbers: configuration 0 of a new search, but of a grid."""
 
     def terms(self) -> SearchTerms:
         """What decides what a score means; a search goes on only under the same terms."""
@@ -84,10 +86,12 @@ class SearchPlan:
         return found
 
     def joined_with(self, stored: SearchContent) -> SearchPlan:
-        """This plan, with the comparators and fresh seeds that were asked for before."""
+        """This plan, with the comparators and fresh seeds that were asked for before; a search
+        that was begun has begun with what it began with."""
         seeds = (*stored["confirm_seeds"], *self.confirm_seeds)
         return replace(
             self,
+            own=None if stored["configurations"] else self.own,
             comparators=tuple(dict.fromkeys((*stored["comparators"], *self.comparators))),
             confirm_seeds=tuple(dict.fromkeys(seeds)),
         )

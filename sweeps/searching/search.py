@@ -287,7 +287,7 @@ class Search:
 
     def _prescribed(self) -> Mapping[str, float] | None:
         """Values that no sampler chooses: those to begin with, and those of a grid."""
-        points = list(self.plan.first)
+        points = [*([self.plan.own] if self.plan.own is not None else []), *self.plan.first]
         if self.plan.sampler == "grid":
             grid = grid_points(self.plan.space, self.plan.configurations)
             random.Random(0).shuffle(grid)

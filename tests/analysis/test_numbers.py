@@ -93,7 +93,7 @@ def test_absent_trial_is_nan_everywhere_and_named(cohort: CohortScores) -> None:
     gap = (cohort.losses.index("new"), cohort.seeds.index(2), cohort.folds.index(1))
     assert np.isnan(cohort.curves[gap]).all()
     assert np.isnan(cohort.test[gap[0], gap[1], cohort.fold_of == gap[2]]).all()
-    assert cohort.presence == "26 of 27 trials; without new s2 f1 (diverged)"
+    assert cohort.presence == "26 of 27 trials; without new seed 2 fold 1 (diverged)"
 
 
 def test_undefined_case_is_left_out_and_counted(cohort: CohortScores) -> None:

@@ -121,7 +121,7 @@ def test_trial_with_an_unreadable_side_file_is_named_and_the_rest_is_shown(
     [trial] = (tmp_path / "trials").glob("*new-s1-f0*")
     (trial / file).write_bytes(b"no parquet")
     page = report.build(tmp_path, formats=()).read_text()
-    assert "7 of 8 trials; without new s1 f0 (corrupt)" in page
+    assert "7 of 8 trials; without new seed 1 fold 0 (corrupt)" in page
     absent = (tmp_path / "report" / "tables" / "absent-trials.csv").read_text()
     assert f"{file} is damaged" in absent
 

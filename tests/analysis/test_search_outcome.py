@@ -1,21 +1,29 @@
 """What the report says of a search: unbiased by which cells were met, and by having chosen."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.page import items
 from analysis.sections import search_outcome as section
+from analysis.statistics.ladder import errors, overlap, with_training_sets
 from analysis.statistics.search_outcome import (
     SearchOutcome,
     additive,
     by_cell,
     corrected,
+    gain_over_start,
     grid_frame,
+    rivals,
     saved,
+    start,
     surface,
+    whole_fields,
 )
+from lesion_core.folds import folds_by, validation_cases
 from lesion_core.losses import Range
 
 
@@ -193,6 +201,91 @@ def test_incomplete_fresh_seeds_give_no_number():
     assert "On fresh seeds 5 of 6 cells are there: not comparable" in section._headline(some, best)
     rows, versus = section._confirmed(some, "dice", best)
     assert np.isnan(rows[0]["score"]) and rows[0]["trials"] == "5 of 6" and not versus
+
+
+def test_what_cannot_be_told_from_the_chosen_one_is_counted_and_named():
+    """A twin has the same score, a near one is alike, a far one is told apart."""
+    some = found(configurations=9, seed=3)
+    place, noise = some.chosen, np.random.default_rng(5).normal(0, 0.01, 9)
+    others = [p for p in np.flatnonzero(some.states == "complete") if p != place]
+    rows = {others[0]: 0.0, others[1]: -0.001 + noise, others[2]: -0.2 + noise}
+    for other, shift in rows.items():
+        some.scores["dice"][other] = some.scores["dice"][place] + shift
+    near = rivals(some, "dice")
+    assert others[0] in near.alike and others[1] in near.alike and others[2] not in near.alike
+    assert near.same == [others[0]]
+    loss = [one["loss"] for one in some.configurations]
+    words = section._headline(some, loss[place])
+    assert f"At least {len(near.alike)} of the {len(near.others)} other complete" in words
+    assert f"({loss[others[0]]} has the same score)" in words
+    may, may_not = section.conclusions(some)
+    assert any("cannot be told from it" in line for line in may_not)
+    assert any(f"better than {len(near.others) - len(near.alike)} of" in line for line in may)
+
+
+def test_the_gain_over_the_beginning_pays_for_choosing():
+    """Twenty-five equal configurations: the best is above the first by luck alone."""
+    naive, honest = [], []
+    some = found(configurations=25)
+    search = some.search | {
+        "cells": [[s, f] for s in (1, 2, 3) for f in range(5)],
+        "configurations": [
+            one | {"state": "complete", "sampler": "" if place == 0 else "tpe"}
+            for place, one in enumerate(some.configurations)
+        ],
+    }
+    for seed in range(40):
+        scores = 0.5 + np.random.default_rng(seed).normal(0, 0.05, (25, 15))
+        best = int(scores[1:].mean(1).argmax()) + 1
+        one = replace(some, search=search | {"chosen": best}, scores={"dice": scores})
+        assert start(one) == 0
+        naive.append(scores[best].mean() - scores[0].mean())
+        honest.append(gain_over_start(one, "dice")[0])
+    assert np.mean(naive) > 0.02 and abs(np.mean(honest)) < 0.008
+    assert start(some) is None  # a sampler proposed the first one
+
+
+def test_a_single_field_has_no_importance_and_whole_numbers_have_whole_ticks(tmp_path):
+    single = found(("gamma",))
+    assert all(getattr(one, "key", "") != "search-importance"
+               for one in section.search_section(single, []).items)  # fmt: skip
+    points = np.array([[1.0], [2.0], [3.0]] * 5)[:14]
+    whole = replace(single, points=points)
+    assert whole_fields(whole) == ["gamma"] and whole_fields(single) == []
+    fitted = surface(whole, "dice")
+    drawing = section.draw_slices(whole, fitted, grid_frame(whole, fitted, "dice"), "dice")
+    for axis in (drawing.axes[0].xaxis, section.draw_cost(whole).axes[0].xaxis):
+        ticks = axis.get_major_locator()()
+        assert (ticks == np.round(ticks)).all() and len(ticks) > 1
+
+
+def test_intervals_on_validation_parts_cover_at_the_declared_effect():
+    """Their training sets are a fifth smaller than those of a fold and share less (k 0.65 instead
+    of 0.80), and effects grow as 1 / sqrt(n): together, what the report takes them for."""
+    rng, draws, patients = np.random.default_rng(0), 3000, 60
+    members = [SimpleNamespace(id=f"{i:02d}", subject=f"{i:02d}", site="") for i in range(patients)]
+    folds = folds_by("strided", members, 5)
+    number = {member.id: place for place, member in enumerate(members)}
+    effect_of, own = rng.normal(size=(draws, patients)), rng.normal(0, 0.03, (draws, patients))
+    for tau in (0.0, 0.01, 0.02):
+        blocks = []
+        for fold, tested in enumerate(folds):
+            held = [number[c] for c in validation_cases("strided", members, tested, fold)]
+            out = {*held, *(number[case] for case in tested)}
+            trained = [place for place in range(patients) if place not in out]
+            effect = tau * np.sqrt((patients - len(tested)) / len(trained)) / np.sqrt(len(trained))
+            cells = rng.normal(0, 0.02, (draws, 3)) + rng.normal(
+                0, 0.03 / np.sqrt(len(held)), (draws, 3)
+            )
+            mean = own[:, held].mean(1) + effect * effect_of[:, trained].sum(1)
+            blocks.append((cells + mean[:, None])[..., None])
+        fits = errors(blocks)
+        k = overlap(np.full(5, 0.2), np.ones(5), 5)
+        half = 0.0
+        for added in (0.0, tau):  # an effect "up to tau" may also be none
+            variance, df = with_training_sets(fits.variance["base"], fits.df["base"], k, added)
+            half = np.maximum(half, stats.t.ppf(0.975, df) * np.sqrt(variance))
+        assert 0.93 <= (abs(fits.estimate) <= half).mean() <= 0.97, tau
 
 
 def test_a_few_complete_configurations_are_not_resampled():

@@ -59,11 +59,7 @@ def test_unpaired_lottery_equals_brute_force_with_ties(k: int) -> None:
         np.array([means[chosen[loss], loss] for loss in range(3)])
         for chosen in product(range(len(means)), repeat=3)
     ]
-    expected = np.zeros(3)
-    for world in worlds:
-        best = world == world.max()
-        expected += best / best.sum()
-    assert lottery.unpaired_shares(y, even, k) == pytest.approx(expected / len(worlds))
+    assert lottery.unpaired_shares(y, even, k) == pytest.approx(brute_shares(worlds))
 
 
 def test_paper_grid_has_the_number_of_worlds_that_the_method_states() -> None:

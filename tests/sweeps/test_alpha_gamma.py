@@ -11,7 +11,7 @@ from analysis import report
 from lesion_core import results
 from lesion_core.losses import LOSSES, Range, loss_named, search_space
 from sweeps import alpha_gamma, seed_ladder, sweep
-from sweeps.alpha_gamma import AlphaGamma, known_settings, search_space_of
+from sweeps.alpha_gamma import AlphaGamma, known_settings, own_setting, search_space_of
 from sweeps.distributed.cluster import connected
 from sweeps.options import Machines
 from sweeps.provenance import ROOT
@@ -192,6 +192,21 @@ def test_the_papers_settings_come_first_where_only_searched_numbers_differ():
     assert known_settings(LOSSES["new"], search_space(LOSSES["new"])) == ()
     # 2 is none of the steps of a hundredth from 0.125 on.
     assert known_settings(focal, {"gamma": Range(0.125, 12)}) == ()
+
+
+def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for name, own in (
+        ("focal1", {"alpha": 0.25, "gamma": 2.0}),
+        ("tversky", {name: getattr(loss_named("tversky"), name)
+                     for name in search_space(loss_named("tversky"))}),
+        ("new", None),  # its alpha is each batch's own
+        ("my_searched:Mine", {"beta": loss_named("my_searched:Mine").function.beta}),
+    ):  # fmt: skip
+        loss = loss_named(name)
+        assert own_setting(loss, search_space(loss)) == own
+    # 2 is none of the steps of a hundredth from 0.125 on.
+    assert own_setting(LOSSES["focal1"], {"gamma": Range(0.125, 12)}) is None
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,31 @@ def test_configurations_meet_the_same_cells_in_the_same_order():
     assert len(orders) == 5 and all(len(set(order)) == 12 for order in orders)
 
 
+def test_a_new_search_begins_with_the_losss_own_numbers_and_an_older_one_goes_on_without():
+    own = {"alpha": 0.31, "gamma": 1.7}
+    surface = Surface(0)
+    first = a_search(
+        a_plan(configurations=3, own=own, first=({"alpha": 0.6, "gamma": 1.5},)), surface
+    )
+    drive(first, surface)
+    assert [one.values for one in first.configurations[:2]] == [own, {"alpha": 0.6, "gamma": 1.5}]
+    assert first.configurations[0].sampler == "" and first.configurations[0].number == 0
+    # Gone on with more: the same beginning, once.
+    more = a_search(a_plan(configurations=5, own=own), surface)
+    drive(more, surface)
+    assert [one.values for one in more.configurations].count(own) == 1
+    assert [one.loss for one in more.configurations[:3]] == [
+        one.loss for one in first.configurations
+    ]
+    # A search of before has no such beginning, and goes on with the same trials as it would have.
+    ran = []
+    for plan in (a_plan(configurations=5), a_plan(configurations=5, own=own)):
+        older = Surface(0)
+        drive(a_search(a_plan(configurations=3), older), older)
+        ran.append(drive(a_search(plan, older), older))
+    assert ran[0] == ran[1]
+
+
 def test_one_failed_cell_fails_the_configuration_with_its_reason():
     surface = Surface(0)
     plan = a_plan(configurations=5, first=({"alpha": 0.6, "gamma": 1.5},))
