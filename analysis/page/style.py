@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from lesion_core.terminal import visible
 
 PALETTE = (
     "#3f90da",
@@ -139,6 +142,7 @@ def context() -> AbstractContextManager[None]:
             "axes.facecolor": SURFACE,
             "savefig.facecolor": SURFACE,
             "svg.fonttype": "none",
+            "text.parse_math": False,  # a dollar in a name is a dollar
             "pdf.fonttype": 42,
             "lines.solid_capstyle": "round",
         }
@@ -278,37 +282,50 @@ def svg_text(figure: Figure, salt: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": salt}):
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"\n\s*<metadata>.*?</metadata>", "", sink.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r'id="(L\d+)"', r'class="\1"', svg)  # one class per loss: the page's toggles
+    # Control characters are no XML, even escaped.
+    return re.sub(r"[ \t]+\n", "\n", visible(_in_tags(svg, _simplified)))
+
+
+def _in_tags(svg: str, change: Callable[[str], str]) -> str:
+    """The SVG with a change of its tags; text between them is what a reader sees, and stays."""
+    return re.sub(r"<[^>]*>", lambda tag: change(tag[0]), svg)
+
+
+def _simplified(tag: str) -> str:
+    tag = re.sub(r'id="(L\d+)"', r'class="\1"', tag)  # one class per loss: the page's toggles
     # matplotlib numbers its groups; nothing refers to those names.
-    svg = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", svg)
-    svg = re.sub(r"<[^>]*>", _round_coordinates, svg)
-    return re.sub(r"[ \t]+\n", "\n", svg)
-
-
-def _round_coordinates(tag: re.Match[str]) -> str:
-    """Two decimals for the numbers inside a tag; text between tags is what a reader sees."""
-    return re.sub(
-        r"\d+\.\d{3,}",
-        lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."),
-        tag[0],
+    tag = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", tag)
+    return re.sub(  # two decimals
+        r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag
     )
 
 
-def inline_svg(svg: str) -> str:
-    """The SVG as it goes into the page: no prologue, and colours that follow the theme."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+def inline_svg(svg: str) -> Markup:
+    """The SVG as it goes into the page: no prologue, and colours that follow the theme.
+
+    Its one style sheet is in the page's own, which the page's policy allows by its hash.
+    """
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
-    for index, value in enumerate(PALETTE):
-        svg = svg.replace(value, f"var(--c{index})")
-    for value, name in (
-        (INK, "ink"),
-        (MUTED, "muted"),
-        (GRID, "grid"),
-        (SURFACE, "surface"),
-        (SHADE, "shade"),
-    ):
-        svg = svg.replace(value, f"var(--{name})")
-    svg = re.sub(r"font: ([\d.]+)px [^\";]*", r"font-size: \1px", svg)
-    svg = re.sub(r"font: (\d+|bold) ([\d.]+)px [^\";]*", r"font-size: \2px; font-weight: \1", svg)
-    return svg.replace("\n", "").replace("  ", "")
+    svg = re.sub(r">\s+<", "><", _in_tags(svg, _themed))
+    return Markup(svg)  # noqa: S704 - matplotlib escaped what stands in it
+
+
+def _themed(tag: str) -> str:
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href", "href")
+    for value, name in _THEME.items():
+        tag = tag.replace(value, f"var(--{name})")
+    tag = re.sub(r"font: ([\d.]+)px [^\";]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font: (\d+|bold) ([\d.]+)px [^\";]*", r"font-size: \2px; font-weight: \1", tag)
+    return re.sub(r"\s+", " ", tag)
+
+
+_THEME = {
+    **{value: f"c{index}" for index, value in enumerate(PALETTE)},
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    SURFACE: "surface",
+    SHADE: "shade",
+}
+"""Colours of a file, and the page's names for them."""

@@ -23,6 +23,7 @@ from analysis.page.items import (
     prose,
     written,
 )
+from analysis.reading.names import frame_as_shown
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.bands import band
@@ -58,7 +59,7 @@ def section(given: ReportInput) -> Section | None:
 def pull_items(path: Path, losses: Sequence[str], shown: Sequence[int]) -> list[Item]:
     """Curves and table of the gradients that the ledger holds, or a note that says why not."""
     try:
-        recorded = results.read_gradients(path)
+        recorded = frame_as_shown(results.read_gradients(path))
     except ValueError as error:
         return [Note(kind="warning", body=prose(f"{error}."))]
     if recorded.empty:
@@ -269,6 +270,7 @@ def draw(losses: Sequence[str], pulls: Mapping[int, Pull]) -> Drawing:
     axes[0, 0].set_ylabel("relative pull")
     axes[0, 1].set_yscale("log")
     axes[0, 1].set_ylim(1e-6, 10)
+    axes[0, 1].yaxis.set_major_formatter("{x:g}")
     style.legend(figure, losses, shown)
     return figure
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
-from analysis.page.items import Column, Heading, Note, Section, Table, prose
+from analysis.page.escaping import as_glossary, as_list, prose
+from analysis.page.items import Column, Heading, Note, Section, Table
 from analysis.reading.scores import CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import lottery, ranks
@@ -32,7 +32,7 @@ TRAPS = (
     "sweeps instead of 5 %; resampling seeds alone does so in 20 to 45 %, because it knows "
     "nothing about patients.",
     "**The best epoch on test is not a result.** Among equal losses, the one that scatters most "
-    "wins under that rule. The column *optimism* shows how much it adds.",
+    "wins under that rule. The column `optimism` shows how much it adds.",
     "**Comparing trained networks is not comparing losses.** Permuting predictions compares two "
     "trained instances; only new trainings compare training methods.",
     "**Many comparisons.** The primary question is declared: test DSC at the last epoch against "
@@ -77,13 +77,9 @@ def section(given: ReportInput) -> Section | None:
     """Text to paste, what to beware of, where the numbers come from, and what words mean."""
     if not given.cohorts:
         return None
-    body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
     glossary = GLOSSARY
     if any(cohort.has_sessions for cohort in given.cohorts):
         glossary = {"patient": PATIENT, **GLOSSARY}
-    terms = "".join(
-        f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in glossary.items()
-    )
     return Section(
         key="methods",
         title="How was this computed?",
@@ -107,11 +103,11 @@ def section(given: ReportInput) -> Section | None:
                 for cohort in given.cohorts
             ),
             Heading(text="How to read this report"),
-            Note(body=Markup(f"<ul>{body}</ul>")),
+            Note(body=as_list(TRAPS)),
             Heading(text="Provenance"),
             provenance_table(given.sweep, given.cohorts),
             Heading(text="Glossary"),
-            Note(body=Markup(f"<dl>{terms}</dl>")),
+            Note(body=as_glossary(glossary)),
         ],
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 
@@ -58,11 +57,12 @@ class Verdict:
 
     def html(self) -> Markup:
         """The verdict as a box of the page."""
-        lines = "".join(f"<p>{prose(sentence)}</p>" for sentence in self.sentences)
-        return Markup(
-            f'<div class="verdict"><h3>{html.escape(self.cohort)}</h3>'
-            f'<p class="word {HEADLINES[self.word]}">{html.escape(self.headline)}</p>{lines}</div>'
+        lines = Markup("").join(
+            Markup("<p>{}</p>").format(prose(sentence)) for sentence in self.sentences
         )
+        return Markup(
+            '<div class="verdict"><h3>{}</h3><p class="word {}">{}</p>{}</div>'
+        ).format(self.cohort, HEADLINES[self.word], self.headline, lines)
 
 
 def verdict(given: ReportInput, cohort: CohortScores) -> Verdict:
