@@ -82,6 +82,7 @@ def section(given: ReportInput) -> Section | None:
         key="coverage",
         title="What was run?",
         items=items,
+        opened=any(not cohort.done[cohort.status != ""].all() for cohort in given.all_cohorts),
         lead="Only complete trials enter an average. A trial that diverged or failed is absent "
         "from every figure below, which flatters its loss: read the gaps first.",
     )
