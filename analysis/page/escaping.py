@@ -178,7 +178,9 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     for place, column in enumerate(safe.columns):
         values = safe.iloc[:, place]
         if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
-            safe = safe.assign(**{column: values.map(_not_a_formula)})
+            cells = {value: _not_a_formula(value) for value in values.unique()}
+            if any(new is not old for old, new in cells.items()):
+                safe = safe.assign(**{column: values.map(cells)})
     text = safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text.encode(errors="backslashreplace")
 
@@ -191,7 +193,7 @@ def _not_a_formula(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    value = visible(value, keep="\n")
+    value = visible(value)
     return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
 
 

@@ -246,6 +246,9 @@ def decimals_for(errors: list[float]) -> int:
 # ------------------------------------------------------------------------------------- rendering
 MANY_COLUMNS = 9
 """Tables with more than these are set in a smaller type."""
+MOST_SVG_CHARACTERS = 150_000
+"""Larger figures are not drawn a second time for narrow screens, where they scroll: it takes as
+long as the first."""
 
 
 def with_own_names(sections: Sequence[Section], taken: Collection[str]) -> list[Section]:
@@ -317,8 +320,17 @@ def _render_figure(item: Figure, folder: Path, formats: Sequence[str]) -> Markup
         size=" narrow" if item.narrow else "",
         alt=without_marks(item.alt),
         svg=style.inline_svg(svg),
+        phone=_phone_svg(item) if len(svg) <= MOST_SVG_CHARACTERS else "",
         files=_files(item.key, ("csv", *formats), item.data, "figures"),
     )
+
+
+def _phone_svg(item: Figure) -> Markup:
+    """The figure once more, for narrow screens."""
+    with style.for_a_phone():
+        drawing = item.draw()
+    style.fit_text(drawing)
+    return style.inline_svg(style.svg_text(drawing, f"{item.key} phone"))
 
 
 def _words(item: Figure | Table) -> dict[str, object]:
@@ -327,6 +339,7 @@ def _words(item: Figure | Table) -> dict[str, object]:
 
 def _write_figure(item: Figure, folder: Path, formats: Sequence[str]) -> str:
     drawing = item.draw()
+    style.fit_text(drawing)
     name = slug(item.key)
     svg = style.svg_text(drawing, item.key)
     content = {
