@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 import pandas as pd
 from markupsafe import Markup, escape
 
+from lesion_core.spreadsheets import not_a_formula
 from lesion_core.terminal import one_line, visible
 
 
@@ -174,32 +175,15 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers, and text
     that is a number, stay as they are.
     """
-    safe = frame.rename(columns=_not_a_formula)
+    safe = frame.rename(columns=not_a_formula)
     for place, column in enumerate(safe.columns):
         values = safe.iloc[:, place]
         if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
-            cells = {value: _not_a_formula(value) for value in values.unique()}
+            cells = {value: not_a_formula(value) for value in values.unique()}
             if any(new is not old for old, new in cells.items()):
                 safe = safe.assign(**{column: values.map(cells)})
     text = safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text.encode(errors="backslashreplace")
-
-
-def _not_a_formula(value: object) -> object:
-    """A cell with an apostrophe in front if a spreadsheet would compute it.
-
-    >>> _not_a_formula("=1+1"), _not_a_formula(" @x"), _not_a_formula("-0.5"), _not_a_formula(-0.5)
-    ("'=1+1", "' @x", '-0.5', -0.5)
-    """
-    if not isinstance(value, str):
-        return value
-    value = visible(value)
-    return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
-
-
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
-"""The wide forms too: spreadsheets in Japanese read them."""
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?", re.IGNORECASE)
 
 
 # -------------------------------------------------------------------------------------- file names

@@ -93,6 +93,8 @@ class Table:
     """The sweep's losses in order, if a column `loss` names one per row."""
     note: str = ""
     """A line under the table."""
+    comparable: bool = True
+    """Whether the rows' values are over the same trials."""
     collapsed: Collection[str] = ()
     """Losses whose networks collapsed: what is best in their rows, a precision of 1 for one voxel
     found, is no merit."""
@@ -118,10 +120,10 @@ class Table:
         Nobody is best where that would mislead: a row lacks the value, or has it over other trials
         or cases than the rest (`OVER`); the best comes from a collapsed network; all are equal.
         """
-        if not column.best or len(self.frame) < 2:
+        if not column.best or not self.comparable or len(self.frame) < 2:
             return set()
         values = pd.to_numeric(self.frame[column.key], errors="coerce")
-        over = [name for name in (*OVER, *(f"{column.key}_{unit}" for unit in OVER))]
+        over = (*OVER, *(f"{column.key}_{unit}" for unit in OVER))
         if values.isna().any() or any(
             self.frame[name].nunique(dropna=False) > 1 for name in over if name in self.frame
         ):

@@ -385,7 +385,7 @@ def _rows_of(figure: Figure) -> list[list[Axes]]:
 
 
 _SMALLEST_PT = 5.5
-_WIDER = 0.08
+_WIDER = 0.13
 """A browser's letters may be wider than those that are measured, which are fitted to pixels."""
 _SIDES = {"left": (0, 1), "bottom": (0, 1), "baseline": (0, 1), "right": (1, 0), "top": (1, 0)}
 """Alignment -> on which sides a text grows."""

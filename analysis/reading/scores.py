@@ -162,6 +162,12 @@ class CohortScores:
         return self.status == "done"
 
     @property
+    def is_even(self) -> bool:
+        """Whether all losses that are shown have the same complete trials, so that means of one
+        may stand beside means of another."""
+        return len({self.done[loss].tobytes() for loss in self.shown}) <= 1
+
+    @property
     def expected(self) -> int:
         """Number of trials asked for."""
         return int((self.status != "").sum())

@@ -26,6 +26,7 @@ from analysis.page.items import (
 from analysis.reading.names import frame_as_shown
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.bands import band
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from analysis.statistics.pull import SURE, UNDECIDED, UNDER_WAY, Pull, pull
@@ -218,6 +219,8 @@ def _confidence_table(cohort: CohortScores) -> Table:
         title=f"Confident errors at the end, {cohort.title}",
         frame=pd.DataFrame(rows),
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         columns=[
             Column(key=LOSS, header="Loss"),
             Column(

@@ -16,6 +16,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.collapse import collapsed
 from analysis.statistics import confidence
 from analysis.statistics.ladder import RATE
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
@@ -119,6 +120,8 @@ def _detection_table(cohort: CohortScores) -> Table:
         title=f"Lesion by lesion, {cohort.title}",
         frame=frame,
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         columns=[
             Column(key=LOSS, header="Loss"),
             *pair("lesion_recall", "Recall", 3, "max"),
@@ -211,6 +214,8 @@ def _distance_table(sweep: Sweep, cohort: CohortScores) -> list[Table]:
             frame=frame,
             columns=shown,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             caption="HD95: 95th percentile of surface distances, mm. Surface Dice: share of "
             "surface "
             "within the tolerance. H95: the WMH challenge's own definition. Undefined: share "
@@ -278,6 +283,8 @@ def _site_table(cohort: CohortScores) -> list[Table]:
             frame=pd.DataFrame(rows),
             columns=columns,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             caption=f"Means over the test {cohort.units} of a site at the last epoch."
             f"{cohort.averaged} {noun}, {len(cohort.cases)} of {cohort.num_cases}: {numbers}. "
             f"Half-widths are in the CSV. {cohort.presence}.",
@@ -313,6 +320,8 @@ def _empty_table(cohort: CohortScores) -> list[Table]:
             title=f"Cases without a lesion, {cohort.title}",
             frame=pd.DataFrame(rows),
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             columns=[
                 Column(key=LOSS, header="Loss"),
                 Column(key="images", header="Images"),

@@ -16,6 +16,7 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose, written
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores, trial_rows
 from analysis.sections.report_input import ReportInput
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.thresholds import (
     THRESHOLDS,
     calibration,
@@ -139,6 +140,8 @@ def _items(
             key=f"threshold-table-{cohort.name}",
             frame=frame,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             title=f"DSC at 0.5 and at own thresholds, {cohort.title}",
             columns=[
                 Column(key=LOSS, header="Loss"),

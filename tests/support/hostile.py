@@ -47,7 +47,7 @@ def write(folder: Path, **changes: object) -> Path:
         seeds=(1, 2),
         num_folds=2,
         num_cases=len(CASES),
-        epochs=2,
+        epochs=1,
         status={(COHORT, LOSSES[4], 1, 0): "diverged"},
         **changes,  # type: ignore[arg-type]
     )
