@@ -305,7 +305,9 @@ def _page(
                 }
                 for section in sections
             ],
-            findings=[prose(finding) for finding in checks.findings(given.sweep, given.all_cohorts)],
+            findings=[
+                prose(finding) for finding in checks.findings(given.sweep, given.all_cohorts)
+            ],
             verdict=_boxes(boxes),
             css=css,
             js=js,

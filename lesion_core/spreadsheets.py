@@ -21,5 +21,5 @@ def not_a_formula(value: object) -> object:
     return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
 
 
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001 - spreadsheets in Japanese read them
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # the wide ones as well, which spreadsheets read
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?", re.IGNORECASE)

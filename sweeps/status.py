@@ -100,7 +100,11 @@ def table(
         if key == "all":
             overview.add_section()
         # As `Text`: a name in brackets would be read as a style.
-        overview.add_row(*(Text(one_line(name)) for name in names), *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
+        overview.add_row(
+            *(Text(one_line(name)) for name in names),
+            *(str(count[c] or "") for c in columns),
+            f"{trained}/{asked}",
+        )
     held = f"in use by {driver}" if driver else "no driver is at work"
     lines = live_lines(results, driver.token) if driver else []
     lines += [

@@ -42,7 +42,7 @@ def _inner(plain: str) -> Iterator[tuple[str, str]]:
     """`_marked`, with code inside bold as its own piece: marks do not nest further."""
     for mark, text in _marked(plain):
         if mark == "strong":
-            yield from (("strong" if not inner else inner, piece) for inner, piece in _marked(text))
+            yield from ((inner or "strong", piece) for inner, piece in _marked(text))
         else:
             yield mark, text
 

@@ -443,7 +443,7 @@ def inline_svg(svg: str) -> Markup:
     svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
     svg = re.sub(r">\s+<", "><", _in_tags(svg, _themed))
-    return Markup(svg)  # noqa: S704 - matplotlib escaped what stands in it
+    return Markup(svg)  # matplotlib escaped what stands in it
 
 
 def _themed(tag: str) -> str:

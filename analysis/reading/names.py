@@ -70,9 +70,7 @@ def search_as_shown(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **search,
         "loss": shown(search["loss"]),
         "comparators": [shown(loss) for loss in search["comparators"]],
-        "configurations": [
-            one | {"loss": shown(one["loss"])} for one in search["configurations"]
-        ],
+        "configurations": [one | {"loss": shown(one["loss"])} for one in search["configurations"]],
     }
 
 
@@ -94,5 +92,3 @@ class _ShownSweep(Sweep):
         if "channels" not in table:
             return table
         return table.assign(channels=[list(map(shown, each)) for each in table["channels"]])
-
-

@@ -26,8 +26,8 @@ from analysis.page.items import (
 from analysis.reading.names import frame_as_shown
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.collapse import collapsed
 from analysis.statistics.bands import band
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from analysis.statistics.pull import SURE, UNDECIDED, UNDER_WAY, Pull, pull
 from lesion_core import results

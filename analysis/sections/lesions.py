@@ -16,8 +16,8 @@ from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.collapse import collapsed
 from analysis.statistics import confidence
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.ladder import RATE
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep

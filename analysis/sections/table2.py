@@ -8,8 +8,8 @@ import pandas as pd
 from analysis.page.items import LOSS, Column, Heading, Note, Section, Table
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
-from analysis.statistics.collapse import collapsed
 from analysis.statistics import selection
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.optimism import SLACK, coherence_excess, mean_over_folds, numbers_behind
 
 

@@ -60,9 +60,9 @@ class Verdict:
         lines = Markup("").join(
             Markup("<p>{}</p>").format(prose(sentence)) for sentence in self.sentences
         )
-        return Markup(
-            '<div class="verdict"><h3>{}</h3><p class="word {}">{}</p>{}</div>'
-        ).format(self.cohort, HEADLINES[self.word], self.headline, lines)
+        return Markup('<div class="verdict"><h3>{}</h3><p class="word {}">{}</p>{}</div>').format(
+            self.cohort, HEADLINES[self.word], self.headline, lines
+        )
 
 
 def verdict(given: ReportInput, cohort: CohortScores) -> Verdict:

@@ -22,7 +22,5 @@ def collapsed(cohort: CohortScores) -> list[str]:
     means = np.where(known, dice, 0.0).sum((1, 2)) / np.maximum(number, 1)
     best = max((means[loss] for loss in cohort.shown if number[loss]), default=0.0)
     return [
-        cohort.losses[loss]
-        for loss in cohort.shown
-        if number[loss] and means[loss] < SHARE * best
+        cohort.losses[loss] for loss in cohort.shown if number[loss] and means[loss] < SHARE * best
     ]

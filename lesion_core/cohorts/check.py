@@ -22,8 +22,8 @@ from lesion_core.cohorts.spacing import spacing_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
 from lesion_core.nifti import read_header
 from lesion_core.resampling import Grid
-from lesion_core.unusual import noted
 from lesion_core.terminal import one_line, steerable
+from lesion_core.unusual import noted
 
 
 def check(cohort: Cohort, data: Path, out: Path | None = None) -> list[table1.Row]:

@@ -142,7 +142,14 @@ def loss_rows(
     for (cohort, loss, split), names in _groups(states, curves).items():
         asked = [state for state in states.values() if _group(state) == (cohort, loss, split)]
         last = pd.DataFrame([curves[name].iloc[-1] for name in names])
-        row: list[Any] = [cohort, one_line(loss), split, len(names), len(asked), int(max(last.index))]
+        row: list[Any] = [
+            cohort,
+            one_line(loss),
+            split,
+            len(names),
+            len(asked),
+            int(max(last.index)),
+        ]
         for metric in METRICS:
             values = last[f"{split}/image/{metric}"]
             row += [_value(values.mean()), _value(values.min()), _value(values.max())]

@@ -57,8 +57,6 @@ def test_collapsed_loss_and_uneven_trials_are_noticed(tmp_path) -> None:
     sweep = FakeSweep(losses=("xent", "new", "dsc"), collapsed=("dsc",), **tiny)
     [cohort] = cohort_scores(results.read_sweep(sweep.write(tmp_path / "collapsed")))
     assert collapsed(cohort) == ["dsc"] and cohort.is_even
-    sweep = FakeSweep(
-        losses=("xent", "new"), status={("wmh2017", "new", 1, 0): "diverged"}, **tiny
-    )
+    sweep = FakeSweep(losses=("xent", "new"), status={("wmh2017", "new", 1, 0): "diverged"}, **tiny)
     [cohort] = cohort_scores(results.read_sweep(sweep.write(tmp_path / "uneven")))
     assert collapsed(cohort) == [] and not cohort.is_even

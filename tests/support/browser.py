@@ -117,6 +117,7 @@ class Browser:
 
     def pdf(self) -> bytes:
         """The page as it is printed on A4."""
+        self.send("Emulation.setEmulatedMedia", media="")  # paper's own, whatever was asked of it
         printed = self.send("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
         return base64.b64decode(printed["data"])
 
