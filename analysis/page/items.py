@@ -182,7 +182,8 @@ class Fold:
     items: Sequence[Figure | Table | Note | Pictures | Heading]
 
 
-Item = Figure | Table | Note | Pictures | Heading | Fold
+Shown = Figure | Table | Note | Pictures | Heading
+Item = Shown | Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,17 +263,24 @@ def with_own_names(sections: Sequence[Section], taken: Collection[str]) -> list[
     """
     used = [*taken, *(section.key for section in sections)]
 
-    def named(item: Item) -> Item:
+    def own(key: str) -> str:
+        used.append(unique(key, used))
+        return used[-1]
+
+    def named(item: Shown) -> Shown:
+        if isinstance(item, Pictures):
+            return replace(item, figure=replace(item.figure, key=own(item.figure.key)))
+        return replace(item, key=own(item.key)) if isinstance(item, Figure | Table) else item
+
+    def unfolded_too(item: Item) -> Item:
         if isinstance(item, Fold):
             return replace(item, items=[named(one) for one in item.items])
-        if isinstance(item, Pictures):
-            return replace(item, figure=named(item.figure))
-        if isinstance(item, Figure | Table):
-            used.append(unique(item.key, used))
-            return replace(item, key=used[-1])
-        return item
+        return named(item)
 
-    return [replace(section, items=[named(item) for item in section.items]) for section in sections]
+    return [
+        replace(section, items=[unfolded_too(item) for item in section.items])
+        for section in sections
+    ]
 
 
 def render(item: Item, folder: Path, formats: Sequence[str] = FORMATS) -> Markup:
