@@ -179,7 +179,8 @@ def as_latex(table: Sequence[Row]) -> str:
 
 def _tex(cells: Sequence[str]) -> str:
     row = " & ".join("".join(_TEX.get(letter, letter) for letter in cell) for cell in cells)
-    return rf"{row} \\"
+    # At the start of a row, these would be an option of the row's end before.
+    return rf"{'{}' if row.startswith(('[', '*')) else ''}{row} \\"
 
 
 _TEX = {
@@ -188,8 +189,6 @@ _TEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
-    "[": "{[}",  # at the start of a row it would be an option of the one before
-    "*": "{*}",
 }
 
 
