@@ -6,6 +6,8 @@ file, no network) with every figure (SVG, PDF, PNG, CSV) and table (CSV, Markdow
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,15 +25,25 @@ from analysis import flags
 if __name__ == "__main__":  # --help and wrong flags end here: what follows takes seconds to load
     flags.parser("analysis/report.py").parse_args()
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from analysis.flags import FORMATS, PROFILES, ROPE
 from analysis.page import style
-from analysis.page.items import Figure, Pictures, Section, Table, many, prose, render
+from analysis.page.escaping import prose, without_marks
+from analysis.page.items import (
+    Figure,
+    Pictures,
+    Section,
+    Table,
+    many,
+    render,
+    templates,
+    with_own_names,
+)
 from analysis.reading import checks
 from analysis.reading.imports import read_results
+from analysis.reading.names import search_as_shown, shown
 from analysis.reading.scores import CohortScores, cohort_scores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.reading.training_effect import training_effect as read_training_effect
@@ -98,6 +110,10 @@ SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
 """Every question that a report answers, in its order; None is a section with nothing to say."""
 
 
+PAGE_IDS = ("main", "all", "none", "theme", "unfold", "front")
+"""Ids of the page's own parts, which no figure or table may have."""
+
+
 def build(
     results: Path | str,
     out: Path | str | None = None,
@@ -145,6 +161,7 @@ def build(
     first = front.front(given, found)
     sections = in_order([section for section in answers if section is not None], profile)
     check_keys([first, *sections])
+    first, *sections = with_own_names([first, *sections], PAGE_IDS)
     target = folder / "report.html"
     write_bytes(target, _page(given, first, sections, found, folder, formats).encode())
     if is_ledger:
@@ -165,7 +182,8 @@ def report_input(
         ValueError: nothing was asked for in it, or the reference has no complete trial.
     """
     search = search_outcome(
-        read_search(everything.path) if everything.path.is_dir() else None, everything
+        search_as_shown(read_search(everything.path)) if everything.path.is_dir() else None,
+        everything,
     )
     sweep = everything.judged_on("test")
     tested = [] if search is None else cohort_scores(sweep)
@@ -179,7 +197,7 @@ def report_input(
     return ReportInput(
         sweep=sweep,
         all_cohorts=cohorts,
-        reference=reference_loss(cohorts, reference),
+        reference=reference_loss(cohorts, None if reference is None else shown(reference)),
         rope=rope,
         paper_colours=paper_colours,
         training=training or TrainingEffect(),
@@ -276,39 +294,67 @@ def _page(
     formats: Sequence[str],
 ) -> str:
     here = Path(__file__).parent / "page"
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((here / "page.html").read_text())
-    rendered = [
-        {
-            "key": section.key,
-            "title": section.title,
-            "lead": prose(section.lead),
-            "body": [render(item, folder, formats) for item in section.items],
-        }
-        for section in sections
-    ]
     losses = [
         {"index": index, "name": name}
         for index, name in enumerate(given.sweep.losses)
         if any(index in cohort.shown for cohort in given.all_cohorts)
     ]
-    return template.render(
-        title=_title(given),
-        facts=_facts(given),
-        losses=losses,
-        front=[render(item, folder, formats) for item in first.items],
-        sections=rendered,
-        findings=checks.findings(given.sweep, given.all_cohorts),
-        verdict=Markup("\n").join(
-            [
-                *(render(item, folder, formats) for item in search_section.first_screen(given)),
-                _boxes(found),
-            ]
-        ),
-        css=Markup(_css(losses, here)),
-        js=Markup((here / "page.js").read_text()),
+    css, js = _css(losses, here), (here / "page.js").read_text()
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=without_marks(_title(given)),
+            facts=_facts(given),
+            losses=losses,
+            front=[render(item, folder, formats) for item in first.items],
+            sections=[
+                {
+                    "key": section.key,
+                    "title": without_marks(section.title),
+                    "lead": prose(section.lead),
+                    "open": section.starts_open,
+                    "body": [render(item, folder, formats) for item in section.items],
+                }
+                for section in sections
+            ],
+            findings=[
+                prose(finding) for finding in checks.findings(given.sweep, given.all_cohorts)
+            ],
+            verdict=Markup("\n").join(
+                [
+                    *(render(item, folder, formats) for item in search_section.first_screen(given)),
+                    _boxes(found),
+                ]
+            ),
+            css=css,
+            js=js,
+            policy=content_security_policy(css, js),
+        )
+    )
+
+
+def content_security_policy(css: str, js: str) -> str:
+    """What a browser may do for the page: nothing but apply this style sheet and run this script.
+
+    Figures and swatches have style attributes, which can be allowed only all or none; they load
+    nothing, for pictures may come from inside the page alone.
+    """
+
+    def digest(content: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {digest(js)}",
+            f"style-src-elem {digest(css)}",
+            "style-src-attr 'unsafe-inline'",
+            "style-src 'unsafe-inline'",  # of browsers that do not know the two above
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
     )
 
 
@@ -359,6 +405,7 @@ def _facts(given: ReportInput) -> Markup:
 
 
 def _css(losses: list[dict], here: Path) -> str:
+    """The page's style sheet, with a switch for every loss."""
     dark = {
         "surface": "#14171b",
         "raised": "#1a1e23",

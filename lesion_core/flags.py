@@ -8,11 +8,14 @@ import contextlib
 import inspect
 import io
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any, TypeVar, cast
+
+from lesion_core.terminal import steerable
 
 T = TypeVar("T")
 
@@ -41,7 +44,8 @@ def read_flags(
     given = None if arguments is None else list(arguments)
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(output):
+        shown = steerable(sys.stdout)  # help is ours, and in colours
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(shown):
             return tyro.cli(kind, args=given, config=config, **options)
     except SystemExit as end:
         if end.code in (0, None):

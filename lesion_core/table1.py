@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from lesion_core.spreadsheets import not_a_formula
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -176,9 +178,18 @@ def as_latex(table: Sequence[Row]) -> str:
 
 
 def _tex(cells: Sequence[str]) -> str:
-    for plain, tex in (("\\", r"\textbackslash "), ("%", r"\%"), ("_", r"\_"), ("±", r"$\pm$")):
-        cells = [cell.replace(plain, tex) for cell in cells]
-    return " & ".join(cells) + r" \\"
+    row = " & ".join("".join(_TEX.get(letter, letter) for letter in cell) for cell in cells)
+    # At the start of a row, these would be an option of the row's end before.
+    return rf"{'{}' if row.startswith(('[', '*')) else ''}{row} \\"
+
+
+_TEX = {
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
 
 
 def as_frame(table: Sequence[Row]) -> pd.DataFrame:
@@ -186,7 +197,7 @@ def as_frame(table: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "cohort": row.cohort,
+                "cohort": not_a_formula(row.cohort),
                 "labels": row.labels,
                 "cases": row.cases,
                 "brain_percent_mean": row.brain.mean,

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     stopping.hold()
 
 from lesion_core.paths import read_json
+from lesion_core.terminal import one_line, steerable
 from sweeps import command
 from sweeps.ledger.contents import TrialState
 from sweeps.ledger.ledger import PROGRESS
@@ -81,7 +82,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    overview = Table(title=str(results), title_justify="left")
+    overview = Table(title=Text(one_line(results)), title_justify="left")
     counts = {
         key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
         for key in [*dict.fromkeys(map(_key, found.values())), "all"]
@@ -102,7 +103,12 @@ def table(
         names = ("all", "") if isinstance(key, str) else key
         if key == "all":
             overview.add_section()
-        overview.add_row(*names, *(str(count[c] or "") for c in columns), f"{trained}/{asked}")
+        # As `Text`: a name in brackets would be read as a style.
+        overview.add_row(
+            *(Text(one_line(name)) for name in names),
+            *(str(count[c] or "") for c in columns),
+            f"{trained}/{asked}",
+        )
     held = f"in use by {driver}" if driver else "nothing works on it now"
     if driver is None and not _all_done(found) and (again := _command_again(results)):
         held += f"; it goes on with the command that it was last started with:\n    {again}"
@@ -115,8 +121,9 @@ def table(
     for name, state in found.items():
         if state["status"] in ("failed", "diverged", "corrupt"):
             log = results / (state["log"] or f"trials/{name}/log.txt")
-            lines += [f"{state['status']}: {name}", f"    why: {state['error']}", f"    log: {log}"]
-    return Group(overview, Text("\n".join([held, *lines]), overflow="fold"))
+            why = one_line(state["error"])
+            lines += [f"{state['status']}: {name}", f"    why: {why}", f"    log: {log}"]
+    return Group(overview, Text("\n".join(map(one_line, [held, *lines])), overflow="fold"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -125,17 +132,19 @@ def main(arguments: Sequence[str]) -> int:
     from rich.console import Console
     from rich.live import Live
 
+    console = Console(file=steerable(sys.stdout))
     driver = holder(flags.results)
     found = states(flags.results, driver)
     if flags.watch:
-        with Live(table(flags.results, found, driver), auto_refresh=False) as live:
+        shown = table(flags.results, found, driver)
+        with Live(shown, console=console, auto_refresh=False) as live:
             while driver is not None and not _all_done(found):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 driver = holder(flags.results)
                 found = states(flags.results, driver)
                 live.update(table(flags.results, found, driver), refresh=True)
     else:
-        Console().print(table(flags.results, found, driver))
+        console.print(table(flags.results, found, driver))
     return 0 if _all_done(found) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -131,8 +132,8 @@ def test_analysis_is_built_in_layers() -> None:
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
-        "results", "report_record", "standing", "stopping", "table1", "settings", "paths",
-        "terminal",
+        "results", "report_record", "standing", "stopping", "spreadsheets", "table1", "settings",
+        "paths", "terminal",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
@@ -246,3 +247,35 @@ except Enough:
 """)
     assert "torch" in loaded
     assert not {"monai", "matplotlib", "ray"} & loaded
+
+
+def test_html_is_made_by_templates_or_with_its_text_escaped() -> None:
+    """`Markup` takes what was written in its source; everything else comes in by `format`, which
+    escapes.  The one exception is a figure, which matplotlib escaped."""
+    tag = re.compile(
+        r"</?(p|div|span|[uod]l|li|d[td]|t[drh]|table|a|b|i|strong|em|code|small|h\d|img|svg|"
+        r"script|style|figure|section|details|summary)\b"
+    )
+    for file in files():
+        if file.is_relative_to(ROOT / "analysis" / "page" / "style.py"):
+            continue
+        tree = ast.parse(file.read_text())
+        trusted = set()
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Name(id="Markup"), args=arguments):
+                    assert all(isinstance(each, ast.Constant) for each in arguments), (
+                        f"{file}:{node.lineno}: Markup of what may hold a name"
+                    )
+                    trusted |= set(map(id, arguments))
+                case ast.Expr(value=ast.Constant(value=str())):  # a docstring
+                    trusted.add(id(node.value))
+        for node in ast.walk(tree) if file.is_relative_to(ROOT / "analysis") else ():
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in trusted else ""
+            assert not (isinstance(text, str) and tag.search(text)), (
+                f"{file}:{getattr(node, 'lineno', 0)}: HTML by hand"
+            )
+    for template in (ROOT / "analysis" / "page").glob("*.html"):
+        assert re.findall(r"\|\s*safe", template.read_text()) == (
+            ["| safe", "| safe"] if template.name == "page.html" else []
+        ), f"{template}: only the page's own style sheet and script are safe as they are"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -24,10 +25,24 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.flags import FORMATS
 from analysis.page import style
+from analysis.page.escaping import (
+    csv_bytes,
+    markdown_cell,
+    markdown_text,
+    prose,
+    slug,
+    tex,
+    tex_cell,
+    unique,
+    without_marks,
+)
 from lesion_core.results import write_bytes
+from lesion_core.terminal import visible
 
 LOSS = "loss"
 """Name of the column that holds a loss label: its rows follow the page's loss switches."""
+OVER = ("trials", "cells", "folds", "cases", "images", "patients")
+"""Columns that say over how many a row's values are; ``KEY_cases``: that one value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +93,11 @@ class Table:
     """The sweep's losses in order, if a column `loss` names one per row."""
     note: str = ""
     """A line under the table."""
+    comparable: bool = True
+    """Whether the rows' values are over the same trials."""
+    collapsed: Collection[str] = ()
+    """Losses whose networks collapsed: what is best in their rows, a precision of 1 for one voxel
+    found, is no merit."""
 
     def cell(self, column: Column, value: object) -> str:
         """One value as text; undefined numbers are a dash."""
@@ -95,15 +115,26 @@ class Table:
         return str(value)
 
     def best_rows(self, column: Column) -> set[int]:
-        """Row numbers whose printed value is the best of the column."""
-        if not column.best:
+        """Row numbers whose printed value is the best of the column; ties are all best.
+
+        Nobody is best where that would mislead: a row lacks the value, or has it over other trials
+        or cases than the rest (`OVER`); the best comes from a collapsed network; all are equal.
+        """
+        if not column.best or not self.comparable or len(self.frame) < 2:
             return set()
         values = pd.to_numeric(self.frame[column.key], errors="coerce")
-        if values.notna().sum() < 2:
+        over = (*OVER, *(f"{column.key}_{unit}" for unit in OVER))
+        if values.isna().any() or any(
+            self.frame[name].nunique(dropna=False) > 1 for name in over if name in self.frame
+        ):
             return set()
         target = values.max() if column.best == "max" else values.min()
         text = self.cell(column, float(target))
-        return {i for i, value in enumerate(values) if self.cell(column, float(value)) == text}
+        best = {i for i, value in enumerate(values) if self.cell(column, float(value)) == text}
+        if len(best) == len(values):
+            return set()
+        named = self.frame[LOSS] if LOSS in self.frame else pd.Series([], dtype=str)
+        return set() if set(named.iloc[sorted(best)]) & set(self.collapsed) else best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +182,8 @@ class Fold:
     items: Sequence[Figure | Table | Note | Pictures | Heading]
 
 
-Item = Figure | Table | Note | Pictures | Heading | Fold
+Shown = Figure | Table | Note | Pictures | Heading
+Item = Shown | Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +195,15 @@ class Section:
     lead: str
     """What to look at, in one or two plain sentences."""
     items: Sequence[Item] = field(default_factory=list)
+    opened: bool = False
+    """Unfolded on the screen from the start, as what failed should be; warnings do it too."""
+
+    @property
+    def starts_open(self) -> bool:
+        """Whether it is unfolded on the screen from the start."""
+        return self.opened or any(
+            isinstance(item, Note) and item.kind == "warning" for item in self.items
+        )
 
     @property
     def unfolded(self) -> list[Figure | Table | Note | Pictures | Heading]:
@@ -179,13 +220,6 @@ def unfolded(items: Sequence[Item]) -> list[Figure | Table | Note | Pictures | H
 
 
 # ------------------------------------------------------------------------------------ paragraphs
-def prose(plain: str) -> Markup:
-    """Plain text as HTML: escaped, `**bold**` and `` `code` `` marked up."""
-    escaped = html.escape(plain, quote=False)
-    escaped = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", escaped))
-
-
 def many(count: int, noun: str) -> str:
     """A count and its noun.
 
@@ -215,166 +249,206 @@ def decimals_for(errors: list[float]) -> int:
 # ------------------------------------------------------------------------------------- rendering
 MANY_COLUMNS = 9
 """Tables with more than these are set in a smaller type."""
+MOST_SVG_CHARACTERS = 150_000
+"""Larger figures are not drawn a second time for narrow screens, where they scroll: it takes as
+long as the first."""
+
+
+def with_own_names(sections: Sequence[Section], taken: Collection[str]) -> list[Section]:
+    """The sections with keys that are safe as ids and file names, and all different.
+
+    Args:
+        sections: as the sections made them; names from the ledger may be in their keys.
+        taken: ids that the page needs itself.
+    """
+    used = [*taken, *(section.key for section in sections)]
+
+    def own(key: str) -> str:
+        used.append(unique(key, used))
+        return used[-1]
+
+    def named(item: Shown) -> Shown:
+        if isinstance(item, Pictures):
+            return replace(item, figure=replace(item.figure, key=own(item.figure.key)))
+        return replace(item, key=own(item.key)) if isinstance(item, Figure | Table) else item
+
+    def unfolded_too(item: Item) -> Item:
+        if isinstance(item, Fold):
+            return replace(item, items=[named(one) for one in item.items])
+        return named(item)
+
+    return [
+        replace(section, items=[unfolded_too(item) for item in section.items])
+        for section in sections
+    ]
 
 
 def render(item: Item, folder: Path, formats: Sequence[str] = FORMATS) -> Markup:
     """Write an item's files (figures in the given formats) and return its HTML."""
     if isinstance(item, Fold):
-        inside = Markup("\n").join(render(one, folder, formats) for one in item.items)
-        return Markup(
-            f'<details class="fold"><summary>{prose(item.question)}</summary>{inside}</details>'
-        )
+        inside = [render(one, folder, formats) for one in item.items]
+        return _html("fold", question=prose(item.question), items=inside)
+    if isinstance(item, Heading):
+        return _html("heading", text=item.text)
+    if isinstance(item, Note):
+        return _html("note", kind=item.kind, body=item.body, blocks=item.body.startswith("<"))
+    if isinstance(item, Table):
+        return _render_table(item, folder)
     with style.context():
         if isinstance(item, Figure):
             return _render_figure(item, folder, formats)
-        if isinstance(item, Pictures):
-            return _render_pictures(item, folder, formats)
-    if isinstance(item, Table):
-        return _render_table(item, folder)
-    if isinstance(item, Heading):
-        return Markup(f"<h3>{html.escape(item.text)}</h3>")
-    tag = "div" if item.body.startswith("<") else "p"
-    return Markup(f'<{tag} class="{item.kind}">{item.body}</{tag}>')
+        return _render_pictures(item, folder, formats)
+
+
+def templates() -> jinja2.Environment:
+    """The page's templates: whatever they are given is escaped, unless it is `Markup`."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+
+
+@cache
+def _macros() -> Any:
+    return templates().get_template("items.html").module
+
+
+def _html(macro: str, **given: object) -> Markup:
+    """An item by its macro in items.html."""
+    return Markup("{}").format(getattr(_macros(), macro)(**given))
 
 
 def _render_figure(item: Figure, folder: Path, formats: Sequence[str]) -> Markup:
     svg = _write_figure(item, folder, formats)
-    size = " narrow" if item.narrow else ""
-    return Markup(
-        f'<figure id="{item.key}" class="plot{size}"><h4>{prose(item.title)}</h4>'
-        f'<div class="scroll" tabindex="0" role="img" aria-label="{html.escape(item.alt)}">'
-        f"{style.inline_svg(svg)}</div>"
-        f"<figcaption>{prose(item.caption)}{_links(item.key, formats, item.data)}</figcaption>"
-        "</figure>"
+    return _html(
+        "figure",
+        **_words(item),
+        size=" narrow" if item.narrow else "",
+        alt=without_marks(item.alt),
+        svg=style.inline_svg(svg),
+        phone=_phone_svg(item) if len(svg) <= MOST_SVG_CHARACTERS else "",
+        files=_files(item.key, ("csv", *formats), item.data, "figures"),
     )
+
+
+def _phone_svg(item: Figure) -> Markup:
+    """The figure once more, for narrow screens."""
+    with style.for_a_phone():
+        drawing = item.draw()
+    style.fit_text(drawing)
+    return style.inline_svg(style.svg_text(drawing, f"{item.key} phone"))
+
+
+def _words(item: Figure | Table) -> dict[str, object]:
+    return {"id": slug(item.key), "title": prose(item.title), "caption": prose(item.caption)}
 
 
 def _write_figure(item: Figure, folder: Path, formats: Sequence[str]) -> str:
     drawing = item.draw()
+    style.fit_text(drawing)
+    name = slug(item.key)
     svg = style.svg_text(drawing, item.key)
-    target = folder / "figures" / item.key
     content = {
         "svg": svg.encode,
         "png": partial(style.png_bytes, drawing),
         "pdf": partial(style.pdf_bytes, drawing),
     }
     for suffix in formats:
-        write_bytes(target.with_name(f"{item.key}.{suffix}"), content[suffix]())
-    write_bytes(target.with_name(f"{item.key}.csv"), csv_bytes(item.data))
+        write_bytes(folder / "figures" / f"{name}.{suffix}", content[suffix]())
+    write_bytes(folder / "figures" / f"{name}.csv", csv_bytes(item.data))
     return svg
 
 
 def _render_pictures(item: Pictures, folder: Path, formats: Sequence[str]) -> Markup:
     _write_figure(item.figure, folder, formats)
-    rows = []
-    for label, pictures in item.rows:
-        cells = []
-        for picture in pictures:
-            loss = "" if picture.loss is None else f" L{picture.loss}"
-            uri = base64.b64encode(picture.png).decode()
-            under = f"<small>{prose(picture.under)}</small>" if picture.under else ""
-            cells.append(
-                f'<div class="picture{loss}"><span>{prose(picture.label)}</span>'
-                f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{uri}" '
-                f'style="aspect-ratio:{picture.width_mm:.4g}/{picture.height_mm:.4g}">'
-                f"{under}</div>"
-            )
-        rows.append(
-            f'<div class="pictures-row"><p>{prose(label)}</p>'
-            f'<div class="pictures">{"".join(cells)}</div></div>'
+    rows = [
+        (
+            prose(label),
+            [
+                {
+                    "loss": picture.loss,
+                    "label": prose(picture.label),
+                    "alt": without_marks(picture.alt),
+                    "png": base64.b64encode(picture.png).decode(),
+                    "sides": f"{picture.width_mm:.4g}/{picture.height_mm:.4g}",
+                    "under": prose(picture.under),
+                }
+                for picture in pictures
+            ],
         )
+        for label, pictures in item.rows
+    ]
     figure = item.figure
-    return Markup(
-        f'<figure id="{figure.key}" class="plot"><h4>{prose(figure.title)}</h4>{"".join(rows)}'
-        f"<figcaption>{prose(figure.caption)}{_links(figure.key, formats, figure.data)}"
-        "</figcaption></figure>"
-    )
+    files = _files(figure.key, ("csv", *formats), figure.data, "figures")
+    return _html("pictures", **_words(figure), rows=rows, files=files)
 
 
-def _links(key: str, formats: Sequence[str], data: pd.DataFrame, folder: str = "figures") -> str:
+def _files(key: str, kinds: Sequence[str], data: pd.DataFrame, folder: str) -> dict[str, object]:
     """Files behind an item: relative links, and the CSV itself inside the page."""
     packed = base64.b64encode(gzip.compress(csv_bytes(data), mtime=0)).decode()
-    links = " ".join(
-        f'<a href="{folder}/{key}.{kind}"{" download" if kind == "csv" else ""}>{kind}</a>'
-        for kind in ("csv", *formats)
-    )
-    return (
-        f' <span class="files" data-name="{key}.csv">{links}</span>'
-        f'<script type="text/plain" class="csv">{packed}</script>'
-    )
-
-
-def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A frame as CSV: six significant digits, empty where undefined."""
-    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    return {"name": slug(key), "folder": folder, "kinds": kinds, "packed": packed}
 
 
 # ---------------------------------------------------------------------------------------- tables
+LONG_CHARACTERS = 36
+"""Cells with more than these break into lines."""
+
+
 def _render_table(table: Table, folder: Path) -> Markup:
-    target = folder / "tables" / table.key
-    write_bytes(target.with_name(f"{table.key}.csv"), csv_bytes(table.frame))
-    write_bytes(target.with_name(f"{table.key}.md"), markdown(table).encode())
-    write_bytes(target.with_name(f"{table.key}.tex"), latex(table).encode())
-    wide = " wide" if len(table.columns) > MANY_COLUMNS else ""
-    return Markup(
-        f'<figure id="{table.key}" class="table{wide}"><h4>{prose(table.title)}</h4>'
-        f'<div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{html.escape(table.title)}">{html_table(table)}</div>'
-        f"<figcaption>{prose(table.caption)}"
-        f"{_links(table.key, ('md', 'tex'), table.frame, folder='tables')}"
-        f"</figcaption></figure>"
+    name = slug(table.key)
+    write_bytes(folder / "tables" / f"{name}.csv", csv_bytes(table.frame))
+    write_bytes(folder / "tables" / f"{name}.md", markdown(table).encode())
+    write_bytes(folder / "tables" / f"{name}.tex", latex(table).encode())
+    return _html(
+        "table",
+        **_words(table),
+        size=" wide" if len(table.columns) > MANY_COLUMNS else "",
+        label=without_marks(table.title),
+        groups=_groups(table.columns) if any(c.group for c in table.columns) else [],
+        columns=[
+            {"header": column.header, "kind": _kind(table, column)} for column in table.columns
+        ],
+        rows=_rows(table),
+        note=prose(table.note),
+        files=_files(table.key, ("csv", "md", "tex"), table.frame, "tables"),
     )
 
 
-def html_table(table: Table) -> str:
-    """The table as HTML: column groups above, rows of a loss switchable, values sortable."""
-    head = ""
-    groups = _groups(table.columns)
-    if any(name for name, _ in groups):
-        cells = "".join(
-            f'<th scope="colgroup" colspan="{span}" class="group">{html.escape(name)}</th>'
-            if name
-            else f'<td colspan="{span}"></td>'
-            for name, span in groups
-        )
-        head += f"<tr>{cells}</tr>"
-    head += (
-        "<tr>"
-        + "".join(
-            f'<th scope="col"{_kind(table, column)}>{html.escape(column.header)}</th>'
-            for column in table.columns
-        )
-        + "</tr>"
-    )
+def _rows(table: Table) -> Iterator[dict[str, object]]:
+    """Rows for the page: the place of a row's loss, so that it can be switched, and its cells."""
     best = {column.key: table.best_rows(column) for column in table.columns}
-    losses, body = list(table.losses), []
+    places = {loss: place for place, loss in enumerate(table.losses)}
     for number, row in enumerate(table.frame.to_dict("records")):
-        loss: str | None = row.get(LOSS)
-        place = losses.index(loss) if loss in losses else None
+        place = places.get(str(row.get(LOSS)))
         cells = []
-        for position, column in enumerate(table.columns):
+        for column in table.columns:
             value = row[column.key]
-            shown = html.escape(table.cell(column, value))
-            if column.key == LOSS and place is not None:
-                shown = f'<i class="dot" style="background:var(--c{place % 10})"></i>{shown}'
-            if number in best[column.key]:
-                shown = f"<strong>{shown}</strong>"
-            exact = ""
-            if isinstance(value, float) and column.decimals is not None:
-                exact = "" if math.isnan(value) else f' data-v="{value:.6g}"'
-            tag = 'th scope="row"' if position == 0 else "td"
-            cells.append(f"<{tag}{_kind(table, column)}{exact}>{shown}</{tag.split()[0]}>")
-        css = "" if place is None else f' class="L{place}"'
-        body.append(f"<tr{css}>{''.join(cells)}</tr>")
-    note = f'<p class="note">{prose(table.note)}</p>' if table.note else ""
-    return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>{note}"
+            text = table.cell(column, value)
+            known = isinstance(value, float) and not math.isnan(value)
+            long = len(text) > LONG_CHARACTERS
+            cells.append(
+                {
+                    "text": text,
+                    "kind": _kind(table, column) or ("wrap" if long else ""),
+                    # What the page sorts by, where it is not what is printed.
+                    "exact": f"{value:.6g}" if known and column.decimals is not None else None,
+                    "dot": place % 10 if column.key == LOSS and place is not None else None,
+                    "best": number in best[column.key],
+                }
+            )
+        yield {"loss": place, "cells": cells}
 
 
 def _kind(table: Table, column: Column) -> str:
+    """CSS class of a column: wrap, n (numbers), or none."""
     if column.wrap:
-        return ' class="wrap"'
+        return "wrap"
     numeric = pd.api.types.is_numeric_dtype(table.frame[column.key])
-    return ' class="n"' if numeric or column.decimals is not None else ""
+    return "n" if numeric or column.decimals is not None else ""
 
 
 def _groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
@@ -389,41 +463,34 @@ def _groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 
 def markdown(table: Table) -> str:
     """The table as a Markdown pipe table; a column group goes into its columns' headings."""
-
-    def words(value: str) -> str:
-        return value.replace("|", "\\|")
-
-    heads = [words(f"{c.group} {c.header}".strip()) for c in table.columns]
+    heads = [markdown_cell(f"{c.group} {c.header}".strip()) for c in table.columns]
     lines = [
-        f"**{table.title}**",
+        f"**{markdown_cell(without_marks(table.title))}**",
         "",
         "| " + " | ".join(heads) + " |",
-        "|"
-        + "|".join("---:" if _kind(table, c) == ' class="n"' else "---" for c in table.columns)
-        + "|",
+        "|" + "|".join("---:" if _kind(table, c) == "n" else "---" for c in table.columns) + "|",
     ]
     best = {column.key: table.best_rows(column) for column in table.columns}
     for number, row in enumerate(table.frame.to_dict("records")):
         cells = []
         for column in table.columns:
-            shown = words(table.cell(column, row[column.key]))
-            cells.append(f"**{shown}**" if number in best[column.key] else shown)
+            text = markdown_cell(table.cell(column, row[column.key]))
+            cells.append(f"**{text}**" if number in best[column.key] else text)
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", re.sub(r"`", "", table.caption), *(["", table.note] if table.note else [])]
+    for text in (table.caption, table.note):
+        lines += ["", markdown_text(text)] if text else []
     return "\n".join(lines) + "\n"
 
 
 def latex(table: Table) -> str:
     """The table as LaTeX with booktabs rules."""
-    aligned = "".join(
-        "r" if _kind(table, column) == ' class="n"' else "l" for column in table.columns
-    )
+    aligned = "".join("r" if _kind(table, column) == "n" else "l" for column in table.columns)
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(table.title)}. {_tex(table.caption)}}}",
-        rf"\label{{tab:{table.key}}}",
+        rf"\caption{{{tex(table.title)}. {tex(table.caption)}}}",
+        rf"\label{{tab:{slug(table.key)}}}",
         rf"\begin{{tabular}}{{{aligned}}}",
         r"\toprule",
     ]
@@ -431,54 +498,19 @@ def latex(table: Table) -> str:
     if any(name for name, _ in groups):
         cells, rules, start = [], [], 1
         for name, span in groups:
-            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_tex(name)}}}")
+            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{tex_cell(name)}}}")
             if name:
                 rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
             start += span
         lines += [" & ".join(cells) + r" \\", " ".join(rules)]
-    lines += [" & ".join(_tex(column.header) for column in table.columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(tex_cell(column.header) for column in table.columns) + r" \\"]
+    lines += [r"\midrule"]
     best = {column.key: table.best_rows(column) for column in table.columns}
     for number, row in enumerate(table.frame.to_dict("records")):
         cells = []
         for column in table.columns:
-            shown = _tex(table.cell(column, row[column.key]))
-            cells.append(rf"\textbf{{{shown}}}" if number in best[column.key] else shown)
+            text = tex_cell(table.cell(column, row[column.key]))
+            cells.append(rf"\textbf{{{text}}}" if number in best[column.key] else text)
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\N{MINUS SIGN}": "$-$",
-    "–": "--",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "→": r"$\to$",
-    "τ": r"$\tau$",
-    "α": r"$\alpha$",
-    "γ": r"$\gamma$",
-    "Δ": r"$\Delta$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "²": "$^2$",
-    "³": "$^3$",
-    "∞": r"$\infty$",
-    "·": r"$\cdot$",
-}
-
-
-def _tex(plain: str) -> str:
-    plain = re.sub(r"\*\*(.+?)\*\*|`(.+?)`", lambda found: found[1] or found[2], plain)
-    return "".join(_TEX.get(letter, letter) for letter in plain)

@@ -21,6 +21,39 @@
     button.hidden = false;
   }
 
+  // Questions unfold one by one without this script, and where a link or a search leads into them;
+  // this button sets them all.  On paper everything is open, also in browsers that do not know how
+  // to say so in CSS.
+  const folds = [...document.querySelectorAll("details")];
+  const unfold = document.getElementById("unfold");
+  const label = () => {
+    unfold.textContent = folds.every((fold) => fold.open) ? "close all" : "open all";
+  };
+  unfold.addEventListener("click", () => {
+    const open = !folds.every((fold) => fold.open);
+    folds.forEach((fold) => (fold.open = open));
+  });
+  folds.forEach((fold) => fold.addEventListener("toggle", label));
+  label();
+  unfold.hidden = folds.length === 0;
+  const follow = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target === null) return;
+    let closed = false;
+    for (let at = target; at !== null; at = at.parentElement.closest("details")) {
+      if (at.matches("details") && !at.open) closed = at.open = true;
+    }
+    if (closed) target.scrollIntoView();
+  };
+  window.addEventListener("hashchange", follow);
+  follow();
+  let before = [];
+  window.addEventListener("beforeprint", () => {
+    before = folds.filter((fold) => !fold.open);
+    before.forEach((fold) => (fold.open = true));
+  });
+  window.addEventListener("afterprint", () => before.forEach((fold) => (fold.open = false)));
+
   // Tables: every column head sorts; a third click restores the report's order.
   for (const table of document.querySelectorAll("figure.table table")) {
     const body = table.tBodies[0];
@@ -70,20 +103,22 @@
       save.href = URL.createObjectURL(new Blob([csv], { type: "text/csv" }));
       save.download = files.dataset.name;
       save.click();
-      URL.revokeObjectURL(save.href);
+      setTimeout(() => URL.revokeObjectURL(save.href));
     });
   }
 
   // Where am I: mark the section in view.
-  const links = new Map([...document.querySelectorAll("nav.toc a")].map((a) => [a.hash.slice(1), a]));
+  const links = new Map(
+    [...document.querySelectorAll("nav.toc a")].map((a) => [decodeURIComponent(a.hash.slice(1)), a]),
+  );
   if ("IntersectionObserver" in window) {
     const seen = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         if (!entry.isIntersecting) continue;
         links.forEach((link) => link.classList.remove("here"));
-        links.get(entry.target.id)?.classList.add("here");
+        links.get(entry.target.querySelector("section").id)?.classList.add("here");
       }
     }, { rootMargin: "-15% 0px -75% 0px" });
-    document.querySelectorAll("main section").forEach((section) => seen.observe(section));
+    document.querySelectorAll("details.question").forEach((question) => seen.observe(question));
   }
 })();

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from itertools import pairwise, zip_longest
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
+
+from lesion_core.terminal import visible
 
 PALETTE = (
     "#3f90da",
@@ -83,6 +90,9 @@ STATUS_SIGNS = {
 
 WIDTH_IN = 7.2
 """Width of every figure: one journal column and a half, 100 % of the page."""
+PHONE_IN = 3.8
+"""Width of its twin for narrow screens, where letters of the same size can be read."""
+_width_in: ContextVar[float] = ContextVar("width_in", default=WIDTH_IN)
 
 
 def colour(loss: int) -> str:
@@ -139,10 +149,21 @@ def context() -> AbstractContextManager[None]:
             "axes.facecolor": SURFACE,
             "savefig.facecolor": SURFACE,
             "svg.fonttype": "none",
+            "text.parse_math": False,  # a dollar in a name is a dollar
             "pdf.fonttype": 42,
             "lines.solid_capstyle": "round",
         }
     )
+
+
+@contextmanager
+def for_a_phone() -> Iterator[None]:
+    """Figures that are drawn inside are `PHONE_IN` wide."""
+    before = _width_in.set(PHONE_IN)
+    try:
+        yield
+    finally:
+        _width_in.reset(before)
 
 
 def panels(
@@ -159,7 +180,16 @@ def panels(
     width: float = WIDTH_IN,
     widths: Sequence[float] = (),
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with a grid of axes, all sizes in inches (no layout engine: same bytes, fast)."""
+    """A figure with a grid of axes, all sizes in inches (no layout engine: same bytes, fast).
+
+    On a narrower screen, and beside very long names, the margins give way so that the panels keep
+    half of the width.
+    """
+    given, width = width, min(width, _width_in.get())
+    if right > width / 3:  # only what is left over
+        right = max(0.12, right - (given - width))
+    gap_x *= min(1.0, width / given + 0.1)
+    left = min(left, 0.5 * (width - gap_x * (columns - 1)) - right)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     share = np.asarray(widths or [1.0] * columns, float)
@@ -208,9 +238,9 @@ def legend(
         x += needed
 
 
-def legend_height(losses: Sequence[str], shown: Sequence[int], *, width: float = WIDTH_IN) -> float:
+def legend_height(losses: Sequence[str], shown: Sequence[int]) -> float:
     """Inches that `legend` takes."""
-    x, rows = 0.12, 1
+    x, rows, width = 0.12, 1, _width_in.get()
     for loss in shown:
         needed = 0.36 + 0.068 * len(losses[loss]) + 0.16
         if x + needed > width and x > 0.12:
@@ -230,7 +260,8 @@ def epoch_axis(axis: Axes, num_epochs: int) -> None:
     """A horizontal axis of whole epochs from 0, the untrained network."""
     if num_epochs > 0:
         axis.set_xlim(0, num_epochs)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ticks = 6 if _width_in.get() == WIDTH_IN else 2
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True))
 
 
 def bands(
@@ -253,6 +284,114 @@ def bands(
         axis.plot(epochs, mean[loss], **line_style(loss))
     epoch_axis(axis, len(epochs) - 1)
     rate_axis(axis)
+
+
+def fit_text(figure: Figure) -> None:
+    """Shorten or leave out what would be cut off at an edge or cover its neighbour.
+
+    Names may be long, and the figure narrow.  Of numbers along an axis every second is left out, of
+    equal words under neighbouring panels all but one; other words lose their middle.
+    """
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    renderer = canvas.get_renderer()
+    width, height = figure.bbox.width, figure.bbox.height
+
+    def box(text: Text) -> Bbox:
+        seen = text.get_window_extent(renderer)
+        upright = _is_upright(text, seen)
+        more = _WIDER * (seen.height if upright else seen.width)
+        align = text.get_verticalalignment() if upright else text.get_horizontalalignment()
+        before, after = _SIDES.get(align, (0.5, 0.5))
+        x, y = (0.0, more) if upright else (more, 0.0)
+        return Bbox.from_extents(
+            seen.x0 - before * x, seen.y0 - before * y, seen.x1 + after * x, seen.y1 + after * y
+        )
+
+    for axes in figure.axes:
+        names = [_shorter(text, box(text), 0, width) for text in axes.get_yticklabels()]
+        if names != [text.get_text() for text in axes.get_yticklabels()]:
+            axes.set_yticks(axes.get_yticks(), names)
+        along = [text for text in axes.get_xticklabels() if text.get_text() and text.get_visible()]
+        if any(_is_upright(text, box(text)) for text in along):
+            names = [_shorter(text, box(text), 0, height) for text in axes.get_xticklabels()]
+            axes.set_xticks(axes.get_xticks(), names)
+            continue
+        if len(along) < 2 or not any(box(a).x1 > box(b).x0 for a, b in pairwise(along)):
+            continue
+        if all(_NUMBER.fullmatch(text.get_text()) for text in along):
+            while any(box(a).x1 > box(b).x0 - 2 for a, b in pairwise(along)):
+                for text in along[1::2]:
+                    text.set_visible(False)
+                along = along[::2]
+        else:
+            pitch = (axes.bbox.width - 2) / len(along)
+            wide = max(box(text).width for text in along)
+            for text in along:
+                size = max(_SMALLEST_PT, text.get_fontsize() * pitch / wide)
+                text.set_fontsize(min(text.get_fontsize(), size))
+            places = [(box(text).x0 + box(text).x1) / 2 for text in along]
+            names = [
+                _shorter(text, box(text), place - pitch / 2, place + pitch / 2)
+                for text, place in zip(along, places, strict=True)
+            ]
+            axes.set_xticks(axes.get_xticks(), names)
+    for row in _rows_of(figure):
+        below = [axes.xaxis.label for axes in row if axes.xaxis.label.get_text()]
+        if len({text.get_text() for text in below}) == 1 and len(below) > 1:
+            wide = max(box(text).width for text in below)
+            if wide > min(axes.bbox.width for axes in row):
+                for number, text in enumerate(below):
+                    text.set_visible(number == len(below) // 2)
+        for axes, after in zip_longest(row, row[1:]):
+            title = axes.title if axes.title.get_text() else axes._left_title
+            end = width if after is None else after.bbox.x0 - 2
+            title.set_text(_shorter(title, box(title), 0, end))
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        upright = _is_upright(text, box(text))
+        text.set_text(_shorter(text, box(text), 0, height if upright else width))
+
+
+def _is_upright(text: Text, box: Bbox) -> bool:
+    return "\n" not in text.get_text() and len(text.get_text()) > 1 and box.height > box.width
+
+
+def _shorter(text: Text, box: Bbox, start: float, end: float) -> str:
+    """What is written, without as much of its lines' middle as reaches beyond start or end."""
+    plain = text.get_text()
+    (low, high), align = (box.x0, box.x1), text.get_horizontalalignment()
+    if _is_upright(text, box):
+        (low, high), align = (box.y0, box.y1), text.get_verticalalignment()
+    over = max(start - low, high - end)
+    if not text.get_visible() or over <= 1 or high <= low:
+        return plain
+    if align.startswith("center"):
+        over *= 2
+    lines = plain.split("\n")
+    kept = max(_ALWAYS_KEPT, int(max(map(len, lines)) * (1 - over / (high - low))) - 1)
+    return "\n".join(
+        line if len(line) <= kept else f"{line[: kept - kept // 3]}…{line[len(line) - kept // 3 :]}"
+        for line in lines
+    )
+
+
+def _rows_of(figure: Figure) -> list[list[Axes]]:
+    """Axes that stand beside each other, from left to right."""
+    rows: dict[float, list[Axes]] = {}
+    for axes in figure.axes:
+        rows.setdefault(round(axes.bbox.y0), []).append(axes)
+    return [sorted(row, key=lambda axes: axes.bbox.x0) for row in rows.values()]
+
+
+_SMALLEST_PT = 5.5
+_WIDER = 0.13
+"""A browser's letters may be wider than those that are measured, which are fitted to pixels."""
+_SIDES = {"left": (0, 1), "bottom": (0, 1), "baseline": (0, 1), "right": (1, 0), "top": (1, 0)}
+"""Alignment -> on which sides a text grows."""
+_ALWAYS_KEPT = 5
+"""Letters; fewer say nothing."""
+_NUMBER = re.compile(r"[\N{MINUS SIGN}+-]?[\d.]+%?")
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -278,37 +417,50 @@ def svg_text(figure: Figure, salt: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": salt}):
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"\n\s*<metadata>.*?</metadata>", "", sink.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r'id="(L\d+)"', r'class="\1"', svg)  # one class per loss: the page's toggles
+    # Control characters are no XML, even escaped.
+    return re.sub(r"[ \t]+\n", "\n", visible(_in_tags(svg, _simplified)))
+
+
+def _in_tags(svg: str, change: Callable[[str], str]) -> str:
+    """The SVG with a change of its tags; text between them is what a reader sees, and stays."""
+    return re.sub(r"<[^>]*>", lambda tag: change(tag[0]), svg)
+
+
+def _simplified(tag: str) -> str:
+    tag = re.sub(r'id="(L\d+)"', r'class="\1"', tag)  # one class per loss: the page's toggles
     # matplotlib numbers its groups; nothing refers to those names.
-    svg = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", svg)
-    svg = re.sub(r"<[^>]*>", _round_coordinates, svg)
-    return re.sub(r"[ \t]+\n", "\n", svg)
-
-
-def _round_coordinates(tag: re.Match[str]) -> str:
-    """Two decimals for the numbers inside a tag; text between tags is what a reader sees."""
-    return re.sub(
-        r"\d+\.\d{3,}",
-        lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."),
-        tag[0],
+    tag = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", tag)
+    return re.sub(  # two decimals
+        r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag
     )
 
 
-def inline_svg(svg: str) -> str:
-    """The SVG as it goes into the page: no prologue, and colours that follow the theme."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+def inline_svg(svg: str) -> Markup:
+    """The SVG as it goes into the page: no prologue, and colours that follow the theme.
+
+    Its one style sheet is in the page's own, which the page's policy allows by its hash.
+    """
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
-    for index, value in enumerate(PALETTE):
-        svg = svg.replace(value, f"var(--c{index})")
-    for value, name in (
-        (INK, "ink"),
-        (MUTED, "muted"),
-        (GRID, "grid"),
-        (SURFACE, "surface"),
-        (SHADE, "shade"),
-    ):
-        svg = svg.replace(value, f"var(--{name})")
-    svg = re.sub(r"font: ([\d.]+)px [^\";]*", r"font-size: \1px", svg)
-    svg = re.sub(r"font: (\d+|bold) ([\d.]+)px [^\";]*", r"font-size: \2px; font-weight: \1", svg)
-    return svg.replace("\n", "").replace("  ", "")
+    svg = re.sub(r">\s+<", "><", _in_tags(svg, _themed))
+    return Markup(svg)  # matplotlib escaped what stands in it
+
+
+def _themed(tag: str) -> str:
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href", "href")
+    for value, name in _THEME.items():
+        tag = tag.replace(value, f"var(--{name})")
+    tag = re.sub(r"font: ([\d.]+)px [^\";]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font: (\d+|bold) ([\d.]+)px [^\";]*", r"font-size: \2px; font-weight: \1", tag)
+    return re.sub(r"\s+", " ", tag)
+
+
+_THEME = {
+    **{value: f"c{index}" for index, value in enumerate(PALETTE)},
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    SURFACE: "surface",
+    SHADE: "shade",
+}
+"""Colours of a file, and the page's names for them."""

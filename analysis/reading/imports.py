@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.reading.names import as_shown, frame_as_shown
 from analysis.reading.scores import METRICS
 from lesion_core import results
 from lesion_core.paths import is_file, is_folder, is_text, is_there, read_text
@@ -48,11 +49,16 @@ AUTHORS_NAMES = {"focal_w1": "focal1", "focal_w2": "focal2"}
 
 
 def read_results(path: Path) -> Sweep:
-    """A ledger, a folder of the authors' CSV files (or of such folders), or a tidy CSV.
+    """A ledger, a folder of the authors' CSV files (or of such folders), or a tidy CSV; names in it
+    as they are shown.
 
     Raises:
         ValueError: none of these, or a CSV that lacks a column or does not hold numbers.
     """
+    return as_shown(_read(path))
+
+
+def _read(path: Path) -> Sweep:
     if is_file(path) and path.suffix == ".csv":
         return read_tidy(path)
     if is_folder(path) and not is_there(path / "sweep.json"):
@@ -85,6 +91,7 @@ def read_tidy(path: Path) -> Sweep:
             rows[name] = value
     for name in ("loss", "cohort", "case", "split", "scope", "site", "subject"):
         rows[name] = rows[name].fillna("").astype(str)
+    rows = frame_as_shown(rows, ("cohort",))  # a ledger's cohorts are plain names by themselves
     for name in ("seed", "fold", "epoch", "tp", "fp", "fn", *rates):
         if name in rows:
             _check_numbers(path, rows, name, whole=name in ("seed", "fold", "epoch"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from analysis.reading.names import shown, subjects_of
 from lesion_core import results
 
 METRICS = ("dice", "sensitivity", "precision")
@@ -92,7 +93,7 @@ class CohortScores:
     @property
     def title(self) -> str:
         """The cohort's name as the paper writes it."""
-        return COHORT_TITLES.get(self.name, self.name)
+        return COHORT_TITLES.get(self.name) or shown(self.name)
 
     @property
     def has_sessions(self) -> bool:
@@ -159,6 +160,12 @@ class CohortScores:
     def done(self) -> np.ndarray:
         """[L, S, F] whether the trial is complete."""
         return self.status == "done"
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all losses that are shown have the same complete trials, so that means of one
+        may stand beside means of another."""
+        return len({self.done[loss].tobytes() for loss in self.shown}) <= 1
 
     @property
     def expected(self) -> int:
@@ -254,7 +261,7 @@ def _scores_of(
     # Imported rows may know the rates without the counts behind them.
     known = rows if set(METRICS) <= set(rows.columns) else results.rates(rows)
     rates = known[list(METRICS)].to_numpy(float)
-    table = results.subjects_of(sweep.path, cohort)
+    table = subjects_of(sweep.path, cohort)
     # Imported rows may say it themselves.
     own = zip(rows["case"], rows["subject"], strict=True) if "subject" in rows else ()
     said = table | {case: subject for case, subject in own if subject}

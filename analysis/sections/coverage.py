@@ -82,6 +82,7 @@ def section(given: ReportInput) -> Section | None:
         key="coverage",
         title="What was run?",
         items=items,
+        opened=any(not cohort.done[cohort.status != ""].all() for cohort in given.all_cohorts),
         lead="A trial is one training of a network. Those of all losses with the same seed and "
         "fold start from the same weights and see the same patches: a cell, the unit in which "
         "losses are compared. Only complete trials enter an average. A trial that diverged or "

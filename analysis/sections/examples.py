@@ -17,6 +17,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
 from analysis.page.items import Figure
+from analysis.reading.names import frame_as_shown, shown
 from analysis.reading.pictures import ignored, mask, striped
 from lesion_core.results import read_table
 
@@ -73,7 +74,7 @@ def choose(folder: Path, cohort: str) -> Example | None:
     file = folder / "cohorts" / cohort / "slices.parquet"
     if not file.exists():
         return None
-    table = read_table(file).to_pandas()
+    table = frame_as_shown(read_table(file).to_pandas())
     areas = [int(mask(bytes(row["reference"]), row).sum()) for _, row in table.iterrows()]
     order = sorted((area, case) for area, case in zip(areas, table["case"], strict=True) if area)
     if not order:
@@ -82,9 +83,9 @@ def choose(folder: Path, cohort: str) -> Example | None:
     row = table[table["case"] == case].iloc[0]
     shape = int(row["height"]), int(row["width"])
     return Example(
-        cohort=cohort,
+        cohort=shown(cohort),
         case=case,
-        channels=list(row["channels"]),
+        channels=[shown(channel) for channel in row["channels"]],
         images=[np.frombuffer(image, np.uint8).reshape(shape) for image in row["images"]],
         lesion=mask(row["reference"], row),
         ignored=ignored(row),

@@ -23,10 +23,12 @@ from analysis.page.items import (
     prose,
     written,
 )
+from analysis.reading.names import frame_as_shown
 from analysis.reading.scores import VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.absence import comparable, side_by_side
 from analysis.statistics.bands import band
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.confident_errors import confident_share, sure_of_errors
 from analysis.statistics.pull import SURE, UNDECIDED, UNDER_WAY, Pull, pull
 from lesion_core import results
@@ -59,7 +61,7 @@ def section(given: ReportInput) -> Section | None:
 def pull_items(path: Path, losses: Sequence[str], shown: Sequence[int]) -> list[Item]:
     """Curves and table of the gradients that the ledger holds, or a note that says why not."""
     try:
-        recorded = results.read_gradients(path)
+        recorded = frame_as_shown(results.read_gradients(path))
     except ValueError as error:
         return [Note(kind="warning", body=prose(f"{error}."))]
     if recorded.empty:
@@ -237,6 +239,8 @@ def _confidence_table(cohort: CohortScores) -> Table:
         title=f"Confident errors at the end, {cohort.title}",
         frame=_confidence_frame(comparable(cohort)),
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         columns=[
             Column(key=LOSS, header="Loss"),
             Column(
@@ -290,6 +294,7 @@ def draw(losses: Sequence[str], pulls: Mapping[int, Pull]) -> Drawing:
     axes[0, 0].set_ylabel("relative pull")
     axes[0, 1].set_yscale("log")
     axes[0, 1].set_ylim(1e-6, 10)
+    axes[0, 1].yaxis.set_major_formatter("{x:g}")
     style.legend(figure, losses, shown)
     return figure
 

@@ -28,6 +28,7 @@ from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.absence import comparable, side_by_side
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.ladder import RATE
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 from lesion_core.results import Sweep
@@ -131,6 +132,8 @@ def _detection_table(cohort: CohortScores, counted: str) -> Table:
         title=f"Lesion by lesion, {cohort.title}",
         frame=frame,
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         columns=[
             Column(key=LOSS, header="Loss"),
             *pair("lesion_recall", "Recall", 3, "max"),
@@ -229,6 +232,8 @@ def _distance_table(sweep: Sweep, cohort: CohortScores, counted: str) -> list[Ta
             frame=frame,
             columns=shown,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             caption="HD95: 95th percentile of surface distances, mm. Surface Dice: share of "
             "surface "
             "within the tolerance. H95: the WMH challenge's own definition. Undefined: share "
@@ -296,6 +301,8 @@ def _site_table(cohort: CohortScores, counted: str) -> list[Table]:
             frame=pd.DataFrame(rows),
             columns=columns,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             caption=f"Means over the test {cohort.units} of a site at the last epoch."
             f"{cohort.averaged} {noun}, {len(cohort.cases)} of {cohort.num_cases}: {numbers}. "
             f"Half-widths are in the CSV. {counted}.",
@@ -331,6 +338,8 @@ def _empty_table(cohort: CohortScores, counted: str) -> list[Table]:
             title=f"Cases without a lesion, {cohort.title}",
             frame=pd.DataFrame(rows),
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             columns=[
                 Column(key=LOSS, header="Loss"),
                 Column(key="images", header="Images"),

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
-from analysis.page.items import Column, Heading, Note, Section, Table, prose
+from analysis.page.escaping import as_glossary, as_list, prose
+from analysis.page.items import Column, Heading, Note, Section, Table
 from analysis.reading.scores import CohortScores
 from analysis.sections.again import again
 from analysis.sections.report_input import ReportInput
@@ -90,13 +90,9 @@ def section(given: ReportInput) -> Section | None:
     """Text to paste, what to beware of, where the numbers come from, and what words mean."""
     if not given.cohorts:
         return None
-    body = "".join(f"<li>{prose(trap)}</li>" for trap in TRAPS)
     glossary = GLOSSARY
     if any(cohort.has_sessions for cohort in given.cohorts):
         glossary = {"patient": PATIENT, **GLOSSARY}
-    terms = "".join(
-        f"<dt>{prose(word)}</dt><dd>{prose(meaning)}</dd>" for word, meaning in glossary.items()
-    )
     return Section(
         key="methods",
         title="How was this computed?",
@@ -120,11 +116,11 @@ def section(given: ReportInput) -> Section | None:
                 for cohort in given.cohorts
             ),
             Heading(text="How to read this report"),
-            Note(body=Markup(f"<ul>{body}</ul>")),
+            Note(body=as_list(TRAPS)),
             Heading(text="Provenance"),
             provenance_table(given),
             Heading(text="Glossary"),
-            Note(body=Markup(f"<dl>{terms}</dl>")),
+            Note(body=as_glossary(glossary)),
         ],
     )
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from analysis.page import style
-from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, prose, written
+from analysis.page.escaping import as_list, prose
+from analysis.page.items import Column, Figure, Item, Note, Section, Table, many, written
 from analysis.reading.scores import COHORT_TITLES, CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.report_input import ReportInput
@@ -111,15 +112,14 @@ def first_screen(given: ReportInput) -> list[Note]:
         return [Note(kind="warning", body=prose(NOTHING_CHOSEN))]
     best = found.configurations[found.chosen]["loss"]
     may, may_not = conclusions(found, given.tested)
-    lists = "".join(
-        f"<p><strong>{prose(head)}</strong></p>"
-        f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>"
+    lists = [
+        Markup("<p><strong>{}</strong></p>{}").format(head, as_list(lines))
         for head, lines in (("What you may conclude", may), ("What you may not conclude", may_not))
         if lines
-    )
+    ]
     return [
         Note(kind="key", body=prose(_headline(found, best, given.tested))),
-        Note(body=Markup(f"<div>{lists}</div>")),
+        Note(body=Markup("<div>{}</div>").format(Markup("").join(lists))),
     ]
 
 

@@ -438,12 +438,14 @@ def draw_cherry(names: list[str], can: np.ndarray) -> Drawing:
     longest = max(len(name) for name in names)
     left = min(2.0, 0.25 + 0.066 * longest)
     width = left + 0.42 * size + 0.2
+    upright = longest > 7
+    top = min(1.3, 0.12 + 0.055 * longest) if upright else 0.34
     figure, axes = style.panels(
         1,
         1,
-        height=0.5 + 0.3 * size,
+        height=0.16 + top + 0.3 * size,
         width=max(width, 3.0),
-        top=0.34,
+        top=top,
         bottom=0.1,
         left=left,
         right=max(0.2, 3.0 - left - 0.42 * size),
@@ -467,8 +469,8 @@ def draw_cherry(names: list[str], can: np.ndarray) -> Drawing:
     axis.set_xlim(0, size)
     axis.set_ylim(size, 0)
     axis.xaxis.tick_top()
-    rotate = 90 if longest > 7 else 0
-    axis.set_xticks([x + 0.5 for x in range(size)], names, fontsize=6, rotation=rotate)
+    rotation = 90 if upright else 0
+    axis.set_xticks([x + 0.5 for x in range(size)], names, fontsize=6, rotation=rotation)
     axis.set_yticks([y + 0.5 for y in range(size)], names)
     axis.tick_params(length=0)
     axis.grid(False)

@@ -9,6 +9,7 @@ from analysis.page.items import LOSS, Column, Heading, Note, Section, Table
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics import selection
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.optimism import SLACK, coherence_excess, mean_over_folds, numbers_behind
 
 
@@ -98,6 +99,8 @@ def optimism_table(cohort: CohortScores) -> Table:
         frame=frame,
         columns=columns,
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         title=f"Test images: the paper's rule beside honest ones, {cohort.title}",
         caption="Paper's rule: best of all seeds and epochs of each fold, per metric. Last epoch: "
         "mean over seeds. Other folds: mean over seeds at the epoch that the other folds "
@@ -155,6 +158,8 @@ def nine_columns(cohort: CohortScores, selector: str) -> Table:
         frame=frame,
         columns=columns,
         losses=cohort.losses,
+        collapsed=collapsed(cohort),
+        comparable=cohort.is_even,
         caption=f"{rule} Coherent: mean DSC does not exceed 2PR/(P+R) of the mean sensitivity R "
         "and precision P, as it must for one network on one set of cases."
         f"{cohort.averaged}{words} "

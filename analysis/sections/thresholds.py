@@ -17,6 +17,7 @@ from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Ta
 from analysis.reading.scores import METRIC_NAMES, METRICS, CohortScores, trial_rows
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics.absence import comparable, side_by_side
+from analysis.statistics.collapse import collapsed
 from analysis.statistics.order import every_mean, over_folds
 from analysis.statistics.thresholds import (
     HALF,
@@ -156,6 +157,8 @@ def _items(
             key=f"threshold-table-{cohort.name}",
             frame=frame,
             losses=cohort.losses,
+            collapsed=collapsed(cohort),
+            comparable=cohort.is_even,
             title=f"DSC at 0.5 and at own thresholds, {cohort.title}",
             columns=[
                 Column(key=LOSS, header="Loss"),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.reading.names import subjects_of
 from analysis.statistics import confidence
 from analysis.statistics.ladder import holm, ladder
 from analysis.statistics.order import SAME
@@ -109,7 +110,7 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
     if search is None or not search["configurations"]:
         return None
     validated = sweep.judged_on("validation")
-    subjects = results.subjects_of(sweep.path, search["cohort"])
+    subjects = subjects_of(sweep.path, search["cohort"])
     judged = results.judged_scores(validated.cases, subjects)
     configurations, cells = search["configurations"], len(search["cells"])
     scores = {metric: np.full((len(configurations), cells), np.nan) for metric in NAMES}

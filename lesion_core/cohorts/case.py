@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,12 @@ class Case:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.id)
+        for what in ("id", "site", "subject"):
+            name = getattr(self, what)
+            if _ENDS_A_LINE.search(name):  # a line of a terminal, a log, a table
+                raise ValueError(
+                    f"{what} of a case, {name!a:.60}: holds a control character; rename it"
+                )
 
     @property
     def files(self) -> list[Path]:
@@ -71,6 +78,9 @@ class Unlabelled:
     channels: dict[str, Path | None]
     """Images by name; None: not there."""
     brain: Path | None
+
+
+_ENDS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def choice(default: Any) -> Any:

@@ -22,6 +22,7 @@ from lesion_core.cohorts.spacing import spacing_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
 from lesion_core.nifti import read_header
 from lesion_core.resampling import Grid
+from lesion_core.terminal import one_line, steerable
 from lesion_core.unusual import noted
 
 
@@ -125,7 +126,8 @@ def _load(cohort: Cohort, data: Path) -> LoadedCohort:
     def progress(number: int, of: int, case: str) -> None:
         if sys.stderr.isatty():
             end = "\n" if number == of else ""
-            print(f"\rreading {number} of {of}: {case:<30}", end=end, file=sys.stderr, flush=True)
+            line = f"\rreading {number} of {of}: {one_line(case):<30}"
+            print(line, end=end, file=steerable(sys.stderr), flush=True)
 
     try:
         return load_cohort(cohort, data, progress)

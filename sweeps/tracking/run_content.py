@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core.paths import read_json
 from lesion_core.received import read_table
+from lesion_core.terminal import one_line
 from sweeps.ledger.contents import Failure, Summary, TrialDescription
 from sweeps.tracking import scalars
 from sweeps.tracking.overlay import Overlay, overlays
@@ -85,7 +86,7 @@ def identity(trial: TrialDescription, tracking: Tracking) -> RunIdentity:
         id=trial["hash"],
         name=trial["name"],
         job_type="train",
-        tags=tuple(tag[:MOST_TAG_CHARACTERS] for tag in tags),
+        tags=tuple(one_line(tag)[:MOST_TAG_CHARACTERS] for tag in tags if tag),
         config=config,
     )
 
@@ -128,7 +129,9 @@ def done_ending(
                 scalars.case_table(cases, tracking.case_name, tracking.site_name),
             )
         },
-        pictures=[Overlay(tracking.case_name(each.case), each.pixels) for each in pictures],
+        pictures=[
+            Overlay(one_line(tracking.case_name(each.case)), each.pixels) for each in pictures
+        ],
         # Offline it would be a copy that nobody sends: `sync` takes it from the ledger.
         model=model() if tracking.artifacts and tracking.mode == "online" else None,
     )

@@ -7,9 +7,12 @@ is defined, their number stands beside it, and a mean over none is left out.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
+
+from lesion_core.terminal import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +66,9 @@ def by_epoch(
         for keys in (["epoch", "split"], ["epoch", "split", "site"])[: 1 + several]:
             for key, numbers in _means(part, keys, scope == "patch", last_epoch).items():
                 epoch, split, *site = key
-                place = f"{split}/{scope}/" + "".join(f"site/{site_name(name)}/" for name in site)
+                place = f"{split}/{scope}/" + "".join(
+                    f"site/{part_of_a_key(site_name(name))}/" for name in site
+                )
                 found.setdefault(int(epoch), {}).update(
                     {f"{place}{name}": value for name, value in numbers.items()}
                 )
@@ -87,9 +92,25 @@ def case_table(
     frame = frame[(frame["scope"] == "image") & (frame["epoch"] == frame["epoch"].max())]
     frame = _scored(frame).reindex(columns=list(TABLE_COLUMNS))
     frame = frame.astype(dict.fromkeys(_COUNT_COLUMNS, "Int64"))
-    frame["case"], frame["site"] = frame["case"].map(case_name), frame["site"].map(site_name)
+    for column, name in (("case", case_name), ("site", site_name)):
+        frame[column] = [one_line(name(each)) if each else each for each in frame[column]]
     plain = frame.astype(object).where(frame.notna(), None)
     return plain.to_numpy().tolist()
+
+
+def part_of_a_key(name: str) -> str:
+    """A site's name as part of a number's name: one level of it, and not endless.
+
+    >>> part_of_a_key("Utrecht"), part_of_a_key("a/b")
+    ('Utrecht', 'a_b~c14c')
+    """
+    part = one_line(name).replace("/", "_")[:MOST_KEY_CHARACTERS]
+    if part == name:
+        return name
+    return f"{part}~{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:4]}"
+
+
+MOST_KEY_CHARACTERS = 64
 
 
 def _of_training(row: Mapping[str, Any]) -> dict[str, float]:

@@ -12,11 +12,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core.received import read_table
+from lesion_core.terminal import one_line
 from sweeps.ledger.contents import TrialState
 from sweeps.provenance import ROOT
 from sweeps.tracking import redacted, scalars
@@ -96,13 +97,14 @@ def bands(
     import pandas as pd
 
     found: dict[int, dict[str, float]] = {}
+    plain = _plain({loss for _, loss, _ in _groups(states, curves)})
     columns = [f"{view}/{metric}" for view in VIEWS[:3] for metric in METRICS]
     for (cohort, loss, split), names in _groups(states, curves).items():
         if split != "test":
             continue
         all_trials: Any = pd.concat([curves[name][columns] for name in names]).groupby(level=0)
         table = all_trials.agg(["mean", "min", "max", "count"])
-        place = f"bands/{cohort}/{_plain(loss)}"
+        place = f"bands/{cohort}/{plain[loss]}"
         for epoch, row in table.iterrows():
             numbers = found.setdefault(int(epoch), {"epoch": int(epoch)})
             for column in columns:
@@ -140,7 +142,14 @@ def loss_rows(
     for (cohort, loss, split), names in _groups(states, curves).items():
         asked = [state for state in states.values() if _group(state) == (cohort, loss, split)]
         last = pd.DataFrame([curves[name].iloc[-1] for name in names])
-        row: list[Any] = [cohort, loss, split, len(names), len(asked), int(max(last.index))]
+        row: list[Any] = [
+            cohort,
+            one_line(loss),
+            split,
+            len(names),
+            len(asked),
+            int(max(last.index)),
+        ]
         for metric in METRICS:
             values = last[f"{split}/image/{metric}"]
             row += [_value(values.mean()), _value(values.min()), _value(values.max())]
@@ -178,13 +187,31 @@ def _group(trial: TrialState) -> tuple[str, str, str]:
     return trial["cohort"], trial["loss"], trial.get("split", "test")
 
 
-def _plain(loss: str) -> str:
-    """A loss's label as part of a number's name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")
+def _plain(losses: Collection[str]) -> dict[str, str]:
+    """Labels of losses as parts of a number's name, all different.
+
+    >>> _plain({"focal(alpha=0.3)", "a b", "a/b"})
+    {'a b': 'a_b', 'a/b': 'a_b-2', 'focal(alpha=0.3)': 'focal_alpha_0.3'}
+    """
+    found: dict[str, str] = {}
+    for loss in sorted(losses):
+        first = name = re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")[:MOST_CHARACTERS] or "loss"
+        number = 1
+        while name in found.values():
+            number += 1
+            name = f"{first}-{number}"
+        found[loss] = name
+    return found
+
+
+MOST_CHARACTERS = 100
+"""Of a loss's label in a number's name."""
 
 
 def _value(value: Any) -> Any:
     """A cell of a table; None for what is not there."""
+    if isinstance(value, str):
+        return one_line(value)
     return None if value is None or value != value else value
 
 
@@ -203,5 +230,5 @@ def _report(results: Path, tracking: Tracking) -> str:
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             reason = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
-            return f"<p>The report could not be built: {html.escape(reason)}</p>"
+            return f"<p>The report could not be built: {html.escape(one_line(reason))}</p>"
         return (out / "report.html").read_text()

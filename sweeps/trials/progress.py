@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TextIO, TypedDict
 
 from lesion_core.paths import read_json
 from lesion_core.progress import duration
+from lesion_core.terminal import one_line, steerable, visible
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -236,7 +237,7 @@ class Display(threading.Thread):
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(file=self._terminal)
+            console = Console(file=steerable(self._terminal))
             self._live = Live(
                 self._table(),
                 console=console,
@@ -311,7 +312,7 @@ class Display(threading.Thread):
     def _print(self, line: str) -> None:
         with suppress(OSError):  # a terminal that is gone does not end a sweep
             if self._live is not None:
-                self._live.console.print(line, markup=False, highlight=False)
+                self._live.console.print(visible(line), markup=False, highlight=False)
             else:
                 print(line, file=self._terminal, flush=True)
 
@@ -340,7 +341,7 @@ class Display(threading.Thread):
         if len(progress.running) > 20:
             parts.append(Text(f"and {len(progress.running) - 20} more"))
         if progress.last_failure:
-            parts.append(Text(progress.last_failure, style="red", overflow="ellipsis"))
+            parts.append(Text(one_line(progress.last_failure), style="red", overflow="ellipsis"))
         return Group(*parts)
 
 

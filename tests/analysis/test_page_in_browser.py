@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +64,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
     opened = browser.Browser(folder / "profile")
     try:
         opened.view(1280)
-        opened.open(file)
+        opened.file = file  # type: ignore[attr-defined]
         yield opened
     finally:
         opened.close()
@@ -69,7 +72,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
 
 @pytest.fixture(autouse=True)
 def on_a_screen(page: browser.Browser) -> None:
+    """Every test has the page anew, wide, with every question open."""
     page.view(1280)
+    opened(page)
+    page.evaluate(OPEN_ALL)
+
+
+def opened(page: browser.Browser, fragment: str = "", *, scripts: bool = True) -> None:
+    page.open(page.file, fragment, scripts=scripts)  # type: ignore[attr-defined]
+
+
+OPEN_ALL = "document.querySelectorAll('details').forEach((fold) => (fold.open = true))"
 
 
 def test_console_is_silent(page: browser.Browser) -> None:
@@ -84,6 +97,101 @@ def test_nothing_is_wider_than_its_column(page: browser.Browser, width: int) -> 
     assert page.evaluate(WIDER_THAN_IT_MAY_BE) == []
     if width == 1280:
         assert page.evaluate(HIDDEN_IN_A_BOX) == []
+
+
+def questions(page: browser.Browser, which: str) -> list[str]:
+    """Sections whose question is open or closed."""
+    return page.evaluate(
+        f"[...document.querySelectorAll('details.question{which} > section')].map((one) => one.id)"
+    )
+
+
+CLOSED, OPEN = ":not([open])", "[open]"
+
+
+def test_questions_are_closed_but_for_what_failed(page: browser.Browser) -> None:
+    opened(page)
+    assert "coverage" in questions(page, OPEN)  # a trial diverged
+    assert len(questions(page, CLOSED)) > 15
+    assert page.evaluate("document.documentElement.scrollHeight") < 4000
+    page.evaluate("document.getElementById('unfold').click()")
+    assert questions(page, CLOSED) == []
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
+    assert page.evaluate("document.getElementById('unfold').textContent") == "close all"
+    page.evaluate("document.getElementById('unfold').click()")
+    assert questions(page, OPEN) == []
+
+
+def is_in_view(page: browser.Browser, target: str) -> bool:
+    """Whether an element can be seen, at the latest after three seconds."""
+    for _ in range(30):
+        top, height, bottom = page.evaluate(f"""
+            (() => {{
+              const box = document.getElementById("{target}").getBoundingClientRect();
+              return [box.top, box.height, innerHeight];
+            }})()
+        """)
+        if height > 0 and 0 <= top < bottom:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+@pytest.mark.parametrize("target", ["bands", "bands-wmh2017", "pair-table-wmh2017"])
+def test_link_opens_what_it_points_to(page: browser.Browser, target: str, scripts: bool) -> None:
+    opened(page, f"#{target}", scripts=scripts)
+    assert is_in_view(page, target)
+    opened(page, scripts=scripts)
+    if target == "bands":
+        page.evaluate("document.querySelector('nav.toc a[href=\"#bands\"]').click()")
+        assert is_in_view(page, target)
+
+
+def test_questions_can_be_opened_by_keyboard(page: browser.Browser) -> None:
+    opened(page)
+    page.evaluate("document.querySelector('#bands-title').closest('summary').focus()")
+    for kind in ("keyDown", "keyUp"):
+        page.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r")
+    assert "bands" in questions(page, OPEN)
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_paper_has_everything_open(page: browser.Browser, scripts: bool) -> None:
+    def pages() -> int:
+        return len(re.findall(rb"/Type\s*/Page\b", page.pdf()))
+
+    whole = pages()  # opened by hand
+    opened(page, scripts=scripts)
+    assert pages() == whole > 10
+    page.view(A4_AT_96_DPI, media="print")
+    heights = page.evaluate("""
+        [...document.querySelectorAll("figure")].map((figure) => figure.offsetHeight)
+    """)
+    assert len(heights) > 30 and min(heights) > 30
+
+
+def test_csv_comes_out_of_the_page_itself(page: browser.Browser, tmp_path: Path) -> None:
+    page.download_to(tmp_path)
+    page.evaluate("document.querySelector('#bands-wmh2017 .files a').click()")
+    saved = tmp_path / "bands-wmh2017.csv"
+    for _ in range(100):
+        if saved.exists():
+            break
+        time.sleep(0.1)
+    beside = page.file.parent / "figures" / saved.name  # type: ignore[attr-defined]
+    assert saved.read_bytes() == beside.read_bytes()
+    assert page.complaints == []
+
+
+def test_no_mark_of_ours_is_left(page: browser.Browser) -> None:
+    texts = page.evaluate("""
+        [document.title, document.body.innerText,
+         ...[...document.querySelectorAll("[aria-label], [alt], [title]")].flatMap((element) =>
+           ["aria-label", "alt", "title"].map((name) => element.getAttribute(name) ?? ""))]
+    """)
+    found = [re.findall(r".{0,30}(?:\*|`).{0,30}", text) for text in texts]
+    assert [each for each in found if each] == []
 
 
 def test_switch_hides_a_loss_in_figures_and_tables(page: browser.Browser) -> None:

@@ -77,12 +77,18 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
                 return answer["result"]
 
-    def open(self, file: Path) -> None:
-        """Load a file and wait until it is there."""
+    def open(self, file: Path, fragment: str = "", *, scripts: bool = True) -> None:
+        """Load a file, at a fragment, and wait until it is there; with or without its scripts."""
+        self.send("Page.navigate", url="about:blank")  # else a fragment alone loads nothing
+        self.send("Emulation.setScriptExecutionDisabled", value=not scripts)
         self._events.clear()
-        self.send("Page.navigate", url=file.as_uri())
+        self.send("Page.navigate", url=file.as_uri() + fragment)
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._receive()
+
+    def download_to(self, folder: Path) -> None:
+        """Let the page save files there."""
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -111,6 +117,7 @@ class Browser:
 
     def pdf(self) -> bytes:
         """The page as it is printed on A4."""
+        self.send("Emulation.setEmulatedMedia", media="")  # paper's own, whatever was asked of it
         printed = self.send("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
         return base64.b64decode(printed["data"])
 
