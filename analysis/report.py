@@ -27,6 +27,7 @@ from analysis.page import style
 from analysis.page.items import Figure, Pictures, Section, Table, many, prose, render
 from analysis.reading import checks
 from analysis.reading.imports import read_results
+from analysis.reading.looks import Seen, look
 from analysis.reading.scores import CohortScores, cohort_scores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.reading.training_effect import training_effect as read_training_effect
@@ -126,7 +127,9 @@ def build(
         )
     digest = ledger_digest(results) if is_ledger else ""
     effect = read_training_effect(training_effect, beside)
-    given = report_input(read_results(results), reference, rope, paper_colours, effect)
+    everything = read_results(results)
+    seen = look(results, everything, digest) if is_ledger else Seen()
+    given = report_input(everything, reference, rope, paper_colours, effect, seen)
     answers = [section(given) for section in SECTIONS]
     first = front.front(given)
     sections = in_order([section for section in answers if section is not None], profile)
@@ -145,6 +148,7 @@ def report_input(
     rope: float,
     paper_colours: bool,
     training: TrainingEffect | None = None,
+    seen: Seen | None = None,
 ) -> ReportInput:
     """A results folder as its sections are given it.
 
@@ -171,6 +175,7 @@ def report_input(
         paper_colours=paper_colours,
         training=training or TrainingEffect(),
         search=search,
+        seen=seen or Seen(),
         tested=tested,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis.flags import ROPE
+from analysis.reading.looks import Seen
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.statistics.absence import compared
@@ -34,6 +35,8 @@ class ReportInput:
     """Overlays in the paper's green, red and blue."""
     search: SearchOutcome | None = None
     """None where nothing was searched for."""
+    seen: Seen = field(default_factory=Seen)
+    """Which looks at the ledger are recorded."""
     tested: Sequence[CohortScores] = ()
     """All test trials of a sweep with a search, those of the losses that only it tried too."""
 

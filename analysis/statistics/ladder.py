@@ -8,8 +8,8 @@ n_f subjects in fold f, w_f = n_f / P.
 The third cannot be estimated from a cross-validation.  Training sets of five folds share 75 % of
 their patients: of an effect of the training patients on the difference, with standard deviation
 tau, k tau^2 is in the mean's variance (`overlap`), and a sixteenth of that shows between folds.
-So tau is given, and `pairs` says up to which tau a verdict stands.  Intervals and p hold whenever one
-looks (`looks`).  docs/statistics.md has the simulations.
+So tau is given, and `pairs` says up to which tau a verdict stands.  Intervals and p hold whenever
+one looks (`looks`).  docs/statistics.md has the simulations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How many seeds are enough: half-widths and detectable differences for more or fewer of them."""
+"""How many seeds are enough: half-widths and detectable differences for more or fewer of them, of
+intervals and words that hold at any look (`looks`)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pandas as pd
 from scipy import special, stats
 from scipy.optimize import brentq
 
-from analysis.statistics import confidence
+from analysis.statistics import confidence, looks
 from analysis.statistics.ladder import Ladder, with_training_sets
 from analysis.statistics.pairs import MEANINGFUL
 
@@ -29,7 +30,8 @@ def needed_seeds(
     and the given training-set effect on L3; a rung keeps the terms that it generalises over.
     Detectable: found at `confidence.error` with the given power (non-central t).  Degrees of
     freedom: F (k - 1) on L1, P - F on L2 and, with the known term, on L3; a single seed has none on
-    L1.
+    L1.  As in `Ladder.interval`, one rung's interval is never wider than that of the next; NaN
+    where so few trainings can refute nothing.
     """
     part = fit.components
     rows = []
@@ -38,31 +40,32 @@ def needed_seeds(
         both = seed_part + part.patient * fit.patient_share
         patients = float(fit.num_subjects - fit.num_folds)
         everything, more = with_training_sets(both, patients, fit.overlap, fit.tau)
+        beyond = float("nan"), float("nan")
+        own = []
         for rung, variance, df in (
-            ("L1", seed_part, float(fit.num_folds * (k - 1))),
-            ("L2", both, patients),
             ("L3", float(everything), float(more) if fit.tau == fit.tau else 0.0),
+            ("L2", both, patients),
+            ("L1", seed_part, float(fit.num_folds * (k - 1))),
         ):
             se = math.sqrt(variance) if variance >= 0 else float("nan")
-            half = confidence.t_factor(df) * se if df > 0 else float("nan")
-            rows.append(
-                {
-                    "seeds": k,
-                    "rung": rung,
-                    "se": se,
-                    "half_width": half,
-                    "detectable": detectable(se, df, power),
-                }
-            )
+            once = float(looks.drawn_once(variance, seed_part if k > 1 else variance))
+            critical = _critical(df, once, k, confidence.CONFIDENCE)
+            half, found = critical * se, _detectable(se, df, power, critical)
+            if df > 0:
+                beyond = float(np.fmin(half, beyond[0])), float(np.fmin(found, beyond[1]))
+                half, found = beyond
+            row = {"seeds": k, "rung": rung, "se": se, "half_width": half, "detectable": found}
+            own.append(row)
+        rows += own[::-1]
     return pd.DataFrame(rows)
 
 
 def detectable(se: float, df: float, power: float = POWER, level: float | None = None) -> float:
     """Smallest difference that a two-sided t-test finds with that power, at a confidence level
     (None: the usual one)."""
-    if not df > 0 or math.isnan(se):
+    if not df > 0:
         return float("nan")
-    return se * _shift(float(df), power, confidence.upper(level))
+    return _detectable(se, df, power, confidence.t_factor(df, level))
 
 
 def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) -> float:
@@ -70,11 +73,13 @@ def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) ->
     no possible difference would be found."""
     if not fit.df["L3"] > 0:
         return float("nan")
-    found = max(
-        detectable(fit.se["L3"], fit.df["L3"], level=level),
-        detectable(fit.base_se, fit.base_df, level=level),
-    )
-    return found if found <= fit.bounds[1] else math.inf
+    level = confidence.CONFIDENCE if level is None else level
+    found = [
+        _detectable(se, df, POWER, _critical(df, once, fit.seeds, level))
+        for se, df in ((fit.se["L3"], fit.df["L3"]), (fit.base_se, fit.base_df))
+        for once in [float(looks.drawn_once(se**2, fit.se["L1"] ** 2))]
+    ]
+    return max(found) if all(each <= fit.bounds[1] for each in found) else math.inf
 
 
 def seeds_until_patients_dominate(fit: Ladder) -> float:
@@ -96,10 +101,24 @@ def pairs_for_win_rate() -> int:
     return math.ceil(both**2 / (6 * (MEANINGFUL - 0.5) ** 2))
 
 
+def _critical(df: float, once: float, seeds: float, level: float) -> float:
+    """Standard errors in half of the interval that holds at any look; NaN if none does."""
+    if not df > 0:
+        return float("nan")
+    found = looks.one_critical_t(level, df, once, seeds)
+    return found if math.isfinite(found) else float("nan")
+
+
+def _detectable(se: float, df: float, power: float, critical: float) -> float:
+    """The difference that is more than so many standard errors in that share of sweeps."""
+    if not df > 0 or math.isnan(se) or math.isnan(critical):
+        return float("nan")
+    return se * _shift(float(df), power, critical)
+
+
 @cache
-def _shift(df: float, power: float, upper: float) -> float:
+def _shift(df: float, power: float, critical: float) -> float:
     """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
-    critical = float(stats.t.ppf(upper, df))
     if critical < 20:
         root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
         return cast(float, root)  # the tuple comes with full_output alone

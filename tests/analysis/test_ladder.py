@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from analysis.statistics import confidence
-from analysis.statistics.ladder import DIFFERENCE, RUNGS, errors, holm, holm_factors, ladder, overlap
+from analysis.statistics.ladder import (
+    DIFFERENCE,
+    RUNGS,
+    errors,
+    holm,
+    holm_factors,
+    ladder,
+    overlap,
+)
 from analysis.statistics.pairs import Judgement, Pair, compare, every_pair, judge
 from tests.support import looks as looked_at
 from tests.support import simulations
