@@ -3,8 +3,8 @@
     python analysis/decide.py RESULTS --seeds-at-cap 5
 
 What a sweep asks after every cell that runs until its question is decided (`--until-decided`).
-Writes nothing.  The words are the report's own, of the same comparisons: test DSC at the last epoch, each loss against
-the reference, for new training sets.
+Writes nothing.  The words are the report's own, of the same comparisons: test DSC at the last
+epoch, each loss against the reference, for new training sets.
 """
 
 from __future__ import annotations

@@ -64,13 +64,13 @@ def chance(pair: Pair, judgement: Judgement, rope: float, seeds_at_cap: float) -
     """Probability that a comparison has a verdict at the cap, given what is there; 1 while nobody
     can tell."""
     fit = pair.fit
-    if not fit.df["L3"] > 0 or not fit.df["L1"] > 0 or np.isnan(judgement.level):
+    if not fit.df["L3"] > 0 or np.isnan(fit.seed_se) or np.isnan(judgement.level):
         return 1.0
     return float(
         chances(
             np.array(fit.estimate),
             base=np.array(fit.base_se**2),
-            seed_variance=np.array(fit.se["L1"] ** 2),
+            seed_variance=np.array(fit.seed_se**2),
             seed_df=np.array(fit.df["L1"]),
             patient_df=float(fit.num_subjects - fit.num_folds),
             overlap=fit.overlap,

@@ -34,7 +34,9 @@ ANYWHERE = (-np.inf, np.inf)
 
 FEWEST_RUN_DF = 2
 """Degrees of freedom between seeds below which nothing is said of new patients: from two trainings
-of one fold, equal losses were called different by one of seven in 12 % of simulated sweeps."""
+of one fold, equal losses were called different by one of seven in 12 % of simulated sweeps.  With
+fewer, too, all of an error may be the seeds' (`looks`): what a single pair of trainings says of
+their part is half the time far too little."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ class Ladder:
         """Trainings per fold, as a mean over folds."""
         return self.num_cells / self.num_folds if self.num_folds else 0.0
 
+    @property
+    def seed_se(self) -> float:
+        """Error of the part that seeds bring; NaN where too few of them tell."""
+        return self.se["L1"] if self.df["L1"] >= FEWEST_RUN_DF else float("nan")
+
     def _errors(self, rung: str) -> list[_Error]:
         """The errors that the rung has to bear.
 
@@ -155,7 +162,7 @@ class Ladder:
         own = [(self.se[rung], self.df[rung])]
         if rung == "L3":
             own.append((self.base_se, self.base_df))
-        return [_Error(se, df, self.se["L1"], self.seeds) for se, df in own]
+        return [_Error(se, df, self.seed_se, self.seeds) for se, df in own]
 
     def _from(self, rung: str) -> list[list[_Error]]:
         """Errors of a rung and of those beyond, if it is defined itself."""
@@ -258,6 +265,12 @@ class Errors:
     """0 where the design cannot tell; the variance is NaN there."""
     components: dict[str, np.ndarray]
     """patient, run, rest."""
+
+    @property
+    def seed_variance(self) -> np.ndarray:
+        """Of the part that seeds bring; NaN where too few of them tell."""
+        known = self.df["L1"] >= FEWEST_RUN_DF
+        return np.where(known, self.variance["L1"], np.nan)
 
 
 def errors(blocks: list[np.ndarray]) -> Errors:

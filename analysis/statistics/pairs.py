@@ -256,7 +256,7 @@ def survives(pairs: Sequence[Pair], weight: np.ndarray | None = None) -> np.ndar
             lambda fit: fit.base_se,
             lambda fit: fit.base_df if fit.base_df > 0 else np.nan,
             lambda fit: fit.overlap,
-            lambda fit: fit.se["L1"],
+            lambda fit: fit.seed_se,
             lambda fit: fit.seeds,
         )
     )

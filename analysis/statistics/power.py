@@ -77,7 +77,7 @@ def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) ->
     found = [
         _detectable(se, df, POWER, _critical(df, once, fit.seeds, level))
         for se, df in ((fit.se["L3"], fit.df["L3"]), (fit.base_se, fit.base_df))
-        for once in [float(looks.drawn_once(se**2, fit.se["L1"] ** 2))]
+        for once in [float(looks.drawn_once(se**2, fit.seed_se**2))]
     ]
     return max(found) if all(each <= fit.bounds[1] for each in found) else math.inf
 

@@ -159,7 +159,7 @@ def p_values(
         return 2 * special.stdtr(own, -np.abs(distance) / np.sqrt(variance))
 
     def at_any_look(variance: np.ndarray, df: np.ndarray) -> np.ndarray:
-        return looks.p_value(distance, variance, df, found.variance["L1"], seeds)
+        return looks.p_value(distance, variance, df, found.seed_variance, seeds)
 
     every = {}
     for name, rule in zip(RULES, (once, at_any_look), strict=True):
@@ -178,7 +178,7 @@ def wider(found: Errors, design: Design, seeds: float, rung: str) -> np.ndarray:
         return special.stdtrit(np.where(df > 0, df, np.nan), 0.975) * np.sqrt(variance)
 
     def at_any_look(variance: np.ndarray, df: np.ndarray) -> np.ndarray:
-        part = looks.drawn_once(variance, found.variance["L1"])
+        part = looks.drawn_once(variance, found.seed_variance)
         own = np.where(df > 0, df, np.nan)
         critical = looks.critical_t(0.95, own, part, seeds)
         return np.where(df > 0, critical, np.nan) * np.sqrt(variance)

@@ -166,7 +166,7 @@ def test_one_loss_leaves_no_question() -> None:
     assert paper_grid.PaperGrid().until_decided is seed_ladder.SeedLadder().until_decided is False
 
 
-# ---------------------------------------------------------------------------------------- the record
+# --------------------------------------------------------------------------------------- the record
 def a_look(ledger: str, **more: object) -> Look:
     return Look(ledger=ledger, cells={"toy": {"xent": 2}}, asked=4, **more)  # type: ignore[arg-type]
 
