@@ -63,6 +63,8 @@ GLOSSARY = {
     "survives": "the largest training-set effect under which a difference is still refuted to be "
     "none, after Holm's adjustment",
     "rope": "region of practical equivalence: differences that nobody would act on",
+    "at any look": "seeds may be added after every look at the results; intervals, p and verdicts "
+    "are wide enough to hold at all looks together",
     "HD95, NSD": "95th percentile of surface distances; share of surface within a tolerance",
 }
 
@@ -202,8 +204,10 @@ def methods_text(
             f"Test DSC at the last epoch was compared with {reference} on "
             f"{fit.num_cells} paired (seed, fold) cells and "
             f"{cohort.counted(fit.num_cases, fit.num_subjects)} by "
-            f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}). "
+            f"intervals for three targets of inference (degrees of freedom of "
+            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}), which hold at any number of "
+            "looks: an anytime-valid t-test (Lindon et al. 2022) for the part of the variance that "
+            "seeds bring, Student's t with a surcharge for the part that they do not change. "
             + (
                 "For new training sets, the larger of two variances (of patients and seeds within "
                 f"folds, and of the fold means) was increased by {fit.overlap:.2f} τ², with a "

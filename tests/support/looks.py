@@ -13,10 +13,10 @@ from itertools import combinations
 import numpy as np
 from scipy import special
 
-from analysis.statistics import looks
-from analysis.statistics.ladder import Errors, errors, with_training_sets
+from analysis.statistics import decision, looks
+from analysis.statistics.ladder import Errors, errors, holm_factors, with_training_sets
 from analysis.statistics.pairs import error_shares
-from tests.support.simulations import Design, differences
+from tests.support.simulations import DESIGNS, Design, differences
 
 RUNGS = ("L1", "L2", "L3")
 RULES = ("once", "any")
@@ -207,3 +207,126 @@ def _by_rung(
         "base": without,
         "L3": np.maximum(without, rule(*with_training_sets(base, df, design.k, tau))),
     }
+
+
+def table(draws: int) -> str:
+    """What looking after every cell does, by design, as Markdown."""
+    lines = [
+        "| design | true effect | better: once | any | perhaps: once | any | L1: once | any | "
+        "L2: once | any | L3: once | any | wider: L1 | L2 | L3 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for design in DESIGNS:
+        if design.too_small:
+            continue
+        for share in (0.0, 1.0):
+            found = seen(design, share * design.tau, draws)
+            numbers = [part[rule] for part in (found.better, found.perhaps) for rule in RULES]
+            numbers += [
+                found.covered[rule, rung]
+                if not np.isnan(found.wider[rung]) and (rung != "L2" or share == 0)
+                else np.nan
+                for rung in RUNGS
+                for rule in RULES
+            ]
+            numbers += [found.wider[rung] for rung in RUNGS]
+            cells = ["–" if np.isnan(value) else f"{value:.3f}" for value in numbers]
+            cells = ["∞" if cell == "inf" else cell for cell in cells]
+            lines.append(f"| {design.name} | {share * design.tau:.3f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Of many sweeps with one loss that differs from the reference, and others that do not."""
+
+    found_once: float
+    """Share that Student's t finds on the whole grid."""
+    found_at_end: float
+    """Share that the report finds on the whole grid."""
+    found: float
+    """Share that it has found where the sweep stops by its rule."""
+    cells: float
+    """Mean number of cells until then."""
+
+
+def stopping(
+    design: Design,
+    true_tau: float,
+    difference: float,
+    draws: int,
+    *,
+    losses: int = 7,
+    rope: float = 0.01,
+    seed: int = 5,
+    at_once: int = 250,
+) -> Stopped:
+    """Sweeps that run until each loss is decided against loss 0; loss 1 truly differs."""
+    rng = np.random.default_rng(seed)
+    pairs = [(other, 0) for other in range(1, losses)]
+    pairs += list(combinations(range(1, losses), 2))
+    shares = error_shares(pairs, 0)
+    shift = np.zeros(losses)
+    shift[1] = difference
+    patient_df = float(sum(design.sizes) - len(design.sizes))
+    totals = np.zeros(4)
+    for begin in range(0, draws, at_once):
+        some = min(at_once, draws - begin)
+        sweep = Sweep.drawn(rng, design, true_tau, some, losses)
+        stopped = np.zeros(some, bool)
+        for cells in range(1, sweep.cells + 1):
+            last = cells == sweep.cells
+            refuted: dict[str, np.ndarray] = {}
+            every = [sweep.pair(a, b, cells) for a, b in pairs]
+            away = [
+                found.estimate + shift[a] - shift[b]
+                for (found, _), (a, b) in zip(every, pairs, strict=True)
+            ]
+            p = [
+                p_values(found, own, design, design.tau, seeds)
+                for (found, seeds), own in zip(every, away, strict=True)
+            ]
+            factors = np.full((len(pairs), some), np.nan)
+            for rule in RULES:
+                own = np.array([each[rule]["L3"] for each in p])
+                factors = np.stack([holm_factors(own[:, i], shares) for i in range(some)], 1)
+                refuted[rule] = own * factors < 0.05
+            decided = np.ones(some, bool)
+            for index in range(losses - 1):
+                found, seeds = every[index]
+                chance = decision.chances(
+                    away[index],
+                    base=found.variance["base"],
+                    seed_variance=found.seed_variance,
+                    seed_df=np.where(found.df["L1"] > 0, found.df["L1"], np.nan),
+                    patient_df=patient_df,
+                    overlap=design.k,
+                    tau=design.tau,
+                    level=1 - 0.05 / factors[index],
+                    rope=rope,
+                    seeds=seeds,
+                    seeds_at_cap=design.seeds,
+                )
+                decided &= refuted["any"][index] | (chance < decision.HOPELESS)
+            new = (decided | last) & ~stopped
+            stopped |= new
+            totals[2] += refuted["any"][0][new].sum()
+            totals[3] += cells * new.sum()
+            if last:
+                totals[:2] += refuted["once"][0].sum(), refuted["any"][0].sum()
+    return Stopped(*(totals / draws))
+
+
+def stopping_table(draws: int) -> str:
+    """A true difference of 0.03 on the paper's grid, as Markdown."""
+    lines = [
+        "| losses | true effect | found by Student's t on all 25 cells | by the report | where it "
+        "stops by its rule | after cells, mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    for losses in (2, 7):
+        for true in (0.0, 0.005, 0.010):
+            found = stopping(DESIGNS[0], true, 0.03, draws, losses=losses)
+            cells = f"{found.found_once:.2f} | {found.found_at_end:.2f} | {found.found:.2f}"
+            lines.append(f"| {losses} | {true:.3f} | {cells} | {found.cells:.1f} |")
+    return "\n".join(lines)
