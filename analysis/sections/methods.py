@@ -39,7 +39,7 @@ TRAPS = (
     "one reference, Holm-adjusted; all other pairs share a fifth of the error. Other metrics get "
     "intervals, not verdicts.",
     "**Few patients.** With 17 patients in five folds, a true difference of 0.05 DSC is found in "
-    "two sweeps of five by itself, and in one of seven beside five other losses (at the 5 % level, "
+    "one sweep of five by itself, and in one of twenty beside five other losses (at the 5 % level, "
     "simulated); then *not separated* is a fact about the design, not about the losses.",
     "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
