@@ -43,6 +43,7 @@ from analysis.page.items import (
 )
 from analysis.reading import checks
 from analysis.reading.imports import read_results
+from analysis.reading.looks import Seen, look
 from analysis.reading.names import search_as_shown, shown
 from analysis.reading.scores import CohortScores, cohort_scores
 from analysis.reading.training_effect import TrainingEffect
@@ -155,7 +156,9 @@ def build(
         )
     digest = ledger_digest(results) if is_ledger else ""
     effect = read_training_effect(training_effect, beside)
-    given = report_input(read_results(results), reference, rope, paper_colours, effect)
+    everything = read_results(results)
+    seen = look(results, everything, digest) if is_ledger else Seen()
+    given = report_input(everything, reference, rope, paper_colours, effect, seen)
     answers = [section(given) for section in SECTIONS]
     found = outcomes(given)
     first = front.front(given, found)
@@ -175,6 +178,7 @@ def report_input(
     rope: float,
     paper_colours: bool,
     training: TrainingEffect | None = None,
+    seen: Seen | None = None,
 ) -> ReportInput:
     """A results folder as its sections are given it.
 
@@ -202,6 +206,7 @@ def report_input(
         paper_colours=paper_colours,
         training=training or TrainingEffect(),
         search=search,
+        seen=seen or Seen(),
         tested=tested,
     )
 

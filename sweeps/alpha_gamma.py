@@ -303,7 +303,7 @@ class SearchSetup:
             )
 
     def search(self, ledger: Ledger, retry_failed: bool) -> Search:
-        """Begin the search, or go on where the ledger says it is (`SweepPlan.search`)."""
+        """Begin the search, or go on where the ledger says it is (`SweepPlan.supply`)."""
         from sweeps.searching.optuna_study import OptunaStudy
         from sweeps.searching.search import Search
         from sweeps.searching.store import LedgerStore, read_search

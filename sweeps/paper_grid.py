@@ -104,6 +104,11 @@ class PaperGrid(Grid, Reporting):
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
     """
 
+    until_decided: bool = False
+    """Stop as soon as each loss is better or worse than the reference (xent, else the first), or
+    practically equal, for new training sets, or can hardly become so with all --seeds, which are
+    the most that are trained.  Judged after every (seed, fold)."""
+
 
 def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[Cohort]:
     """The cohorts of these names, or else those that are there.
@@ -148,9 +153,19 @@ def main(arguments: Sequence[str]) -> int:
 def run_grid(grid: PaperGrid) -> int:
     """Run the grid, or say what would run; returns the exit status."""
     grid.check_reporting()
-    return run_plan(
-        grid, plan_of(grid), report=not grid.no_report, training_effect=grid.training_effect
+    plan = plan_of(grid)
+    if not grid.until_decided:
+        return run_plan(grid, plan, report=not grid.no_report, training_effect=grid.training_effect)
+    from sweeps.until_decided import Rule
+
+    rule = Rule(plan, grid.training_effect)
+    if grid.dry_run:
+        return rule.dry_run(grid, retry_failed=grid.retry_failed)
+    status = run_plan(
+        grid, rule.as_plan(), report=not grid.no_report, training_effect=grid.training_effect
     )
+    print(rule.summary())
+    return status
 
 
 def plan_of(grid: Grid) -> SweepPlan:

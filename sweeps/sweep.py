@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lesion_core.paths import is_there
 from sweeps import provenance
 from sweeps.data import Data, request
-from sweeps.ledger.contents import SweepRequest
+from sweeps.ledger.contents import SweepRequest, UntilDecidedEntry
 from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
@@ -38,11 +38,13 @@ class SweepPlan:
     settings: TrainSettings
     num_folds: int
     results: Path
-    search: Callable[[Ledger, bool], Supply] | None = None
-    """Makes the supply of a search, in place of ``trials``.
+    supply: Callable[[Ledger, bool], Supply] | None = None
+    """Makes a supply that decides on its trials itself, in place of ``trials``.
 
     Given the ledger, and whether trials that failed run again.
     """
+    until_decided: UntilDecidedEntry | None = None
+    """What sweep.json shall say of a sweep that ends when its question is decided."""
 
     def run(
         self,
@@ -126,8 +128,8 @@ class SweepPlan:
                 ledger.write_cohort(data.name, *describe(data.load(self.settings.patch_size)))
 
     def _supply(self, ledger: Ledger, retry_failed: bool) -> Supply:
-        if self.search is not None:
-            return self.search(ledger, retry_failed)
+        if self.supply is not None:
+            return self.supply(ledger, retry_failed)
         names = [trial.name for trial in self.trials]
         return FixedSupply(self.trials, ledger.left_to_run(names, retry_failed=retry_failed))
 
@@ -184,7 +186,8 @@ class SweepPlan:
             )
 
     def _request(self) -> SweepRequest:
-        return request(self.trials, self.data, self.settings, self.num_folds)
+        asked = request(self.trials, self.data, self.settings, self.num_folds)
+        return {**asked, "until_decided": self.until_decided} if self.until_decided else asked
 
     def _warn_of_other_versions(self) -> None:
         from lesion_core.results import read_meta

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
     stopping.hold()
 
+from lesion_core import looks
 from lesion_core.paths import Damaged, read_json
 from lesion_core.received import is_plain, sha256_of
 from sweeps import command, provenance
@@ -160,6 +161,11 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
         found.damaged[name] = "is a link"
         return
     try:
+        if name == looks.FILE:  # a line for every look, each with its own checksum
+            lines = looks.read_looks(root).damaged_lines
+            found.damaged |= {f"{name}, line {number}": "is damaged" for number in lines}
+            found.checked += not lines
+            return
         if parts[0] == "trials" and len(parts) == 3 and parts[2] in (*ledger.TABLES, ledger.MODEL):
             whole = _as_done_says(root / "trials" / parts[1], parts[2])
             if whole is None and parts[2] in ledger.TABLES:  # its pages have checksums
@@ -309,6 +315,8 @@ def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
         if not marker.parent.is_symlink() and (marker.exists() or marker.is_symlink()):
             marker.unlink()  # without it, the trial is not done for anybody
             print(f"{name}: the sweep's next command trains it")
+    if any(name.startswith(looks.FILE) for name in found.damaged):
+        print(f"{looks.FILE}: {looks.drop_damaged_lines(root)} damaged lines are taken out")
     cohorts = {name.split("/")[1] for name in found.damaged if name.startswith("cohorts/")}
     for cohort in sorted(cohorts):
         _repair_cohort(flags, ledger, cohort)
@@ -317,7 +325,7 @@ def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
     if any(name.startswith(checksums.FILE) for name in found.damaged) or found.older:
         damaged = [*found.damaged, *(f"trials/{name}/" for name in found.to_train)]
         kept = [name for name in _files(root) if not name.startswith(tuple(damaged))]
-        skipped = (*PASSING, checksums.FILE)
+        skipped = (*PASSING, checksums.FILE, looks.FILE)
         from lesion_core.results import MODEL, TABLES
 
         checksums.rewrite(

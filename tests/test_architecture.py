@@ -25,6 +25,7 @@ SWEEPS = (
     {"distributed", "searching"},
     {"estimate"},
     {"sweep"},
+    {"until_decided"},
     {"paper_grid", "alpha_gamma", "seed_ladder", "training_effect", "train_one", "status"},
     {"verify"},
     {"bench", "cli"},
@@ -39,6 +40,7 @@ MAY_KNOW = {
     "flags": set(),
     "report": {"flags", "sections", "statistics", "page", "reading"},
     "command": {"flags", "report"},
+    "decide": {"flags", "report", "reading", "statistics"},
     "examples": {"sections", "page", "reading"},
 }
 """Rooms of `analysis`: whom else of it each may import."""
@@ -132,8 +134,8 @@ def test_analysis_is_built_in_layers() -> None:
 def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
-        "results", "report_record", "standing", "stopping", "spreadsheets", "table1", "settings",
-        "paths", "terminal",
+        "results", "report_record", "looks", "standing", "stopping", "spreadsheets", "table1",
+        "settings", "paths", "terminal",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():

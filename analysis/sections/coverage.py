@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from analysis.page import style
 from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import CohortScores
+from analysis.sections import looks
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.absence import FEWEST_SEEDS, ODD, failures
@@ -63,6 +64,7 @@ def section(given: ReportInput) -> Section | None:
         )
     else:
         items.append(Note(body=prose("Every trial that was asked for is complete.")))
+    items += looks.notes(given)
     if len(odd := odd_cases(given)):
         items.append(
             Table(

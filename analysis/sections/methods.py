@@ -42,7 +42,7 @@ TRAPS = (
     "**Few patients.** “Not separated” is often a fact about the design, not about the losses: "
     "beside it stands the difference that would have been found. (In simulated sweeps of "
     "17 patients in five folds, like the paper's on LIT, a true difference of 0.05 DSC is found in "
-    "two of five by itself, and in one of seven beside five other losses.)",
+    "one of five by itself, and in one of twenty beside five other losses.)",
     "**What is undefined stays undefined.** Two empty masks have no DSC, an empty reference no "
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
 )
@@ -76,6 +76,8 @@ GLOSSARY = {
     "survives": "the largest training-set effect under which “there is no difference” is still "
     "refuted, after Holm's adjustment",
     "rope": "region of practical equivalence: differences too small for anybody to act on",
+    "at any look": "seeds may be added after every look at the results; intervals, p and verdicts "
+    "are wide enough to hold at all looks together",
     "HD95, NSD": "95th percentile of surface distances; share of surface within a tolerance",
 }
 
@@ -213,8 +215,10 @@ def methods_text(
             f"Test DSC at the last epoch was compared with {reference} on "
             f"{paired} paired (seed, fold) cells and "
             f"{cohort.counted(fit.num_cases, fit.num_subjects)} by "
-            f"Student's t intervals for three targets of inference (degrees of freedom of "
-            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}). "
+            f"intervals for three targets of inference (degrees of freedom of "
+            f"{cohort.losses[pair.a]} − {reference}: {dfs or 'none'}), which hold at any number of "
+            "looks: an anytime-valid t-test (Lindon et al. 2022) for the part of the variance that "
+            "seeds bring, Student's t with a surcharge for the part that they do not change. "
             + (
                 "For new training sets, the larger of two variances (of patients and seeds within "
                 f"folds, and of the fold means) was increased by {fit.overlap:.2f} τ², with a "

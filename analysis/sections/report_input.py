@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from analysis.flags import ROPE
+from analysis.reading.looks import Seen
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.statistics.absence import comparable, compared
@@ -38,6 +39,8 @@ class ReportInput:
     """Overlays in the paper's green, red and blue."""
     search: SearchOutcome | None = None
     """None where nothing was searched for."""
+    seen: Seen = field(default_factory=Seen)
+    """Which looks at the ledger are recorded."""
     tested: Sequence[CohortScores] = ()
     """All test trials of a sweep with a search, those of the losses that only it tried too."""
 

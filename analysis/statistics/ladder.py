@@ -8,8 +8,8 @@ n_f subjects in fold f, w_f = n_f / P.
 The third cannot be estimated from a cross-validation.  Training sets of five folds share 75 % of
 their patients: of an effect of the training patients on the difference, with standard deviation
 tau, k tau^2 is in the mean's variance (`overlap`), and a sixteenth of that shows between folds.
-So tau is given, and `pairs` says up to which tau a verdict stands.  docs/statistics.md has the
-simulations.
+So tau is given, and `pairs` says up to which tau a verdict stands.  Intervals and p hold whenever
+one looks (`looks`).  docs/statistics.md has the simulations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from analysis.statistics import confidence
+from analysis.statistics import confidence, looks
 from analysis.statistics.subjects import by_subject, number_of, part_of
 
 RUNGS = ("L1", "L2", "L3")
@@ -34,7 +34,9 @@ ANYWHERE = (-np.inf, np.inf)
 
 FEWEST_RUN_DF = 2
 """Degrees of freedom between seeds below which nothing is said of new patients: from two trainings
-of one fold, equal losses were called different by one of seven in 12 % of simulated sweeps."""
+of one fold, equal losses were called different by one of seven in 12 % of simulated sweeps.  With
+fewer, too, all of an error may be the seeds' (`looks`): what a single pair of trainings says of
+their part is half the time far too little."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,15 @@ class Ladder:
         return replace(self, tau=tau, se=self.se | {"L3": se}, df=self.df | {"L3": float(df)})
 
     def interval(self, rung: str, level: float | None = None) -> tuple[float, float]:
-        """Student's t interval on a rung, inside `bounds`, at CONFIDENCE if no level is given; NaN
-        where the rung is undefined."""
-        half = max(
-            (confidence.t_factor(df, level) * se for se, df in self._errors(rung)),
+        """The interval of a rung that holds at any look, inside `bounds`, at CONFIDENCE if no level
+        is given; NaN where the rung is undefined.
+
+        One rung's is never wider than that of the next: what holds for new patients holds for
+        these, too.
+        """
+        level = confidence.CONFIDENCE if level is None else level
+        half = min(
+            (max(errors.critical(level) for errors in found) for found in self._from(rung)),
             default=float("nan"),
         )
         low, high = self.bounds
@@ -103,31 +110,48 @@ class Ladder:
         return (high - low) / 2
 
     def p_value(self, rung: str) -> float:
-        """Two-sided p of "no difference"; NaN where the rung is undefined."""
-        return max(
-            (2 * _beyond(abs(self.estimate), se, df) for se, df in self._errors(rung)),
+        """Two-sided p of "no difference", at any look; NaN where the rung is undefined."""
+        distance = abs(self.estimate)
+        return min(
+            (max(errors.p_value(distance) for errors in found) for found in self._from(rung)),
             default=float("nan"),
         )
 
     def p_equal(self, rope: float, rung: str = "L3") -> float:
-        """p of "the difference is rope or more" against "it is smaller": two one-sided tests."""
+        """p of "the difference is rope or more" against "it is smaller", at any look: two one-sided
+        tests."""
         inside = rope - abs(self.estimate)
-        return max((_beyond(inside, se, df) for se, df in self._errors(rung)), default=float("nan"))
+        return max(
+            (errors.p_value(inside) / 2 if inside > 0 else 1.0 for errors in self._errors(rung)),
+            default=float("nan"),
+        )
 
     def beyond(self, rope: float, rung: str = "L3") -> tuple[float, float, float]:
         """P(difference < -rope), P(within), P(> rope) under the t posterior (flat prior).
 
         Corani & Benavoli's reading of a correlated t-test, on our own mean, error and df.
         """
-        errors = self._errors(rung)
-        if not errors:
+        found = self._errors(rung)
+        if not found:
             return float("nan"), float("nan"), float("nan")
-        se, df = max(errors, key=lambda one: confidence.t_factor(one[1]) * one[0])
-        left, right = (_beyond(rope + sign * self.estimate, se, df) for sign in (1, -1))
+        widest = max(found, key=lambda one: confidence.t_factor(one.df) * one.se)
+        left, right = (
+            _beyond(rope + sign * self.estimate, widest.se, widest.df) for sign in (1, -1)
+        )
         return left, 1 - left - right, right
 
-    def _errors(self, rung: str) -> list[tuple[float, float]]:
-        """Standard errors and degrees of freedom that the rung has to bear.
+    @property
+    def seeds(self) -> float:
+        """Trainings per fold, as a mean over folds."""
+        return self.num_cells / self.num_folds if self.num_folds else 0.0
+
+    @property
+    def seed_se(self) -> float:
+        """Error of the part that seeds bring; NaN where too few of them tell."""
+        return self.se["L1"] if self.df["L1"] >= FEWEST_RUN_DF else float("nan")
+
+    def _errors(self, rung: str) -> list[_Error]:
+        """The errors that the rung has to bear.
 
         L3 has two, with and without the training-set effect: with few folds a known variance that
         is added brings so many degrees of freedom that the interval would shrink; an effect "up
@@ -136,7 +160,37 @@ class Ladder:
         if not self.df[rung] > 0 or np.isnan(self.se[rung]):
             return []
         own = [(self.se[rung], self.df[rung])]
-        return own if rung != "L3" else [*own, (self.base_se, self.base_df)]
+        if rung == "L3":
+            own.append((self.base_se, self.base_df))
+        return [_Error(se, df, self.seed_se, self.seeds) for se, df in own]
+
+    def _from(self, rung: str) -> list[list[_Error]]:
+        """Errors of a rung and of those beyond, if it is defined itself."""
+        if not self._errors(rung):
+            return []
+        beyond = [self._errors(each) for each in RUNGS[RUNGS.index(rung) :]]
+        return [errors for errors in beyond if errors]
+
+
+@dataclass(frozen=True)
+class _Error:
+    """A standard error, and what decides how many of them an interval has (`looks`)."""
+
+    se: float
+    df: float
+    seed_se: float
+    """Of the part that seeds bring; NaN where they cannot tell."""
+    seeds: float
+
+    def critical(self, level: float) -> float:
+        """Half of the interval at a level, which holds at any look."""
+        once = float(looks.drawn_once(self.se**2, self.seed_se**2))
+        return looks.one_critical_t(level, self.df, once, self.seeds) * self.se if self.se else 0.0
+
+    def p_value(self, distance: float) -> float:
+        """Two-sided p of a distance, at any look; 1 where distance and error are 0."""
+        p = looks.p_value(distance, self.se**2, self.df, self.seed_se**2, self.seeds)
+        return float(p)
 
 
 def ladder(
@@ -211,6 +265,12 @@ class Errors:
     """0 where the design cannot tell; the variance is NaN there."""
     components: dict[str, np.ndarray]
     """patient, run, rest."""
+
+    @property
+    def seed_variance(self) -> np.ndarray:
+        """Of the part that seeds bring; NaN where too few of them tell."""
+        known = self.df["L1"] >= FEWEST_RUN_DF
+        return np.where(known, self.variance["L1"], np.nan)
 
 
 def errors(blocks: list[np.ndarray]) -> Errors:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from analysis.flags import ROPE
-from analysis.statistics import confidence
+from analysis.statistics import confidence, looks
 from analysis.statistics.ladder import (
     DIFFERENCE,
     RUNGS,
@@ -249,21 +249,22 @@ def survives(pairs: Sequence[Pair], weight: np.ndarray | None = None) -> np.ndar
 
     All pairs get the same tau.  An effect of "up to tau" may be none, so p never falls with tau.
     """
-    estimate, se, df, k = (
+    estimate, se, df, k, seed_se, seeds = (
         np.array([values(pair.fit) for pair in pairs], float)
         for values in (
             lambda fit: fit.estimate,
             lambda fit: fit.base_se,
             lambda fit: fit.base_df if fit.base_df > 0 else np.nan,
             lambda fit: fit.overlap,
+            lambda fit: fit.seed_se,
+            lambda fit: fit.seeds,
         )
     )
     error = confidence.error()
 
     def p_at(tau: float) -> np.ndarray:
         variance, own = with_training_sets(se**2, df, k, tau)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 2 * special.stdtr(own, -np.abs(estimate) / np.sqrt(variance))
+        return looks.p_value(estimate, variance, own, seed_se**2, seeds)
 
     without = p_at(0.0)
 

@@ -1,4 +1,5 @@
-"""How many seeds are enough: half-widths and detectable differences for more or fewer of them."""
+"""How many seeds are enough: half-widths and detectable differences for more or fewer of them, of
+intervals and words that hold at any look (`looks`)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import pandas as pd
 from scipy import special, stats
 from scipy.optimize import brentq
 
-from analysis.statistics import confidence
-from analysis.statistics.ladder import Ladder, with_training_sets
+from analysis.statistics import confidence, looks
+from analysis.statistics.ladder import FEWEST_RUN_DF, RUNGS, Ladder, with_training_sets
 from analysis.statistics.pairs import MEANINGFUL
 
 FRESH_SEEDS = tuple(range(1, 31))
@@ -30,10 +31,11 @@ def needed_seeds(
     The errors of this sweep (`Ladder.interval`), times what another number of seeds does to them:
     on L1 the variance falls as 1 / k; on L2 as s_patient / P + s_run / (k F) + s_rest / (k P) does,
     with the components of the ladder; L3 adds the given training-set effect to that.  So k =
-    ``num_seeds`` gives the intervals that this sweep has.  Detectable: found at `confidence.error`,
-    not adjusted for other pairs, with the given power (non-central t).  Degrees of freedom: those
-    of this sweep, on L1 as k - 1, on L2 and L3 at most as twice those between k seeds; of a single
-    seed, those between folds.
+    ``num_seeds`` gives the intervals that this sweep has, and one rung's is never wider than that
+    of the next.  Detectable: found at `confidence.error`, not adjusted for other pairs, with the
+    given power (non-central t).  Degrees of freedom: those of this sweep, on L1 as k - 1, on L2 and
+    L3 at most as twice those between k seeds; of a single seed, those between folds.  NaN where so
+    few trainings can refute nothing.
     """
     part, folds = fit.components, fit.num_folds
     by_seed = part.run * fit.run_share + part.residual * fit.patient_share
@@ -58,32 +60,38 @@ def needed_seeds(
         if fit.df["L3"] > 0:  # as in the ladder, an effect "up to tau" may also be none
             everything, more = with_training_sets(base, base_df, fit.overlap, fit.tau)
             of_rung["L3"] = [(float(everything), float(more)), (base, base_df)]
-        for rung, given in of_rung.items():
-            errors = [
-                (math.sqrt(variance), df) for variance, df in given if df > 0 and variance >= 0
-            ]
-            rows.append(
+        seeds_alone = of_rung["L1"][0][0] if runs >= FEWEST_RUN_DF else float("nan")
+        beyond = float("nan"), float("nan")
+        own = []
+        for rung in reversed(RUNGS):
+            known = [(variance, df) for variance, df in of_rung[rung] if df > 0 and variance >= 0]
+            half, found = [], []
+            for variance, df in known:
+                once = float(looks.drawn_once(variance, seeds_alone))
+                critical = _critical(df, once, k, confidence.CONFIDENCE)
+                half.append(critical * math.sqrt(variance))
+                found.append(_detectable(math.sqrt(variance), df, power, critical))
+            if known:
+                beyond = float(np.fmin(max(half), beyond[0])), float(np.fmin(max(found), beyond[1]))
+            own.append(
                 {
                     "seeds": k,
                     "rung": rung,
-                    "se": errors[0][0] if errors else float("nan"),
-                    "half_width": max(
-                        (confidence.t_factor(df) * se for se, df in errors), default=float("nan")
-                    ),
-                    "detectable": max(
-                        (detectable(se, df, power) for se, df in errors), default=float("nan")
-                    ),
+                    "se": math.sqrt(known[0][0]) if known else float("nan"),
+                    "half_width": beyond[0] if known else float("nan"),
+                    "detectable": beyond[1] if known else float("nan"),
                 }
             )
+        rows += own[::-1]
     return pd.DataFrame(rows)
 
 
 def detectable(se: float, df: float, power: float = POWER, level: float | None = None) -> float:
     """Smallest difference that a two-sided t-test finds with that power, at a confidence level
     (None: the usual one)."""
-    if not df > 0 or math.isnan(se):
+    if not df > 0:
         return float("nan")
-    return se * _shift(float(df), power, confidence.upper(level))
+    return _detectable(se, df, power, confidence.t_factor(df, level))
 
 
 def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) -> float:
@@ -91,11 +99,13 @@ def detectable_for_new_training_sets(fit: Ladder, level: float | None = None) ->
     no possible difference would be found."""
     if not fit.df["L3"] > 0:
         return float("nan")
-    found = max(
-        detectable(fit.se["L3"], fit.df["L3"], level=level),
-        detectable(fit.base_se, fit.base_df, level=level),
-    )
-    return found if found <= fit.bounds[1] else math.inf
+    level = confidence.CONFIDENCE if level is None else level
+    found = [
+        _detectable(se, df, POWER, _critical(df, once, fit.seeds, level))
+        for se, df in ((fit.se["L3"], fit.df["L3"]), (fit.base_se, fit.base_df))
+        for once in [float(looks.drawn_once(se**2, fit.seed_se**2))]
+    ]
+    return max(found) if all(each <= fit.bounds[1] for each in found) else math.inf
 
 
 def seeds_until_patients_dominate(fit: Ladder) -> float:
@@ -117,10 +127,24 @@ def pairs_for_win_rate() -> int:
     return math.ceil(both**2 / (6 * (MEANINGFUL - 0.5) ** 2))
 
 
+def _critical(df: float, once: float, seeds: float, level: float) -> float:
+    """Standard errors in half of the interval that holds at any look; NaN if none does."""
+    if not df > 0:
+        return float("nan")
+    found = looks.one_critical_t(level, df, once, seeds)
+    return found if math.isfinite(found) else float("nan")
+
+
+def _detectable(se: float, df: float, power: float, critical: float) -> float:
+    """The difference that is more than so many standard errors in that share of sweeps."""
+    if not df > 0 or math.isnan(se) or math.isnan(critical):
+        return float("nan")
+    return se * _shift(float(df), power, critical)
+
+
 @cache
-def _shift(df: float, power: float, upper: float) -> float:
+def _shift(df: float, power: float, critical: float) -> float:
     """Non-centrality at which the t-test has that power; kept, since it is slow to find."""
-    critical = float(stats.t.ppf(upper, df))
     if critical < 20:
         root = brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.1, 60)
         return cast(float, root)  # the tuple comes with full_output alone

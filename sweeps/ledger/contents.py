@@ -64,6 +64,17 @@ class CohortEntry(TypedDict):
     """Where the lesion masks were sorted out of masks of all change."""
 
 
+class UntilDecidedEntry(TypedDict):
+    """Where a sweep ends at the latest that ends when its question is decided."""
+
+    seeds: list[int]
+    """In the order in which they are trained."""
+    cells: int
+    """(seed, fold), each with all losses."""
+    order: str
+    """In words."""
+
+
 class SweepRequest(TypedDict):
     """What is asked of a results folder: sweep.json without the times."""
 
@@ -80,6 +91,8 @@ class SweepRequest(TypedDict):
     """Validation cases by cohort and fold, of a search."""
     cohorts: dict[str, CohortEntry]
     trials: list[TrialRow]
+    until_decided: NotRequired[UntilDecidedEntry]
+    """Of a sweep with `--until-decided`, whose trials are listed as they begin."""
 
 
 class SweepContent(SweepRequest):

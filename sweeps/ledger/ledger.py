@@ -95,6 +95,14 @@ class Ledger:
                 self._write("sweep.json", results.json_bytes(new))
         return new
 
+    def asked(self) -> list[str]:
+        """Name of every trial that sweep.json lists; none where there is no such file."""
+        from lesion_core import results
+
+        if not is_there(self.path / "sweep.json"):
+            return []
+        return [trial["name"] for trial in results.read_meta(self.path)["trials"]]
+
     def write_search(self, search: SearchContent) -> None:
         """Write search.json (`results.SEARCH`)."""
         from lesion_core import results
@@ -503,6 +511,8 @@ def _merged(old: SweepContent, new: SweepContent) -> SweepContent:
         "cohorts": old["cohorts"] | new["cohorts"],
         "trials": old["trials"] + [t for t in new["trials"] if t["name"] not in known],
     }
+    if "until_decided" in new:
+        merged["until_decided"] = new["until_decided"]
     return {**merged, "validation": validation} if validation else merged
 
 

@@ -7,8 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.statistics.ladder import RUNGS, errors, holm, holm_factors, ladder, overlap
+from analysis.statistics import confidence
+from analysis.statistics.ladder import (
+    DIFFERENCE,
+    RUNGS,
+    errors,
+    holm,
+    holm_factors,
+    ladder,
+    overlap,
+)
 from analysis.statistics.pairs import Judgement, Pair, compare, every_pair, judge
+from tests.support import looks as looked_at
 from tests.support import simulations
 from tests.support.simulations import LIT, WMH, Design, simulate
 
@@ -75,15 +85,20 @@ def test_losses_at_the_margin_are_rarely_called_practically_equal() -> None:
     assert found["equal, unadjusted"] > 0.1
 
 
-def test_simulations_use_the_intervals_of_the_report() -> None:
+def test_simulations_use_the_errors_of_the_report() -> None:
     design = simulations.DESIGNS[2]
     fold_of = np.repeat(np.arange(5), design.sizes)
     blocks = simulations.differences(np.random.default_rng(0), design, 0.01, 5)
-    halves = simulations.half_widths(errors(blocks), design, 0.01)
+    found = errors(blocks)
+    halves = simulations.half_widths(found, design, 0.01)
+    p = looked_at.p_values(found, found.estimate, design, 0.01, 5.0)["any"]
+    wider = {rung: looked_at.wider(found, design, 5.0, rung) for rung in RUNGS}
     for index in range(5):
         fit = ladder(np.concatenate([block[index] for block in blocks], 1), fold_of, tau=0.01)
         for rung in RUNGS:
-            assert fit.half_width(rung) == pytest.approx(halves[rung][index])
+            assert fit.p_value(rung) == pytest.approx(p[rung][index])
+            expected = halves[rung][index] * wider[rung][index]
+            assert fit.half_width(rung) == pytest.approx(expected)
 
 
 def test_incomplete_grids_cover_too() -> None:
@@ -93,8 +108,8 @@ def test_incomplete_grids_cover_too() -> None:
         d, fold_of, fixed, _ = simulate(rng, (12,) * 5, WMH)
         d[0, fold_of == 0] = np.nan
         d[3, fold_of == 4] = np.nan
-        low, high = ladder(d, fold_of).interval("L1")
-        hits += low <= fixed <= high
+        fit = ladder(d, fold_of)
+        hits += abs(fit.estimate - fixed) <= confidence.t_factor(fit.df["L1"]) * fit.se["L1"]
     assert 0.92 <= hits / draws <= 0.975
 
 
@@ -124,7 +139,10 @@ def test_folds_without_a_trial_still_train_the_others() -> None:
 def test_larger_effects_never_narrow_an_interval_nor_lower_p() -> None:
     for sizes, seeds in (((3, 3), 1), ((12,) * 5, 5), ((30, 10), 2)):
         d, fold_of, _, _ = simulate(np.random.default_rng(1), sizes, WMH, seeds)
-        fits = [ladder(d + 0.02, fold_of, tau=tau) for tau in np.linspace(0, 0.05, 30)]
+        fits = [
+            ladder(d + 0.02, fold_of, tau=tau, bounds=DIFFERENCE)
+            for tau in np.linspace(0, 0.05, 30)
+        ]
         widths = [fit.half_width("L3") for fit in fits]
         assert (np.diff(widths) >= -1e-12).all()
         assert (np.diff([fit.p_value("L3") for fit in fits]) >= -1e-12).all()
@@ -203,10 +221,10 @@ def test_one_seed_is_the_t_test_on_fold_means() -> None:
     d, fold_of, _, _ = simulate(np.random.default_rng(8), (6,) * 5, WMH, seeds=1)
     oracle = stats.ttest_1samp(d[0].reshape(5, 6).mean(1), 0)
     fit = ladder(d, fold_of, tau=0.0)
-    interval = oracle.confidence_interval(0.95)
-    for rung in ("L2", "L3"):
-        assert fit.p_value(rung) == pytest.approx(oracle.pvalue)
-        assert fit.interval(rung) == pytest.approx((interval.low, interval.high))
+    assert fit.df["L2"] == fit.base_df == oracle.df
+    assert fit.estimate / fit.se["L2"] == pytest.approx(oracle.statistic)
+    assert fit.base_se == fit.se["L2"] == fit.se["L3"]
+    assert fit.p_value("L3") >= fit.p_value("L2") >= oracle.pvalue  # of any look, not of one
 
 
 def test_rope_equals_baycomp() -> None:

@@ -1,7 +1,10 @@
-"""How often do the report's intervals and words hold: sweeps with known truth, many at once.
+"""How often do intervals and words hold: sweeps with known truth, many at once.
 
-    python -m tests.support.simulations             the table of docs/statistics.md, minutes
+    python -m tests.support.simulations             the tables of docs/statistics.md, an hour
     python -m tests.support.simulations --draws 500
+
+Here every sweep is looked at once, and Student's t is what its errors are judged by; `looks` looks
+after every cell, and judges as the report does.
 
 A difference of two losses is patient + run + rest, plus the effect of the fold's training set: the
 sum of the parts of its patients, scaled to the standard deviation tau, so that two folds of five
@@ -21,6 +24,7 @@ from scipy import special
 from analysis.statistics.absence import odd_cells
 from analysis.statistics.ladder import Errors, errors, holm_factors, overlap, with_training_sets
 from analysis.statistics.pairs import error_shares
+from tests.support import ridge
 
 # Standard deviations of a difference between two losses, as seen in WMH-like and LIT-like grids.
 WMH = {"case": 0.03, "run": 0.02, "rest": 0.03}
@@ -42,6 +46,8 @@ class Design:
     """Patients of the cohort, if some folds were not run."""
     collapse: float = 0.0
     """Share of trainings that end 0.6 lower."""
+    sessions: int = 1
+    """Of every patient; the rest is drawn per session, and sessions are averaged first."""
     too_small: bool = False
     """It gets no interval for new patients and training sets."""
     conservative: bool = False
@@ -63,6 +69,7 @@ DESIGNS = (
     Design("1 fold of 5, 3 seeds", (12,), 3, WMH, total=60),
     Design("3 folds, 1 seed", (20,) * 3, 1, WMH),
     Design("LIT-like, 4+4+3+3+3, 5 seeds", (4, 4, 3, 3, 3), 5, LIT, tau=0.030),
+    Design("20 patients of 3 sessions, 5 folds, 5 seeds", (4,) * 5, 5, WMH, sessions=3),
     Design("LIT-like, small effect", (4, 4, 3, 3, 3), 5, LIT),
 )
 
@@ -81,7 +88,8 @@ def differences(
         sd = {name: scale * value for name, value in design.sd.items()}
         block = effect[:, None, None] + rng.normal(0, sd["case"], (draws, 1, size))
         block = block + rng.normal(0, sd["run"], (draws, design.seeds, 1))
-        block = block + rng.normal(0, sd["rest"], (draws, design.seeds, size))
+        rest = sd["rest"] / np.sqrt(design.sessions)
+        block = block + rng.normal(0, rest, (draws, design.seeds, size))
         if design.collapse:
             fell = rng.random((draws, design.seeds, 1)) < design.collapse
             block = block - 0.6 * (fell - design.collapse)
@@ -229,7 +237,17 @@ def table(draws: int) -> str:
                 numbers[-2:] = [np.nan, np.nan]
             cells = ["–" if np.isnan(value) else f"{value:.3f}" for value in numbers]
             lines.append(f"| {design.name} | {true:.3f} | {design.tau:.3f} | {' | '.join(cells)} |")
+    lines.append(_ridge_row(max(draws // 4, 100)))
     return "\n".join(lines)
+
+
+def _ridge_row(draws: int) -> str:
+    found = ridge.seen(draws)
+    blank = ["–"] * 3
+    cells = [f"{found.covered['L2']:.3f}", f"{found.covered['L3 before']:.3f}"]
+    cells += [f"{found.covered['L3c before']:.3f}", f"{found.covered['L3']:.3f}"]
+    row = ["two ridge learners, 5 folds of 120, 1 seed", f"{found.tau:.3f}", f"{found.tau:.3f}"]
+    return f"| {' | '.join([*row, '–', *cells, *blank])} |"
 
 
 COLLAPSES = replace(DESIGNS[0], name="4 % of trainings end 0.6 lower", collapse=0.04)
@@ -250,6 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=4000, help="sweeps per row")
     draws = parser.parse_args(arguments).draws
     print(table(draws))
+    from tests.support import looks
+
+    print(looks.table(draws))
+    print(looks.stopping_table(max(draws // 4, 100)))
     print(warned(COLLAPSES, draws), warned(DESIGNS[0], draws))
     return 0
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from lesion_core import results
+from lesion_core.looks import read_looks
 from lesion_core.losses import PAPER_LOSSES
 from sweeps import command, paper_grid, status, sweep, train_one
 from sweeps.bench.fake_sweep import description
@@ -22,6 +23,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
 from sweeps.options import Machines
 from sweeps.provenance import ROOT
+from sweeps.verify import verify
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--folds", "2", "--epochs", "2", "--patch-size", "8", "--filters", "8", "16"]
@@ -395,3 +397,30 @@ def _session(leader: int) -> list[str]:
         check=False,
     )
     return [line for line in found.stdout.splitlines() if "Agent" not in line]
+
+
+# ------------------------------------------------------------------------------------ until decided
+def test_until_decided_trains_cells_in_order_and_says_why_it_stopped(place, capsys):
+    asked = ["--losses", "xent", "dsc", *SETTINGS, "--wandb", "disabled", "--until-decided"]
+    asked += ["--results", "results/decided", "--no-report", "--seeds"]
+    assert paper_grid.main([*asked, "1"]) == 0
+    said = capsys.readouterr().out
+    assert "2 cells (seed, fold) at most, of 4 trials, until the question is decided" in said
+    assert "4 of 4 trials are done" in said
+    assert "stopped at the cap, after 2 of at most 2 cells; open: dsc (against xent: dsc" in said
+    folder = place / "results/decided"
+    meta = results.read_meta(folder)
+    assert meta["until_decided"]["cells"] == 2 and meta["until_decided"]["seeds"] == [1]
+    decisions = [look.decision for look in read_looks(folder).decisions]
+    assert [one["complete"] for one in decisions][-1] == 2
+    assert not any(one["decided"] for one in decisions)
+
+    assert paper_grid.main([*asked, "1"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert [look.decision for look in read_looks(folder).decisions] == decisions
+    assert paper_grid.main([*asked, "1", "2", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "at most 4 cells: seed by seed" in said and "4 done, 4 to run" in said
+    assert verify(folder).whole
+    with pytest.raises(ValueError, match="--until-decided: expected two --losses"):
+        paper_grid.main(["--losses", "xent", *SETTINGS, "--until-decided", "--wandb", "disabled"])
