@@ -82,7 +82,7 @@ def _table(cohort: CohortScores, lesion: np.ndarray, background: np.ndarray, cou
             )
             row |= {key: mean, f"{key}_half": half}
             row |= {f"{key}_{n}": count for n, count in cohort.columns(cases, subjects).items()}
-        row["brier_off"] = float(np.nanmean(off[loss])) if (~np.isnan(off[loss])).any() else np.nan
+        row["brier_off"] = mean_and_error(off[loss], cohort.fold_of, cohort.subject_of, RATE)[0]
         rows.append(row)
     frame = pd.DataFrame(rows)
     return Table(
