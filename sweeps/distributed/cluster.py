@@ -179,13 +179,15 @@ class Cluster:
                 warning += "\nno more trials go to those with an error; the others go on"
             slots = sum(node.slots for node in nodes if node.node_id not in newcomers.unfit)
             supply.set_slots(slots)
+            ended = progress.done.union(snapshot["done"], progress.failed, snapshot["failed"])
+            left = len(progress.trials) - len(ended) - len(snapshot["running"])
             return {
                 **snapshot,
                 "warning": warning if unfit else "",
                 "nodes": len(nodes),
                 "gpus": sum(node.gpus for node in nodes),
                 "slots": slots,
-                "waiting": waiting.look(progress.left, len(progress.running), slots),
+                "waiting": waiting.look(left, len(snapshot["running"]), slots),
             }
 
         folder = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-tune-")))

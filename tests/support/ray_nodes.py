@@ -103,14 +103,15 @@ class Machines:
             **environment,
         }
         self.started: list[Machine] = []
-        self._drivers: list[str] = []
+        self._drivers: list[tuple[str, subprocess.Popen[str]]] = []
 
     def __enter__(self) -> Machines:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for mark in self._drivers:
+        for mark, driver in self._drivers:
             kill_marked(mark)
+            driver.communicate()
         for machine in self.started:
             machine.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -148,10 +149,11 @@ class Machines:
     ) -> subprocess.Popen[str]:
         """A driver as a process of its own, which ends with the others."""
         mark = uuid.uuid4().hex
-        self._drivers.append(mark)
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             [*prefix, sys.executable, *command], cwd=cwd, text=True,
             env=self.environment | environment | {MARK: mark},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
+        self._drivers.append((mark, driver))
+        return driver
