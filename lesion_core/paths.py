@@ -199,6 +199,7 @@ def read_with_stat(path: Path | str, most: int | None = None) -> tuple[bytes, os
     except OSError as error:
         existing(Path(path))  # says what it is, or where a link leads
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    size = 0
     try:
         found = os.fstat(handle)
         size = found.st_size

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from itertools import pairwise, zip_longest
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -328,8 +329,8 @@ def fit_text(figure: Figure) -> None:
             pitch = (axes.bbox.width - 2) / len(along)
             wide = max(box(text).width for text in along)
             for text in along:
-                size = max(_SMALLEST_PT, text.get_fontsize() * pitch / wide)
-                text.set_fontsize(min(text.get_fontsize(), size))
+                now = cast(float, text.get_fontsize())
+                text.set_fontsize(min(now, max(_SMALLEST_PT, now * pitch / wide)))
             places = [(box(text).x0 + box(text).x1) / 2 for text in along]
             names = [
                 _shorter(text, box(text), place - pitch / 2, place + pitch / 2)
@@ -344,7 +345,7 @@ def fit_text(figure: Figure) -> None:
                 for number, text in enumerate(below):
                     text.set_visible(number == len(below) // 2)
         for axes, after in zip_longest(row, row[1:]):
-            title = axes.title if axes.title.get_text() else axes._left_title
+            title = axes.title if axes.title.get_text() else cast(Any, axes)._left_title
             end = width if after is None else after.bbox.x0 - 2
             title.set_text(_shorter(title, box(title), 0, end))
     for text in figure.findobj(Text):

@@ -91,4 +91,5 @@ class _ShownSweep(Sweep):
         table = frame_as_shown(super().cohort_table(cohort, file))
         if "channels" not in table:
             return table
-        return table.assign(channels=[list(map(shown, each)) for each in table["channels"]])
+        table["channels"] = [list(map(shown, each)) for each in table["channels"]]
+        return table

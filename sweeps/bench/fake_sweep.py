@@ -444,9 +444,6 @@ class FakeSweep:
             "fn_sure": int(fn * sharp / (3 + sharp)),
         }
 
-    def _character(self, loss: str) -> tuple[float, float, float, float]:
-        return self.character.get(loss) or CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
-
     def _histogram(self, loss: str, case: dict, counts: dict) -> tuple[list[int], list[int]]:
         """Lesion and background voxels by probability; above one half lies what is predicted."""
         return histogram_of(self._character(loss)[3], case, counts)

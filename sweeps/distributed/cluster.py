@@ -156,7 +156,7 @@ class Cluster:
         def leave_checkpoints() -> None:
             print("stopping: running trials leave a checkpoint ...", file=terminal, flush=True)
             while True:
-                connect.check_reachable(head)
+                discovery.check_reachable(head)
                 if not ray.get(ledger.stop.remote()):
                     return
                 time.sleep(0.3)
