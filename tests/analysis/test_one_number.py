@@ -20,6 +20,7 @@ from analysis.page.items import Figure, Section, Table
 from analysis.reading.imports import read_results
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.sections import front
+from analysis.sections.outcome import outcomes
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.sections.seeds import winner_frame
 from analysis.sections.table2 import nine_frame
@@ -64,7 +65,10 @@ def cohort(given: ReportInput) -> CohortScores:
 
 @pytest.fixture(scope="module")
 def sections(given: ReportInput) -> list[Section]:
-    answers = [front.front(given), *(section(given) for section in report.SECTIONS)]
+    answers = [
+        front.front(given, outcomes(given)),
+        *(section(given) for section in report.SECTIONS),
+    ]
     return [section for section in answers if section is not None]
 
 
