@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from analysis.page.items import many, prose
+from analysis.sections import looks
 from analysis.sections.outcome import (
     FOUND,
     Outcome,
@@ -83,7 +84,8 @@ def _design(found: Outcome) -> list[str]:
     return [
         f"With {what}, networks were trained from {many(len(cohort.seeds), 'seed')} {folds} "
         f"({complete}) and {verb} by the DSC of the test images of {patients} ({cohort.title}) "
-        f"after the last epoch{paired}."
+        f"after the last epoch{paired}.",
+        *([rule] if (rule := looks.stop_to_write(found.given)) else []),
     ] + [
         f"{found.name(loss)} was not compared: {int(cohort.done[loss].sum())} of "
         f"{int((cohort.status[loss] != '').sum())} trainings completed."
@@ -171,9 +173,9 @@ def _assumption(found: Outcome) -> list[str]:
     }.get(found.effect.source, found.effect.source)
     by_holm = " (Holm)" if adjusted(found) else ""
     text = (
-        f"Intervals are {confidence.in_percent()}{adjusted(found)}{by_holm}; they hold for new "
-        "seeds, new patients and new training sets, if other training sets move a difference by a "
-        "standard deviation of up to "
+        f"Intervals are {confidence.in_percent()}{adjusted(found)}{by_holm}; they hold "
+        f"{looks.to_write(found.given)}, for new seeds, new patients and new training sets, if "
+        "other training sets move a difference by a standard deviation of up to "
         f"{found.effect.tau_of('dice'):.3f} in DSC ({source})."
     )
     sentences = [text]

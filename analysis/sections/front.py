@@ -14,8 +14,7 @@ from analysis.sections.forest import forest
 from analysis.sections.outcome import DIGITS, Outcome, adjusted, signed
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
-from analysis.statistics.absence import given_up
-from analysis.statistics.ladder import RATE, ladder
+from analysis.statistics.absence import comparable, given_up
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
 
 
@@ -65,7 +64,7 @@ def losses_frame(found: Outcome) -> pd.DataFrame:
             "cohort": cohort.name,
             LOSS: found.name(loss),
             "trainings": _trainings(found, loss, int(asked[loss])),
-            **_means(found, loss),
+            **{metric: fits[loss].estimate for metric, fits in found.means.items()},
             "small_lesions_found": small.get(loss, float("nan")),
             "false_lesions": false.get(loss, float("nan")),
         }
@@ -119,18 +118,6 @@ def _trainings(found: Outcome, loss: int, asked: int) -> str:
     return f"{text}, {diverged} diverged" if diverged else text
 
 
-def _means(found: Outcome, loss: int) -> dict[str, float]:
-    """Over what all compared losses have; of one that is not compared, over its own trainings."""
-    if loss in found.losses:
-        return {metric: fits[loss].estimate for metric, fits in found.means.items()}
-    cohort = found.cohort
-    own = cohort.last_by_case(cohort.test)[loss]
-    return {
-        metric: ladder(own[..., i], cohort.fold_of, cohort.subject_of, bounds=RATE).estimate
-        for i, metric in enumerate(found.means)
-    }
-
-
 def _against(found: Outcome, loss: int) -> dict[str, object]:
     """Its difference from the reference, as in the box."""
     nothing: dict[str, object] = {
@@ -167,7 +154,7 @@ def _small_lesions(found: Outcome) -> dict[int, float]:
     """Share of the smallest lesions that is found, as in the section on lesions."""
     if not found.given.is_ledger:
         return {}
-    frame = strata_frame(found.given.sweep.lesions, found.cohort)
+    frame = strata_frame(found.given.sweep.lesions, comparable(found.cohort))
     if frame.empty:
         return {}
     smallest = frame[(frame["size_mm3"] == STRATA[0]).to_numpy()]
@@ -179,9 +166,9 @@ def _small_lesions(found: Outcome) -> dict[int, float]:
 
 def _false_lesions(found: Outcome) -> dict[int, float]:
     """False lesions per case, as in the section on lesions."""
-    cohort = found.cohort
     if not found.given.is_ledger:
         return {}
+    cohort = comparable(found.cohort)
     values = by_case(cohort, lesion_rates(cohort.final)["false_lesions"].to_numpy())
     return {
         loss: mean_and_error(values[loss], cohort.fold_of, cohort.subject_of)[0]
@@ -191,7 +178,7 @@ def _false_lesions(found: Outcome) -> dict[int, float]:
 
 def _caption(found: Outcome, shown: list[str]) -> str:
     cohort = found.cohort
-    fits = [fit for fit in found.means["dice"].values() if fit.num_cells]
+    fits = [fit for loss in found.losses if (fit := found.means["dice"][loss]).num_cells]
     total = len(cohort.seeds) * len(cohort.folds)
     cells = f"{fits[0].num_cells} of {total}" if fits else f"0 of {total}"
     counted = cohort.part(fits[0].num_cases, fits[0].num_subjects) if fits else "no case"
@@ -204,13 +191,13 @@ def _caption(found: Outcome, shown: list[str]) -> str:
         text += f"{given_up(cohort)} Their means are over what they have."
     lesions = [key for key in ("small_lesions_found", "false_lesions") if key in shown]
     if lesions:
-        text += " Lesions: of each loss's own trainings"
-        if "small_lesions_found" in lesions:
-            text += f"; small: {STRATA[0]} mm³"
-        text += ", counted and not tested."
+        small = f" (small: {STRATA[0]} mm³)" if "small_lesions_found" in lesions else ""
+        text += f" Lesions{small} are counted and not tested."
     if found.judged:
         text += " Differences are paired, and rounded after subtracting."
-    uneven = np.ptp([fit.num_cases for fits in found.means.values() for fit in fits.values()])
+    uneven = np.ptp(
+        [means[loss].num_cases for means in found.means.values() for loss in found.losses]
+    )
     if uneven:
         text += " A rate that a case does not define leaves it out."
     return text

@@ -161,6 +161,7 @@ def _strata_figure(sweep: Sweep, cohort: CohortScores, counted: str) -> Figure |
         f"{row[LOSS]} {written(row['recall_all_sizes'], '.3f')}"
         for row in frame[frame["size_mm3"] == STRATA[0]].to_dict("records")
     )
+    tested = cohort.part_with(np.isin(np.arange(len(cohort.cases)), cohort.final["case_index"]))
     smallest = frame[frame["size_mm3"] == STRATA[0]].dropna(subset=["recall"])
     words = ", ".join(f"{row[LOSS]} {row['recall']:.3f}" for row in smallest.to_dict("records"))
     return Figure(
@@ -173,8 +174,8 @@ def _strata_figure(sweep: Sweep, cohort: CohortScores, counted: str) -> Figure |
         "patients count alike, however many lesions they have). Right: predicted "
         "lesions that touch none, per patient, by predicted volume. Bars: "
         f"{confidence.in_percent()} interval "
-        f"with patients as clusters.{cohort.averaged} Reference lesions: {counts}; "
-        f"{cohort.part_with(np.isin(np.arange(len(cohort.cases)), cohort.final['case_index']))}. "
+        f"with patients as clusters, if looked at once.{cohort.averaged} "
+        f"Reference lesions: {counts}; {tested}. "
         f"{counted}.",
         alt=f"Share of lesions below 10 mm3 that were found: {words or 'none recorded'}.",
     )

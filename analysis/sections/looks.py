@@ -45,6 +45,39 @@ def looked(given: ReportInput) -> str:
     )
 
 
+def in_the_box(given: ReportInput) -> list[str]:
+    """Looks and the rule for stopping, in a sentence each; nothing for what is no ledger."""
+    if not given.is_ledger:
+        return []
+    rule = stopped(given)
+    return [
+        f"**Looks:** {looked(given)} Verdicts and intervals hold at all looks together.",
+        *([rule] if rule else []),
+    ]
+
+
+def to_write(given: ReportInput) -> str:
+    """For which looks a paper's intervals hold, as a clause."""
+    if not given.is_ledger:
+        return "whenever one looks at the results"
+    before = len(given.seen.before)
+    seen = f"{many(before, 'earlier look')} {'is' if before == 1 else 'are'}" if before else ""
+    return f"whenever one looks at the results ({seen or 'no earlier look is'} recorded)"
+
+
+def stop_to_write(given: ReportInput) -> str:
+    """A sentence for a paper about the rule by which a sweep stopped; "" where it did not."""
+    rule = given.sweep.meta.get("until_decided")
+    last = given.seen.decision.decision if given.seen.decision else {}
+    if not (isinstance(rule, dict) and last.get("decided")):
+        return ""
+    return (
+        "Training stopped by a rule that was fixed beforehand, when the question was decided or "
+        f"could hardly be any more: after {last.get('complete')} of at most {rule.get('cells')} "
+        "cells (seed, fold)."
+    )
+
+
 def stopped(given: ReportInput) -> str:
     """What a sweep that runs until its question is decided has decided; "" for any other."""
     rule = given.sweep.meta.get("until_decided")

@@ -20,15 +20,20 @@ from analysis.statistics.absence import Failures, complete_grid, failures, failu
 from analysis.statistics.exchange import PATIENTS, Exchange, can_test, exchanges, hardly_anything
 from analysis.statistics.identical import identical
 from analysis.statistics.ladder import Ladder
-from analysis.statistics.order import best_first, shared_means
-from analysis.statistics.own_threshold import LEFT, own_threshold_scores
+from analysis.statistics.order import best_first, every_mean
 from analysis.statistics.pairs import Family, Judgement, Pair
-from analysis.statistics.thresholds import histograms
+from analysis.statistics.thresholds import (
+    histograms,
+    own_threshold_scores,
+    rates_at_thresholds,
+)
 
 DIGITS = 3
 """Decimals of every rate and difference on the first screen; differences are rounded last."""
 FEW = 3
 """Pairs of which one sentence gives the numbers."""
+LEFT = 0.25
+"""Share of a difference at 0.5 that may be left at own thresholds if it is one of threshold."""
 FOUND = ("separated", "suggestive")
 """Words that say that there is a difference, if perhaps only for these training sets."""
 
@@ -48,7 +53,8 @@ class Outcome:
     order: list[int]
     """The compared ones by mean DSC over what all of them have."""
     means: dict[str, dict[int, Ladder]]
-    """Metric -> loss -> mean over what all compared losses have."""
+    """Metric -> loss -> mean over what all compared losses have; of one that is not compared, over
+    what it has."""
     judged: Family | None
     """All comparisons; None where there are fewer than two losses to compare."""
     at_own: Family | None
@@ -157,7 +163,7 @@ class Outcome:
     def hardly(self) -> list[int]:
         """Compared losses that find next to nothing."""
         means = self.means["sensitivity"]
-        return hardly_anything({loss: fit.estimate for loss, fit in means.items()})
+        return hardly_anything({loss: means[loss].estimate for loss in self.losses})
 
     @property
     def threshold_only(self) -> list[tuple[Pair, Pair]]:
@@ -280,7 +286,7 @@ def outcome(given: ReportInput, cohort: CohortScores, rows: pd.DataFrame | None 
         left=left,
         order=order,
         means={
-            metric: shared_means(last[..., place], cohort) for place, metric in enumerate(METRICS)
+            metric: every_mean(last[..., place], cohort) for place, metric in enumerate(METRICS)
         },
         judged=judged,
         at_own=at_own,
@@ -303,7 +309,7 @@ def _at_own(
     """The comparisons at own thresholds and of what they change, or why there are none."""
     if rows is None or rows.empty:
         return None, None, "probabilities are not stored"
-    own = own_threshold_scores(cohort, *histograms(cohort, rows))
+    own = own_threshold_scores(rates_at_thresholds(cohort, *histograms(cohort, rows)), cohort)
     if own is None:
         few = len(np.unique(cohort.fold_of)) < 2
         why = "one fold leaves no others to choose one" if few else "no probabilities known"

@@ -154,8 +154,8 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
             Column(key="detectable", header="Detectable", decimals=3),
             Column(key="verdict", header="Verdict"),
         ],
-        caption="Holds for: the highest rung that refutes no difference, as all lower ones do that "
-        f"this design has, adjusted over all {len(judged.pairs)} pairs (Holm{shares}), as p is. "
+        caption="Holds for: how far the claim that there is a difference goes, each step including "
+        f"those before it, adjusted over all {len(judged.pairs)} pairs (Holm{shares}), as p is. "
         "Survives: the largest SD of a training-set effect at which that is still so; assumed "
         f"here: {effect.in_words}. Detectable: where nothing was found, the difference that "
         f"{confidence.in_percent(POWER)} of such sweeps would find. "
@@ -180,10 +180,10 @@ def _matrix(cohort: CohortScores, judged: Family, rope: float) -> Figure:
         title=f"Every pair, DSC on test images, {cohort.title}",
         draw=partial(draw_matrix, cohort.losses, judged),
         data=pair_frame(cohort, judged, rope),
-        caption="Row minus column: mean difference, and cells (seed, fold) won by the row, of "
-        "all. Colour: direction and size; a frame marks pairs that are separated, a "
-        "dotted frame those that may be. A pair's difference does not depend on which other "
-        f"losses are in the sweep, its verdict only through Holm's adjustment. "
+        caption="Row minus column: mean difference, and below it the cells (seed, fold) that the "
+        "row won, of all; a tie is half a win. Colour: direction and size; a frame marks pairs "
+        "that are separated, a dotted frame those that may be. A pair's difference does not depend "
+        "on which other losses are in the sweep, its verdict only through Holm's adjustment. "
         f"{counted_pairs(cohort, judged.pairs)}{given_up(cohort)}",
         alt=f"Matrix of pairwise differences between {len(judged.losses)} losses.",
     )
@@ -198,9 +198,9 @@ def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
         title=f"Every pair in numbers, {cohort.title}",
         frame=frame,
         columns=[
-            Column(key="a", header="A"),
-            Column(key="b", header="B"),
-            Column(key="difference", header="A − B", decimals=digits, signed=True),
+            Column(key="a", header="First loss"),
+            Column(key="b", header="Second loss"),
+            Column(key="difference", header="First − second", decimals=digits, signed=True),
             Column(
                 key="low",
                 header="low",
@@ -215,24 +215,35 @@ def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
                 decimals=digits,
                 signed=True,
             ),
-            Column(key="wins", header="won", group="Cells"),
+            Column(key="wins", header="won by first", group="Cells"),
             Column(key="ties", header="tied", group="Cells"),
             Column(key="losses", header="lost", group="Cells"),
-            Column(key="win_rate", header="P(A>B)", group="Win rate", decimals=2),
-            Column(key="win_low", header="low", group="Win rate", decimals=2),
-            Column(key="win_high", header="high", group="Win rate", decimals=2),
-            Column(key="p_a_better", header="A", group="P(better by more than rope)", decimals=2),
-            Column(
-                key="p_equal", header="neither", group="P(better by more than rope)", decimals=2
+            *(
+                Column(key=key, header=header, group="Share won, if looked at once", decimals=2)
+                for key, header in (("win_rate", "won"), ("win_low", "low"), ("win_high", "high"))
             ),
-            Column(key="p_b_better", header="B", group="P(better by more than rope)", decimals=2),
+            *(
+                Column(
+                    key=key,
+                    header=header,
+                    group=f"Chance of better by over {rope:g}, if looked at once",
+                    decimals=2,
+                )
+                for key, header in (
+                    ("p_a_better", "first"),
+                    ("p_equal", "neither"),
+                    ("p_b_better", "second"),
+                )
+            ),
             Column(key="p_holm", header="p (Holm)", decimals=3),
             Column(key="survives", header="Survives effects up to", decimals=3),
-            Column(key="verdict", header="A is"),
+            Column(key="verdict", header="First is"),
         ],
-        caption=f"Rope: ±{rope:g}. P(A>B): share of cells that A wins (Bouthillier 2021), ties "
-        "split, with the exact interval of independent cells, which asks only about this "
-        "grid of cells: read it as new seeds and splits of these patients. Intervals are each "
+        caption=f"Differences within ±{rope:g} count as practically none. Share won: of the cells "
+        "(seed, fold), a tie being half a win (Bouthillier 2021), with the exact interval of "
+        "independent cells, which asks only about this grid of cells: read it as new seeds and "
+        "splits of these patients. It and the chances beside it hold if one looks once; the "
+        "difference's interval, p and verdict at any number of looks. Intervals are each "
         f"pair's own; p and verdict are adjusted over all {len(pairs)} pairs and are those of the "
         f"table above. {counted_pairs(cohort, pairs)}{given_up(cohort)}",
     )
@@ -307,13 +318,13 @@ def draw_matrix(losses: list[str], judged: Family) -> Drawing:
                         linestyle="-" if word == "separated" else ":",
                     )
                 )
-            won = pair.won_cells if sign > 0 else pair.lost_cells
+            won = (pair.won_cells if sign > 0 else pair.lost_cells) + pair.tied_cells / 2
             text = f"{value:+.3f}".replace("-", "\N{MINUS SIGN}").replace("0.", ".")
             axis.text(x + 0.5, y + 0.36, text, ha="center", va="center", fontsize=7)
             axis.text(
                 x + 0.5,
                 y + 0.70,
-                f"{won}/{pair.won_cells + pair.tied_cells + pair.lost_cells}",
+                f"{won:g}/{pair.won_cells + pair.tied_cells + pair.lost_cells}",
                 ha="center",
                 va="center",
                 fontsize=6,

@@ -477,7 +477,8 @@ def _ties(found: SearchOutcome, metric: str) -> str:
         words += f" ({names} {'has' if len(near.same) == 1 else 'have'} the same score)"
     pruned = int((found.states == "pruned").sum())
     stopped = f"; {pruned} more were stopped as worse" if pruned else ""
-    return f"{words}, cell by cell and adjusted for {many(others, 'comparison')}{stopped}."
+    among = many(others, "comparison")
+    return f"{words}, cell by cell and adjusted for {among}, at one look{stopped}."
 
 
 def _from_start(found: SearchOutcome, metric: str) -> str:

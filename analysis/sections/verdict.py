@@ -12,6 +12,7 @@ from markupsafe import Markup
 from analysis.page.items import prose
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
+from analysis.sections import looks
 from analysis.sections.outcome import (
     FEW,
     Outcome,
@@ -135,6 +136,7 @@ def verdict(found: Outcome) -> Verdict:
             else []
         ),
         *more,
+        *looks.in_the_box(given),
     ]
     return Verdict(cohort.title, said.word, _headline(found, pair, said), lead, more)
 
@@ -152,9 +154,11 @@ def _headline(found: Outcome, pair: Pair, judgement: Judgement) -> str:
         return f"No difference was found between {len(found.losses)} losses"
     a, b = cohort.losses[pair.a], cohort.losses[pair.b]
     better = "better" if judgement.sign > 0 else "worse"
+    some = any(found.failed[loss].diverged for loss in (pair.a, pair.b))
+    where = ", where training did not diverge" if some else ""
     return {
-        "separated": f"{a} is {better} than {b}",
-        "suggestive": f"{a} may be {better} than {b}",
+        "separated": f"{a} is {better} than {b}{where}",
+        "suggestive": f"{a} may be {better} than {b}{where}",
         "practically equal": f"{a} and {b} are practically equal",
         "not separated": f"{a} and {b} are not separated",
         "cannot tell": "This design cannot tell",
@@ -166,13 +170,13 @@ def _best_sentence(found: Outcome) -> str:
     best = found.best
     if np.isnan(fits[best].estimate):
         return "DSC is undefined for every test image: nothing was predicted, nothing was there."
-    losses = list(fits)
+    losses = found.losses
     done = cohort.done[losses]
     present = ~np.isnan(found.scores[losses])
     present = present[present.any((1, 2))]
     warning = ""
     if not (present == present[0]).all() or not present[0].all():
-        sizes = [fit for fit in fits.values() if fit.num_cells]
+        sizes = [fits[loss] for loss in losses if fits[loss].num_cells]
         lacking = "trials" if not done.all() else "a defined DSC in some cases"
         warning = (
             f" Some losses lack {lacking}; these means are over what all have, "
@@ -455,8 +459,8 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
         for loss, one in bad.items():
             low, high = one.diverged_interval
             rates.append(
-                f"{found.name(loss)} in {one.diverged} of {one.ended} "
-                f"({confidence.in_percent()} {low:.0%} to {high:.0%})"
+                f"{found.name(loss)} in {one.diverged} of {one.ended} trainings ({low:.0%} to "
+                f"{high:.0%}, {confidence.in_percent()} interval)"
             )
         lead.append(
             f"**Training diverged:** {', '.join(rates)}. Scores are of the other trainings."
@@ -470,7 +474,7 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
             low, high = one.odd_interval
             rates.append(
                 f"{one.odd} of {one.judged} of {found.name(loss)} "
-                f"({confidence.in_percent()} of its rate {low:.0%} to {high:.0%})"
+                f"({low:.0%} to {high:.0%}, {confidence.in_percent()} interval)"
             )
         lead.append(f"**Some trainings ended far from others of their fold:** {', '.join(rates)}.")
         more.append(

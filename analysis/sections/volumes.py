@@ -54,8 +54,8 @@ def section(given: ReportInput) -> Section | None:
         items=items,
         lead="Trials and clinics often use one number per patient: the volume of all lesions. The "
         "bias says by how much a loss measures too much on average, the limits of agreement "
-        "within which 95 % of patients lie: a small bias with wide limits serves no single "
-        "patient.",
+        f"within which {confidence.in_percent()} of patients lie: a small bias with wide limits "
+        "serves no single patient.",
     )
 
 

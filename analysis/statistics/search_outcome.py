@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from analysis.reading.names import subjects_of
 from analysis.statistics import confidence
-from analysis.statistics.ladder import holm, ladder
+from analysis.statistics.ladder import Ladder, holm, ladder
 from analysis.statistics.order import SAME
 from lesion_core import results
 from lesion_core.results import Sweep
@@ -239,21 +240,35 @@ def rivals(found: SearchOutcome, metric: str) -> Rivals:
     """Which complete configurations cannot be told from the chosen one.
 
     Paired differences, cell by cell; Student's t over the means of the folds, which hold seeds and
-    patients alike (over seeds, where there is one fold), Holm-adjusted over all others.  The chosen
-    one was chosen for being high, which makes it look more different than it is: at least these.
+    patients alike (over seeds, where there is one fold), Holm-adjusted over all others.  It holds
+    for one look: a search's cells are fixed by its plan, and none is added after a look.  The
+    chosen one was chosen for being high, which makes it look more different than it is: at least
+    these.
     """
     assert found.chosen is not None
     complete = np.flatnonzero(found.states == "complete")
     others = [int(place) for place in complete if place != found.chosen]
     best = found.grid(found.chosen, metric)
     fits = [ladder(best - found.grid(p, metric), np.arange(best.shape[1])) for p in others]
-    p_values = [fit.p_value("L2" if fit.df["L2"] > 0 else "L1") for fit in fits]
+    p_values = [_p_at_one_look(fit) for fit in fits]
     told = holm(np.array(p_values)) < confidence.error()
     return Rivals(
         others,
         [place for place, apart in zip(others, told, strict=True) if not apart],
         [place for place, fit in zip(others, fits, strict=True) if abs(fit.estimate) <= SAME],
     )
+
+
+def _p_at_one_look(fit: Ladder) -> float:
+    """Student's two-sided p of no difference; NaN where there are no degrees of freedom."""
+    rung = "L2" if fit.df["L2"] > 0 else "L1"
+    if abs(fit.estimate) <= SAME:
+        return 1.0
+    if not fit.df[rung] > 0:
+        return float("nan")
+    with np.errstate(divide="ignore"):
+        distance = np.divide(abs(fit.estimate), fit.se[rung])
+    return float(2 * special.stdtr(fit.df[rung], -distance))
 
 
 def start(found: SearchOutcome) -> int | None:

@@ -125,6 +125,16 @@ def at_chosen(rates: np.ndarray, chosen: np.ndarray, fold_of: np.ndarray) -> np.
     return np.where(at[..., 0] >= 0, taken, np.nan)
 
 
+def own_threshold_scores(rates: np.ndarray, cohort: CohortScores) -> np.ndarray | None:
+    """[L, S, P] DSC at each loss's own threshold, from `rates_at_thresholds`; NaN where none is.
+    None where no other folds can choose one: a single fold, or nothing known."""
+    dice = rates[..., METRICS.index("dice")]
+    if np.isnan(dice).all() or len(np.unique(cohort.fold_of)) < 2:
+        return None
+    chosen = own_thresholds(fold_curves(dice, cohort.fold_of, cohort.subject_of))
+    return at_chosen(dice, chosen, cohort.fold_of) if (chosen >= 0).any() else None
+
+
 def calibration(
     lesion: np.ndarray, background: np.ndarray, groups: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -30,8 +30,12 @@ def seen(ledger: Path) -> reading.Seen:
 
 
 def text(found: reading.Seen, **meta: object) -> str:
-    given = SimpleNamespace(seen=found, is_ledger=True, sweep=SimpleNamespace(meta=meta))
-    return " ".join(str(note.body) for note in looks.notes(cast(ReportInput, given)))
+    return " ".join(str(note.body) for note in looks.notes(given(found, **meta)))
+
+
+def given(found: reading.Seen, **meta: object) -> ReportInput:
+    some = SimpleNamespace(seen=found, is_ledger=True, sweep=SimpleNamespace(meta=meta))
+    return cast(ReportInput, some)
 
 
 def test_the_same_state_seen_again_is_no_other_look(ledger: Path) -> None:
@@ -47,6 +51,10 @@ def test_looks_at_earlier_states_are_counted(ledger: Path) -> None:
     said = text(seen(ledger))
     assert "2 others are recorded, the first at 1 complete trial." in said
     assert "hold at all looks together" in said
+    some = given(seen(ledger))
+    assert "2 others are recorded" in looks.in_the_box(some)[0]
+    assert "(2 earlier looks are recorded)" in looks.to_write(some)
+    assert "(no earlier look is recorded)" in looks.to_write(given(reading.Seen()))
 
 
 def test_somebody_elses_ledger_is_read_and_the_look_is_said_to_be_unrecorded(
@@ -69,4 +77,7 @@ def test_a_sweep_that_stopped_by_its_rule_says_so(ledger: Path) -> None:
     said = text(seen(ledger), until_decided=rule)
     assert "stopped by its rule" in said and "after 2 of at most 10 cells" in said
     assert "decided, new better" in said
-    assert "rule" not in text(seen(ledger))
+    assert "rule" not in text(seen(ledger)) and not looks.stop_to_write(given(seen(ledger)))
+    some = given(seen(ledger), until_decided=rule)
+    assert "stopped by its rule" in looks.in_the_box(some)[1]
+    assert "after 2 of at most 10 cells" in looks.stop_to_write(some)
