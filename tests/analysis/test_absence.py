@@ -71,9 +71,9 @@ def test_diverged_training_is_counted_and_judged() -> None:
     assert (found[1].diverged, found[1].ended, found[0].diverged) == (3, 25, 0)
     assert found[1].diverged_interval == pytest.approx((0.0255, 0.3122), abs=1e-3)
     verdict_of = verdict.verdict(outcome(given(), cohort))
-    assert verdict_of.headline == "l1 is better than l0"
+    assert verdict_of.headline == "l1 is better than l0, where training did not diverge"
     text = " ".join(verdict_of.sentences)
-    assert "**Training diverged:** l1 in 3 of 25 (95 % 3% to 31%)." in text
+    assert "**Training diverged:** l1 in 3 of 25 trainings (3% to 31%, 95 % interval)." in text
     assert "counted as DSC 0 in every test case, against l0: l1 not separated." in text
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from analysis.sections.report_input import ReportInput, family
 from analysis.statistics.lottery import fresh_flip
 from analysis.statistics.order import best_first
 from analysis.statistics.pairs import compare, judge
+from lesion_core.results import Sweep
 
 RNG = np.random.default_rng(0)
 FOLD = np.arange(60) % 5
@@ -58,8 +60,11 @@ def small(scores: np.ndarray, fold_of: np.ndarray = FOLD, **changes: Any) -> Sim
 
 def given(tau: float = 0.01, reference: str = "l0") -> ReportInput:
     return ReportInput(
-        sweep=None, all_cohorts=[], reference=reference, training=TrainingEffect({"dice": tau})
-    )  # type: ignore[arg-type]
+        sweep=cast(Sweep, SimpleNamespace(path=Path("no ledger"), meta={})),
+        all_cohorts=[],
+        reference=reference,
+        training=TrainingEffect({"dice": tau}),
+    )
 
 
 def said(scores: np.ndarray, tau: float = 0.01) -> verdict.Verdict:
