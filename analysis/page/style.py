@@ -167,6 +167,11 @@ def for_a_phone() -> Iterator[None]:
         _width_in.reset(before)
 
 
+def width_in() -> float:
+    """Width of a figure that is drawn now, inches."""
+    return min(WIDTH_IN, _width_in.get())
+
+
 def panels(
     rows: int,
     columns: int,

@@ -22,6 +22,9 @@ from analysis.statistics.pairs import Pair
 
 BARS = (("L3", 1.6, 0.75), ("L2", 3.2, 0.75), ("L1", 5.4, 1.0))
 """Rung, line width and opacity, drawn in this order: the thinner, the further it holds."""
+KEY_ROW_IN = 0.17
+SAMPLE_IN = {"dot": 0.1, "bar": 0.3, "band": 0.2}
+"""How wide a sample in the key is."""
 
 
 def forest(found: Outcome) -> Figure | None:
@@ -96,12 +99,14 @@ def draw_forest(
 ) -> Drawing:
     """One panel per metric, one row per loss."""
     rows = len(pairs["dice"])
+    key_rows = 1 + max(row for _, row in _key_places(rope, style.width_in())[1])
+    more = KEY_ROW_IN * (key_rows - 1)
     longest = max([len(losses[pair.a]) for pair in pairs["dice"]], default=4)
     figure, axes = style.panels(
         1,
         len(pairs),
-        height=0.95 + 0.24 * rows,
-        top=0.5,
+        height=0.95 + 0.24 * rows + more,
+        top=0.5 + more,
         bottom=0.42,
         left=min(2.2, 0.25 + 0.066 * longest),
         gap_x=0.2,
@@ -147,34 +152,50 @@ def draw_forest(
         axis.tick_params(labelleft=axis is axes[0, 0], left=False)
         axis.grid(False, axis="y")
         axis.set_xlabel(f"minus {losses[reference]}")
-        axis.locator_params(axis="x", nbins=5)
+        axis.locator_params(axis="x", nbins=3 if key_rows > 1 else 5)
     _key(figure, rope)
     return figure
 
 
 def _key(figure: Drawing, rope: float) -> None:
-    """What dot, bars and band mean, along the top edge."""
+    """What dot, bars and band mean, along the top edge, wrapped to the figure's width."""
     width, height = figure.get_size_inches()
-    x, y = 0.12, 1 - 0.12 / height
-    figure.add_artist(
-        Line2D([(x + 0.05) / width], [y], marker="o", markersize=4.6, color=style.SURFACE,
-               markeredgecolor=style.INK, markeredgewidth=1, transform=figure.transFigure)
-    )  # fmt: skip
-    x = _label(figure, x + 0.16, "mean difference", y)
-    for rung, thickness, alpha in reversed(BARS):
-        figure.add_artist(
-            Line2D([x / width, (x + 0.3) / width], [y, y], color=style.INK, linewidth=thickness,
-                   alpha=alpha, solid_capstyle="butt", transform=figure.transFigure)
-        )  # fmt: skip
-        x = _label(figure, x + 0.36, f"{confidence.in_percent()}, {RUNG_NAMES[rung]}", y)
-    figure.add_artist(
-        Rectangle((x / width, y - 0.05 / height), 0.2 / width, 0.1 / height, linewidth=0,
-                  facecolor=style.SHADE, transform=figure.transFigure)
-    )  # fmt: skip
-    _label(figure, x + 0.26, f"±{rope:g}", y)
+    for (kind, thickness, alpha, text), (x, row) in zip(*_key_places(rope, width), strict=True):
+        y = 1 - (0.12 + KEY_ROW_IN * row) / height
+        if kind == "dot":
+            artist = Line2D([(x + 0.05) / width], [y], marker="o", markersize=4.6,
+                            color=style.SURFACE, markeredgecolor=style.INK,
+                            markeredgewidth=1, transform=figure.transFigure)  # fmt: skip
+        elif kind == "bar":
+            artist = Line2D([x / width, (x + SAMPLE_IN[kind]) / width], [y, y], color=style.INK,
+                            linewidth=thickness, alpha=alpha, solid_capstyle="butt",
+                            transform=figure.transFigure)  # fmt: skip
+        else:
+            artist = Rectangle((x / width, y - 0.05 / height), SAMPLE_IN[kind] / width,
+                               0.1 / height, linewidth=0, facecolor=style.SHADE,
+                               transform=figure.transFigure)  # fmt: skip
+        figure.add_artist(artist)
+        where = (x + SAMPLE_IN[kind] + 0.06) / width
+        figure.text(where, y, text, va="center", fontsize=6.5)
 
 
-def _label(figure: Drawing, x: float, text: str, y: float) -> float:
-    """Write a word of the key; returns where the next sample begins, inches."""
-    figure.text(x / figure.get_size_inches()[0], y, text, va="center", fontsize=6.5)
-    return x + 0.049 * len(text) + 0.16
+def _key_places(
+    rope: float, width: float
+) -> tuple[list[tuple[str, float, float, str]], list[tuple[float, int]]]:
+    """Samples with their words, and where each stands: inches from the left, and row."""
+    samples = [
+        ("dot", 0.0, 0.0, "mean difference"),
+        *(
+            ("bar", thickness, alpha, f"{confidence.in_percent()}, {RUNG_NAMES[rung]}")
+            for rung, thickness, alpha in reversed(BARS)
+        ),
+        ("band", 0.0, 0.0, f"within ±{rope:g}"),
+    ]
+    places, x, row = [], 0.12, 0
+    for kind, _, _, text in samples:
+        needed = SAMPLE_IN[kind] + 0.06 + 0.052 * len(text)
+        if x + needed > width and places:
+            x, row = 0.12, row + 1
+        places.append((x, row))
+        x += needed + 0.16
+    return samples, places

@@ -25,10 +25,10 @@ def front(given: ReportInput, found: Sequence[Outcome]) -> Section:
         if len(found) > 1:
             items.append(Heading(text=one.cohort.title))
         items.append(losses_table(one))
-        if one is found[0]:
-            items.append(Note(body=words(given), kind="words"))
         if figure := forest(one):
             items.append(figure)
+        if one is found[0]:
+            items.append(Note(body=words(given), kind="words"))
     if found:
         items.append(definitions(given))
     return Section(key="front", title="", lead="", items=items)
