@@ -112,15 +112,15 @@ def first_screen(given: ReportInput) -> list[Note]:
         return [Note(kind="warning", body=prose(NOTHING_CHOSEN))]
     best = found.configurations[found.chosen]["loss"]
     may, may_not = conclusions(found, given.tested)
+    box = Markup('<div class="verdict"><h3>The search</h3><p>{}</p></div>').format(
+        prose(_headline(found, best, given.tested))
+    )
     lists = [
-        Markup("<p><strong>{}</strong></p>{}").format(head, as_list(lines))
+        Markup('<div class="claims"><h3>{}</h3>{}</div>').format(head, as_list(lines))
         for head, lines in (("What you may conclude", may), ("What you may not conclude", may_not))
         if lines
     ]
-    return [
-        Note(kind="key", body=prose(_headline(found, best, given.tested))),
-        Note(body=Markup("<div>{}</div>").format(Markup("").join(lists))),
-    ]
+    return [Note(kind="verdicts search", body=Markup("").join([box, *lists]))]
 
 
 def conclusions(
