@@ -208,7 +208,26 @@ def _assumption(found: Outcome) -> list[str]:
 
 
 def _threshold(found: Outcome) -> list[str]:
-    return [
+    """Differences that are of threshold alone, and those that are not found without it."""
+    alone = {(pair.a, pair.b) for pair, _ in found.threshold_only}
+    lost = [
+        f"{found.name(pair.a)} ({signed(own.fit.estimate)})"
+        for pair, said, own, also in found.at_both
+        if pair.b == found.reference
+        and (pair.a, pair.b) not in alone
+        and said.word in FOUND
+        and also.word not in FOUND
+    ]
+    open_at_own = (
+        [
+            f"With the threshold that the other folds choose for each loss, {listed(lost)} "
+            f"{'was' if len(lost) == 1 else 'were'} not shown to differ from "
+            f"{found.name(found.reference)}."
+        ]
+        if lost
+        else []
+    )
+    return open_at_own + [
         f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is one of "
         f"threshold: {signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each "
         "loss has the threshold that the other folds choose."
@@ -222,7 +241,7 @@ def _trade(found: Outcome) -> list[str]:
         return []
     further = all(one.holds == "L3" for one in found.traded)
     whom = "new training sets" if further else "new patients"
-    words = trade_offs(found, "was" if len(found.traded) == 1 else "were")
+    words = trade_offs(found, ("was", "were"))
     return [f"{words[0].upper()}{words[1:]}, which holds for {whom}."]
 
 
@@ -385,7 +404,8 @@ def _not_of_metrics(found: Outcome) -> list[tuple[str, str]]:
     if traded:
         refused.append(
             (
-                f"{found.name(traded[0].a)} is better, since it is more sensitive.",
+                f"{found.name(traded[0].a)} is better than {found.name(traded[0].b)}, since it is "
+                "more sensitive.",
                 "It pays with precision; in DSC nothing was found.",
             )
         )

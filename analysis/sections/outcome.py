@@ -212,23 +212,26 @@ class Outcome:
         return f"{text}, {signed(low)} to {signed(high)}" if low == low else f"{text}, no interval"
 
 
-def trade_offs(found: Outcome, verb: str) -> str:
-    """The trade-offs in words, those with the same more precise loss together."""
-    groups: dict[int, list[Exchange]] = {}
+def trade_offs(found: Outcome, verbs: tuple[str, str]) -> str:
+    """The trade-offs in words, losses that are more sensitive than the same others together; a few
+    with both differences.  ``verbs``: of one loss, of several."""
+    few = len(found.traded) <= FEW
+    beaten: dict[int, list[int]] = {}
+    numbers: dict[int, str] = {}
     for one in found.traded:
-        groups.setdefault(one.b, []).append(one)
-    parts = []
-    for precise, ones in groups.items():
-        names = [
-            f"{found.name(one.a)} ({signed(one.sensitivity.fit.estimate)}, "
+        beaten.setdefault(one.a, []).append(one.b)
+        numbers[one.a] = f" ({signed(one.sensitivity.fit.estimate)}, " + (
             f"{signed(one.precision.fit.estimate)})"
-            if len(found.traded) <= FEW
-            else found.name(one.a)
-            for one in ones
-        ]
-        parts.append(f"more sensitive than {found.name(precise)} and less precise {verb} "
-                     f"{listed(names)}")  # fmt: skip
-    return "; ".join(parts)
+        )
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for sensitive, others in beaten.items():
+        name = found.name(sensitive) + (numbers[sensitive] if few and len(others) == 1 else "")
+        groups.setdefault(tuple(others), []).append(name)
+    return "; ".join(
+        f"more sensitive than {found.names(others)} and less precise "
+        f"{verbs[len(names) > 1]} {listed(names)}"
+        for others, names in groups.items()
+    )
 
 
 def signed(value: float) -> str:

@@ -301,10 +301,9 @@ def _trade_sentences(found: Outcome) -> list[str]:
     """Sensitivity bought with precision."""
     sentences = []
     if found.traded:
-        verb = "is" if len(found.traded) == 1 else "are"
         further = all(one.holds == "L3" for one in found.traded)
         sentences.append(
-            f"**Trade-off:** {trade_offs(found, verb)}. Adjusted, for new "
+            f"**Trade-off:** {trade_offs(found, ('is', 'are'))}. Adjusted, for new "
             + ("training sets." if further else "patients; of new training sets nothing is known.")
         )
     elif not found.trade_tested:

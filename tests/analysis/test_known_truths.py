@@ -117,7 +117,7 @@ def test_trade_off_is_said_and_is_no_advantage(screens: dict[str, FirstScreen]) 
     assert re.search(
         r"more sensitive than A and less precise is B \(\+0\.1\d\d, −0\.1", screen.box_text
     )
-    assert screen.refuses("B is better, since it is more sensitive.")
+    assert screen.refuses("B is better than A, since it is more sensitive.")
     assert "Best? One cannot say" in screen.box_text
     for name, other in screens.items():
         assert bool(other.found.traded) == (name == "tradeoff"), name
