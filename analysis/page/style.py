@@ -434,6 +434,8 @@ def _in_tags(svg: str, change: Callable[[str], str]) -> str:
 
 def _simplified(tag: str) -> str:
     tag = re.sub(r'id="(L\d+)"', r'class="\1"', tag)  # one class per loss: the page's toggles
+    if tag.startswith("<image"):  # figures are drawn twice; nothing refers to a picture in one
+        tag = re.sub(r' id="[^"]*"', "", tag, count=1)
     # matplotlib numbers its groups; nothing refers to those names.
     tag = re.sub(r' id="[A-Za-z][A-Za-z0-9.]*_\d+"', "", tag)
     return re.sub(  # two decimals

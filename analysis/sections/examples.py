@@ -127,7 +127,6 @@ def draw(found: Sequence[Example]) -> Drawing:
                 vmax=255,
                 aspect=example.mm[0] / example.mm[1],
                 interpolation="nearest",
-                gid=f"examples-{row}-{column}",  # SVG names equal images alike, the last two here
             )
             axis.set_title(titles[column].replace("_", " "))
             if column == len(titles) - 1:

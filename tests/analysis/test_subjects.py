@@ -14,7 +14,7 @@ from analysis.page.items import Figure, Pictures, Table
 from analysis.reading.checks import cohort_findings
 from analysis.reading.imports import read_results
 from analysis.reading.scores import CohortScores, cohort_scores
-from analysis.statistics import pairs, ranks, selection, thresholds
+from analysis.statistics import confidence, pairs, ranks, selection, thresholds
 from analysis.statistics.ladder import Ladder, ladder
 from analysis.statistics.lottery import complete_cells
 from analysis.statistics.power import needed_seeds
@@ -202,8 +202,8 @@ def test_the_picture_is_of_the_median_session_of_the_typical_patient() -> None:
 
 
 def simulated(draws: int, sessions: int = 3, patients: int = 20) -> tuple[float, float]:
-    """Coverage of 0 by the interval for new patients, and share of p below 5 %, where two losses
-    are equal: five folds, five seeds."""
+    """Where two losses are equal, in five folds with five seeds: how often Student's interval for
+    new patients covers 0, and the one made of it that holds at any look misses it."""
     rng, covered, wrong = np.random.default_rng(0), 0, 0
     who = np.repeat(np.arange(patients), sessions)
     fold_of = who % 5
@@ -211,22 +211,24 @@ def simulated(draws: int, sessions: int = 3, patients: int = 20) -> tuple[float,
         patient, run = rng.normal(0, 0.03, patients)[who], rng.normal(0, 0.02, (5, 5))[:, fold_of]
         session = rng.normal(0, 0.01, len(who))
         fit = ladder(patient + session + run + rng.normal(0, 0.03, run.shape), fold_of, who)
+        half = confidence.t_factor(fit.df["L2"]) * fit.se["L2"]
+        covered += abs(fit.estimate) <= half
         low, high = fit.interval("L2")
-        covered += low <= 0 <= high
-        wrong += fit.p_value("L2") < 0.05
+        assert high - low >= 2 * half and (low <= 0 <= high) == (fit.p_value("L2") >= 0.05)
+        wrong += not low <= 0 <= high
     return covered / draws, wrong / draws
 
 
 def test_intervals_for_new_patients_cover_where_patients_have_sessions() -> None:
     coverage, wrong = simulated(2000)
-    assert 0.93 <= coverage <= 0.97 and wrong <= 0.065
+    assert 0.93 <= coverage <= 0.97 and wrong <= 0.05
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sessions", [2, 5])
 def test_intervals_for_new_patients_cover_over_many_draws(sessions: int) -> None:
     coverage, wrong = simulated(12_000, sessions)
-    assert 0.935 <= coverage <= 0.965 and wrong <= 0.06
+    assert 0.935 <= coverage <= 0.965 and wrong <= 0.05
 
 
 # ------------------------------------------------------------------------------ from a ledger
