@@ -148,19 +148,21 @@ def _same_pair(one: tuple[Pair, Judgement] | None, other: tuple[Pair, Judgement]
 
 
 def _headline(found: Outcome, pair: Pair, judgement: Judgement) -> str:
-    cohort, judged = found.cohort, found.judged
+    judged = found.judged
     words = {said.word for said in judged.judgements} if judged else set()
     if len(found.losses) > 2 and words == {"not separated"}:
         return f"No difference was found between {len(found.losses)} losses"
-    a, b = cohort.losses[pair.a], cohort.losses[pair.b]
+    first, second = found.group(pair.a), found.group(pair.b)
+    a, b, both = (found.names(losses) for losses in (first, second, [*first, *second]))
+    verb = "is" if len(first) == 1 else "are"
     better = "better" if judgement.sign > 0 else "worse"
     some = any(found.failed[loss].diverged for loss in (pair.a, pair.b))
     where = ", where training did not diverge" if some else ""
     return {
-        "separated": f"{a} is {better} than {b}{where}",
+        "separated": f"{a} {verb} {better} than {b}{where}",
         "suggestive": f"{a} may be {better} than {b}{where}",
-        "practically equal": f"{a} and {b} are practically equal",
-        "not separated": f"{a} and {b} are not separated",
+        "practically equal": f"{both} are practically equal",
+        "not separated": f"{both} are not separated",
         "cannot tell": "This design cannot tell",
     }[judgement.word]
 

@@ -149,6 +149,7 @@ def test_identical_losses_are_one_and_not_ranked(screens: dict[str, FirstScreen]
     screen = screens["identical"]
     assert "Identical: B and C have the same scores to the bit" in screen.box_text
     assert screen.box.lead[0].startswith("**B** and **C** have the highest mean")
+    assert screen.box.headline == "B and C are better than A"
     assert "Best? Yes: B and C are better than A." in screen.box_text
     assert "B and C gave identical results" in screen.may
     assert screen.refuses("B ranks above C.")
