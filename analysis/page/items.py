@@ -76,6 +76,8 @@ class Column:
     percent: bool = False
     wrap: bool = False
     """Long text: may break into lines."""
+    least: bool = False
+    """A probability: what would be printed as zero is below the last digit, and says so."""
     best: str = ""
     """"max" or "min": the best value of the column is printed bold."""
 
@@ -109,6 +111,8 @@ class Table:
             text = f"{scaled:{sign}.{column.decimals}f}"
             if re.fullmatch(r"[+-]0(\.0*)?", text):  # no signed zero
                 text = text[1:]
+            if column.least and float(text) == 0:
+                text = f"< {10**-column.decimals:.{column.decimals}f}"
             return text.replace("-", "\N{MINUS SIGN}") + ("%" if column.percent else "")
         if isinstance(value, float) and value.is_integer():
             return str(int(value))

@@ -58,7 +58,8 @@ class TrainingEffect:
     @property
     def in_words(self) -> str:
         """The number for DSC, and where it comes from."""
-        return f"{self.tau_of('dice'):.3f} ({self.source})"
+        source = self.source if self.measured else f"{self.source}, not measured"
+        return f"{self.tau_of('dice'):.3f} ({source})"
 
 
 def training_effect(asked: str | None, results: Path) -> TrainingEffect:

@@ -84,7 +84,7 @@ def _design(found: Outcome) -> list[str]:
     return [
         f"With {what}, networks were trained from {many(len(cohort.seeds), 'seed')} {folds} "
         f"({complete}) and {verb} by the DSC of the test images of {patients} ({cohort.title}) "
-        f"after the last epoch{paired}.",
+        f"after the last epoch ({cohort.num_epochs}){paired}.",
         *([rule] if (rule := looks.stop_to_write(found.given)) else []),
     ] + [
         f"{found.name(loss)} was not compared: {int(cohort.done[loss].sum())} of "
@@ -198,8 +198,10 @@ def _assumption(found: Outcome) -> list[str]:
         if said.word == "not separated"
     ]
     if missed:
+        least, most = f"{min(missed):.3f}", f"{max(missed):.3f}"
+        size = most if least == most else f"{least} to {most} (by pair)"
         sentences.append(
-            f"A true difference of {max(missed):.3f} would have been found with a probability of "
+            f"A true difference of {size} would have been found with a probability of "
             f"{confidence.in_percent(POWER)}; smaller ones may have been missed."
             if max(missed) < 1
             else "Even large differences may have been missed."
@@ -228,9 +230,9 @@ def _threshold(found: Outcome) -> list[str]:
         else []
     )
     return open_at_own + [
-        f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is one of "
+        f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is mostly one of "
         f"threshold: {signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each "
-        "loss has the threshold that the other folds choose."
+        "loss has the threshold that the other folds choose, where none is found."
         for pair, own in found.threshold_only
     ]
 

@@ -88,7 +88,7 @@ def section(given: ReportInput) -> Section | None:
         lead="A trial is one training of a network. Those of all losses with the same seed and "
         "fold start from the same weights and see the same patches: a cell, the unit in which "
         "losses are compared. Only complete trials enter an average. A trial that diverged or "
-        "failed is absent from every figure below, which flatters its loss: read the gaps first.",
+        "failed is absent from every average below, which flatters its loss: read the gaps first.",
     )
 
 

@@ -16,6 +16,7 @@ from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.absence import comparable, given_up
 from analysis.statistics.lesions import STRATA, by_case, lesion_rates, mean_and_error, strata_frame
+from analysis.statistics.pairs import equality_limit
 
 
 def front(given: ReportInput, found: Sequence[Outcome]) -> Section:
@@ -28,22 +29,34 @@ def front(given: ReportInput, found: Sequence[Outcome]) -> Section:
         if figure := forest(one):
             items.append(figure)
         if one is found[0]:
-            items.append(Note(body=words(given), kind="words"))
+            items.append(Note(body=words(one), kind="words"))
     if found:
         items.append(definitions(given))
     return Section(key="front", title="", lead="", items=items)
 
 
-def words(given: ReportInput) -> Markup:
-    """The verdict's words in four lines."""
+def words(found: Outcome) -> Markup:
+    """The verdict's words in four lines, and what they assume in a fifth."""
+    limit = max(
+        (equality_limit(pair.fit, found.given.rope) for pair, _ in found.against_reference),
+        default=float("nan"),
+    )
+    beyond = (
+        f"; not to be shown here, where {found.effect.tau_of('dice'):.3f} is assumed: for that the "
+        f"training-set effect has to be below {limit:.3f}"
+        if found.effect.tau_of("dice") >= limit
+        else ""
+    )
     lines = {
         "better, worse": "there is a difference, also for new patients and new training sets, "
         "adjusted for all comparisons",
         "perhaps better, perhaps worse": "there is one for new patients with these training sets; "
         "others could undo it, if they matter as much as assumed",
-        "practically equal": f"a difference of {given.rope:g} DSC or more is refuted",
+        "practically equal": f"a difference of {found.given.rope:g} DSC or more is refuted{beyond}",
         "not separated, cannot tell": "nothing was found, which does not show that losses are "
         "equal; too few seeds or folds to look",
+        "training-set effect": "by how much (SD) training on other patients moves the difference "
+        f"between two losses: {found.effect.in_words}; a cross-validation cannot measure it",
     }
     inside = Markup("").join(
         Markup("<dt>{}</dt><dd>{}</dd>").format(word, prose(meaning))
@@ -140,6 +153,8 @@ def _against(found: Outcome, loss: int) -> dict[str, object]:
     pair, said = found.judged.of(loss, found.reference)
     low, high = found.interval(pair, said)
     verdict = said.in_words if pair.fit.num_cells else "no trial in common"
+    if any({one.a, one.b} == {pair.a, pair.b} for one, _ in found.threshold_only):
+        verdict += " at 0.5 only"
     return {
         "difference": pair.fit.estimate,
         "low": low,

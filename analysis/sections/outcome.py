@@ -340,7 +340,8 @@ def failures_counted(found: Outcome) -> tuple[bool, str]:
         rope=given.rope,
     )
     said = [
-        f"{found.name(pair.a)} {judgement.in_words}" for pair, judgement in again.against_reference
+        f"{found.name(pair.a)} {judgement.in_words} ({signed(pair.fit.estimate)})"
+        for pair, judgement in again.against_reference
     ]
     judged = found.judged
     same = (

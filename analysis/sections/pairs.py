@@ -143,13 +143,13 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
                 Column(
                     key=rung,
                     header=RUNG_NAMES[rung],
-                    group=f"{confidence.in_percent()} half-width",
+                    group=f"{confidence.in_percent()} half-width, by itself",
                     decimals=digits,
                 )
                 for rung in RUNGS
             ),
             Column(key="reached", header="Holds for"),
-            Column(key="p_holm", header="p, new training sets (Holm)", decimals=3),
+            Column(key="p_holm", header="p, new training sets (Holm)", decimals=3, least=True),
             Column(key="survives", header="Survives effects up to", decimals=3),
             Column(key="detectable", header="Detectable", decimals=3),
             Column(key="verdict", header="Verdict"),
@@ -204,14 +204,14 @@ def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
             Column(
                 key="low",
                 header="low",
-                group=f"{confidence.in_percent()}, new training sets",
+                group=f"{confidence.in_percent()}, new training sets, by itself",
                 decimals=digits,
                 signed=True,
             ),
             Column(
                 key="high",
                 header="high",
-                group=f"{confidence.in_percent()}, new training sets",
+                group=f"{confidence.in_percent()}, new training sets, by itself",
                 decimals=digits,
                 signed=True,
             ),
@@ -235,7 +235,7 @@ def _pair_table(cohort: CohortScores, judged: Family, rope: float) -> Table:
                     ("p_b_better", "second"),
                 )
             ),
-            Column(key="p_holm", header="p (Holm)", decimals=3),
+            Column(key="p_holm", header="p (Holm)", decimals=3, least=True),
             Column(key="survives", header="Survives effects up to", decimals=3),
             Column(key="verdict", header="First is"),
         ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup
 
-from analysis.page.items import prose
+from analysis.page.items import many, prose
 from analysis.reading.scores import CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections import looks
@@ -131,7 +131,11 @@ def verdict(found: Outcome) -> Verdict:
         _difference_sentence(cohort, pair, said, found.judged, effect, rope),
         _seed_sentence(cohort, scores, first_two, found.group(found.best)),
         *(
-            ["No trade-off of sensitivity and precision was found between these pairs."]
+            [
+                "**Trade-off:** no loss was found to buy sensitivity with precision, in "
+                f"{many(len(found.asked), 'pair')} (each with the reference, the best with those "
+                "that it does not beat)."
+            ]
             if found.trade_tested and not found.traded
             else []
         ),
@@ -179,10 +183,14 @@ def _best_sentence(found: Outcome) -> str:
     warning = ""
     if not (present == present[0]).all() or not present[0].all():
         sizes = [fits[loss] for loss in losses if fits[loss].num_cells]
-        lacking = "trials" if not done.all() else "a defined DSC in some cases"
+        short = [loss for loss, own in zip(losses, done, strict=True) if not own.all()]
+        lacking = (
+            f"Of {found.names(short)} some trainings are missing"
+            if short
+            else "Some losses lack a defined DSC in some cases"
+        )
         warning = (
-            f" Some losses lack {lacking}; these means are over what all have, "
-            f"{_cells(cohort, sizes[0])}."
+            f" {lacking}; these means are over what all have, {_cells(cohort, sizes[0])}."
             if present.all(0).any()
             else " These means are not over the same patients: the losses have no trial in common."
         )
@@ -235,8 +243,8 @@ def _outright_sentence(found: Outcome) -> str:
     ]
     answer = "None that matters" if set(words) == {"practically equal"} else "One cannot say"
     survives = (
-        f" It holds for new patients, but with other training patients up to an effect of SD "
-        f"**{said.survives_rounded:.3f}** only; assumed: {found.effect.in_words}."
+        f" That holds for new patients, but only if other training patients move a difference by "
+        f"an SD of at most **{said.survives_rounded:.3f}**; assumed: {found.effect.in_words}."
         if said.word == "suggestive"
         else ""
     )
@@ -260,8 +268,8 @@ def _bears(found: Outcome) -> str:
     if borne != borne:
         return ""
     return (
-        " With other training patients, all of that stands up to an effect of SD "
-        f"**{borne:.3f}**; assumed: {found.effect.in_words}."
+        " Other training patients may move a difference by an SD of up to "
+        f"**{borne:.3f}** before any of that falls; assumed: {found.effect.in_words}."
     )
 
 
@@ -385,14 +393,14 @@ def _difference_sentence(
     if judgement.word == "practically equal":
         text += f". Whatever the difference is, it is smaller than {rope:g}"
     elif reached or "L1" in known:
-        text += f". It holds {HOLDS[reached]}" + (
+        text += f". That there is a difference holds {HOLDS[reached]}" + (
             ", after adjusting for the other comparisons" if len(judged.pairs) > 1 else ""
         )
         beyond, name = NEXT.get(reached, ("", ""))
         if beyond in known:
             text += f", but not for {name}"
     else:
-        text += ". It does not hold for new seeds and patients"
+        text += ". That there is a difference does not hold for new seeds and patients"
     if "L1" not in known:
         text += "; no fold has a second seed in common, so seeds and patients count together"
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L2", "L3") if rung not in known]
@@ -482,6 +490,11 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
             "Intervals that rest on Student's t cover less than they say where training "
             "sometimes collapses: read the rate beside the mean."
         )
+    asked = int((found.cohort.status != "").sum())
+    if int(found.cohort.done.sum()) == asked and not odd:
+        judged = all(one.judged for one in found.failed.values())
+        alike = ", and none ended far from others of its loss and fold" if judged else ""
+        lead.append(f"**Trainings:** all {asked} completed{alike}.")
     return lead, more
 
 
@@ -506,8 +519,10 @@ def _seed_sentence(
     alike = [loss for loss in group if loss in complete.losses] if a in group else [a]
     alike = alike if a in complete.losses else []
     share = float(sum(shares[complete.losses.index(loss)] for loss in alike)) if alike else np.nan
+    some = (cohort.status[[a, b]] == "diverged").any()
+    where = "Where training does not diverge, a" if some else "A"
     text = (
-        f"A sweep with a single fresh seed would put {second} above {best} in about "
+        f"{where} sweep with a single fresh seed would put {second} above {best} in about "
         f"**{flip:.0%}** of repeats"
     )
     if share == share:
