@@ -14,12 +14,14 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lesion_core import stopping
 from lesion_core.training.memory import ENVIRONMENT as MEMORY
 from sweeps import scratch
 from sweeps.distributed import discovery
@@ -33,6 +35,9 @@ FORWARDED = (
 )  # fmt: skip
 """Beginnings of the driver's environment variables that a cluster's workers get; by itself Ray
 passes none.  Keys to W&B are not among them: Ray lists these variables to every user."""
+
+SECONDS_TO_START = 300
+"""For a Ray of this machine, which may be busy."""
 
 
 def import_ray(address: str | None) -> Any:
@@ -91,6 +96,7 @@ def start_local(ray: Any) -> None:
     Raises:
         ValueError: there is no place for its session, or it cannot start.
     """
+    from ray._common.utils import get_default_ray_temp_dir
     from ray._private import ray_constants
 
     folder = session_folder()
@@ -106,14 +112,15 @@ def start_local(ray: Any) -> None:
     before = {name: os.environ[name] for name in ours if name in os.environ}
     os.environ.update(ours)
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            labels=discovery.PRIVATE,
-            _temp_dir=None if folder is None else str(folder),
-        )
+        with _patience():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                labels=discovery.PRIVATE,
+                _temp_dir=None if folder is None else str(folder),
+            )
     except OSError as error:  # for instance no place for Ray's token
         raise ValueError(
             f"Ray cannot start on this machine: {error.filename or ''} {error.strerror or error}; "
@@ -123,13 +130,42 @@ def start_local(ray: Any) -> None:
         if "timed out during startup" not in str(error):
             raise
         raise ValueError(
-            "Ray has not started within its 30 s: this machine is too busy; try again"
+            f"Ray has not started within {SECONDS_TO_START} s, or its raylet has ended (logs: "
+            f"{folder or get_default_ray_temp_dir()}/session_latest/logs); a busy machine needs "
+            "another try"
         ) from None
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = many
         for name in ours.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Lets Ray wait for its raylet as long as that lives: 2.60 gives up after 30 s, and cannot be
+    told otherwise.  A signal ends the waiting."""
+    from ray._private import services
+
+    ask, deadline = services.get_node, time.monotonic() + SECONDS_TO_START
+
+    def ask_until_answered(*arguments: Any) -> Any:
+        while True:
+            try:
+                return ask(*arguments)
+            except RuntimeError:
+                if stopping.is_asked():
+                    raise KeyboardInterrupt from None
+                ours = [each.private_to == os.getpid() for each in discovery.running_rays()]
+                if not any(ours) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = ask_until_answered
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def find_cluster(address: str) -> str:

@@ -179,7 +179,8 @@ from lesion_core.losses import CrossEntropy
 from sweeps.trials import attempt
 
 def slow(logits, target):
-    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():  # in a worker
+    training = logits.shape[-1] == 8  # not the try-out of every loss
+    if training and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
         attempt._lost = lambda device: "the GPU cannot be used any more"
         raise RuntimeError("CUDA error: device-side assert triggered")
     return CrossEntropy()(logits, target)
@@ -198,7 +199,7 @@ def unlucky(logits, target):
     assert sorted(state["status"] for state in states.values()) == ["done"] * 2 + ["failed"] * 2
     for name, state in states.items():
         log = (ledger.path / "trials" / name / "log.txt").read_text()
-        assert log.count("attempt") == 1, log
+        assert log.count(": attempt ") == 1, log
         if state["status"] == "failed":
             assert state["error"] == "RuntimeError: CUDA error: device-side assert triggered"
 
