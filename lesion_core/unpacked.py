@@ -223,7 +223,8 @@ _Structure = dict[_Field, Any]
 def _structure(content: bytes, at: int, end: int, depth: int) -> tuple[_Structure, int]:
     """What is in a structure by number and type of the field, and where what follows begins.
 
-    Whole numbers, structures and lists of these; what else there is, is passed over.  A field of
+    Whole numbers, structures and lists of these; what else there is, is passed over, and so are
+    the lists `_NEVER_ASKED` of a footer.  A field of
     another type than it should have is another field, as for every reader of the format.
     """
     found: _Structure = {}
@@ -253,6 +254,8 @@ def _structure(content: bytes, at: int, end: int, depth: int) -> tuple[_Structur
                 else:
                     value, at = (value >> 1) ^ -(value & 1), at + 1
                 found[field, kind] = value
+            elif kind == LIST and depth == 0 and field in _NEVER_ASKED:
+                at = _past_list(content, at, end)
             else:
                 found[field, kind], at = _value(content, at, end, kind, depth)
             if at > end:
@@ -262,6 +265,29 @@ def _structure(content: bytes, at: int, end: int, depth: int) -> tuple[_Structur
     if at >= end:
         raise NoPages("it is cut short")
     return found, at + 1
+
+
+_NEVER_ASKED = (2, 5, 7)
+"""Lists of a footer: the columns' types, texts beside the table, in which order values are."""
+
+_WALKED: list[bytes] = []
+MOST_WALKED, MOST_WALKED_BYTES = 32, 2**16
+"""So many such lists are kept, and of no more bytes each."""
+
+
+def _past_list(content: bytes, at: int, end: int) -> int:
+    """Where a list ends that is not asked for.
+
+    Thousands of tables have the same ones.  A list itself says where it ends, so one that begins
+    with all of another ends there too, and need not be walked again.
+    """
+    for known in _WALKED:
+        if content.startswith(known, at):
+            return at + len(known)
+    _, after = _value(content, at, end, LIST, 0)
+    if after <= end and after - at <= MOST_WALKED_BYTES and len(_WALKED) < MOST_WALKED:
+        _WALKED.append(content[at:after])
+    return after
 
 
 def _value(content: bytes, at: int, end: int, kind: int, depth: int) -> tuple[Any, int]:

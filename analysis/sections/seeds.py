@@ -198,6 +198,8 @@ def flip_frame(cohort: CohortScores, losses: list[int], scores: np.ndarray) -> p
 
 
 def _flip_table(cohort: CohortScores, losses: list[int], scores: np.ndarray) -> list[Table]:
+    if len(losses) < 2:
+        return []
     frame = flip_frame(cohort, losses, scores)
     if frame["fresh_1"].isna().all() and frame["flip_1"].isna().all():
         return []

@@ -134,6 +134,11 @@ class Lock:
                     f"{self._path.parent} is in use by {found}; wait for it, stop it, or choose "
                     f"another folder with --results (if it is long gone, delete {self._path})"
                 )
+            if self._path.is_dir() and not self._path.is_symlink():
+                raise ValueError(
+                    f"{self._path}: a folder is there; expected a file that says who writes here; "
+                    "move it away"
+                )
             self._discard(found)
 
     def _beats(self, found: Holder) -> bool:
@@ -218,7 +223,7 @@ def _drop_staging(folder: Path, token: str) -> None:
             other.rename(void)  # in one step: from here on, nothing comes out of it
             shutil.rmtree(void, ignore_errors=True)
     for leftover in folder.glob(f"{NAME}.*"):  # of a process that died while it took the lock
-        if not _is_locked(leftover):
+        if not leftover.is_dir() and not _is_locked(leftover):
             leftover.unlink(missing_ok=True)
 
 

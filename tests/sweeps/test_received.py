@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 import threading
@@ -17,6 +18,7 @@ from lesion_core.cohorts import cohort_from_dict
 from sweeps import command, status, verify
 from sweeps.bench.fake_sweep import FakeSweep, description
 from sweeps.ledger.ledger import Ledger, LedgerError
+from sweeps.ledger.lock import Lock
 from sweeps.tracking import policy, sweep_run, upload
 from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import content_of
@@ -313,29 +315,81 @@ SPOILT = {
 }
 
 
+SHARED = (
+    "sweep.json", "gradients.parquet", "cohorts/wmh2017/cases.parquet",
+    "cohorts/wmh2017/slices.parquet", "report/made.json", "search.json", "search-journal.log",
+    "checksums.log", "wandb/tracking.json", ".live.json", ".lock", "training-effect.json",
+)  # fmt: skip
+OWN = (
+    *results.TABLES, results.MODEL, "trial.json", "done.json", "failed.json", "progress.json",
+    "checkpoint.pt", "log.txt",
+)  # fmt: skip
+FOLDERS = ("trials", "trials/FIRST", "cohorts", "cohorts/wmh2017", "wandb", "report")
+EVERY_FILE = [*SHARED, *(f"trials/FIRST/{name}" for name in OWN)]
+SAMPLE = random.Random(6).sample([(name, how) for name in EVERY_FILE for how in SPOILT], 6)
+
+
+def everything_copes_with(sent: Path, name: str, spoil, capsys) -> None:
+    """No command breaks over one spoilt place, hangs or fills the memory; `verify` goes through
+    the whole folder; and what was there before is whole again when it is back."""
+    place = sent / name.replace("FIRST", first(sent).name)
+    aside = sent.parent / "aside"
+    if place.exists():
+        (shutil.copytree if place.is_dir() else shutil.copy2)(place, aside)
+    else:
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"{ }" * 9)
+    spoil(place)
+    every_command(sent, capsys)
+    try:
+        verify.main([str(sent)])
+    except ValueError as error:
+        assert "\n" not in str(error)
+    try:
+        Lock(sent, "test").__enter__().__exit__(None, None, None)
+    except ValueError as error:
+        assert "\n" not in str(error)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    if aside.exists():
+        aside.rename(place)
+    assert results.read_sweep(sent).runs["status"].eq("done").all()
+
+
+@pytest.mark.parametrize(("name", "how"), SAMPLE)
+def test_whatever_becomes_of_a_file_no_command_breaks(sent, name, how, capsys):
+    everything_copes_with(sent, name, SPOILT[how], capsys)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SPOILT)
 def test_whatever_becomes_of_any_file_no_command_breaks(sent, how, capsys):
-    """Nor does one hang, or fill the memory; and `verify` goes through the whole folder."""
-    shared = ["sweep.json", "gradients.parquet", "cohorts/wmh2017/cases.parquet"]
-    shared += ["cohorts/wmh2017/slices.parquet", "report/made.json", "search.json"]
-    shared += ["checksums.log", "wandb/tracking.json", ".live.json", "training-effect.json"]
-    own = [*results.TABLES, results.MODEL, "trial.json", "done.json", "progress.json", "log.txt"]
-    for name in [*shared, *(f"{first(sent).relative_to(sent)}/{file}" for file in own)]:
-        file = sent / name
-        before = file.read_bytes() if file.exists() else None
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(before or b"{ }")
-        SPOILT[how](file)
-        every_command(sent, capsys)
-        try:
-            verify.main([str(sent)])
-        except ValueError as error:
-            assert "\n" not in str(error)
-        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
-        if before is not None:
-            file.write_bytes(before)
-    assert results.read_sweep(sent).runs["status"].eq("done").all()
+    for name in EVERY_FILE:
+        everything_copes_with(sent, name, SPOILT[how], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOLDERS)
+def test_whatever_becomes_of_any_folder_no_command_breaks(sent, name, capsys):
+    for how in ("empty", "a list", "a link", "a link to nothing"):
+
+        def instead(place: Path, how: str = how) -> None:
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+            place.write_bytes(b"")
+            SPOILT[how](place)
+
+        everything_copes_with(sent, name, instead, capsys)
+
+
+def test_a_folder_in_the_place_of_the_lock_is_one_line_and_stays(sent):
+    (sent / ".lock").mkdir()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"\.lock: a folder is there") as error:
+            Lock(sent, "test").__enter__()
+        assert "\n" not in str(error.value)
+    assert [file.name for file in sent.glob(".lock*")] == [".lock"]
 
 
 # ------------------------------------------------------------------------------ where the key goes
