@@ -558,6 +558,27 @@ def test_a_ray_of_this_machine_alone_listens_on_the_loopback_address(cluster):
     assert set(listening.values()) <= loopback
 
 
+def test_a_busy_machine_is_given_time_to_start_ray(monkeypatch):
+    tried = []
+
+    def third_time():
+        tried.append("once")
+        if len(tried) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    connect._until_started(third_time)
+    assert len(tried) == 3
+    tried.clear()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stopping, "is_asked", lambda: True)
+        connect._until_started(third_time)
+    tried.clear()
+    monkeypatch.setattr(connect, "SECONDS_TO_START", -1)
+    with pytest.raises(Exception, match="timed out during startup"):
+        connect._until_started(third_time)
+    assert len(tried) == 1
+
+
 def test_nobody_else_may_read_rays_token(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
