@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -195,13 +198,20 @@ def test_a_full_gpu_is_the_trials_own_fault_and_the_hint_says_what_needs_less(sw
     assert (failed["kind"], failed["attempts"]) == ("error", 1)
 
 
-def test_a_worker_without_its_folder_is_to_blame_not_the_trial(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["all of it", "a file so far"])
+def test_a_worker_without_its_folder_is_to_blame_not_the_trial(tmp_path, monkeypatch, how):
     """Ray, or whatever cleans /tmp, may delete it; whatever fails then says nothing of the loss."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
+    (tmp_path / "gone" / "went_with_it.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "gone"))
+    importlib.import_module("went_with_it")
+    (tmp_path / "gone" / "went_with_it.py").unlink()
+    if how == "all of it":
+        shutil.rmtree(tmp_path / "gone")
     with pytest.raises(attempt.NotTheTrialsFault, match="code was deleted"):
         alone(tmp_path / "results", trial(PLAIN), run="no_such_module:run")
+    del sys.modules["went_with_it"]
     assert state(Ledger(tmp_path / "results"), trial(PLAIN))["status"] == "partial"
 
 
