@@ -155,7 +155,8 @@ def _until_started(start: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while True:
         try:
-            return start()
+            start()
+            return
         except Exception as error:
             if "timed out during startup" not in str(error):
                 raise
