@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ def start_local(ray: Any) -> None:
     before = {name: os.environ[name] for name in ours if name in os.environ}
     os.environ.update(ours)
     try:
-        with _patience():
-            ray.init(
+        _until_started(
+            lambda: ray.init(
                 address="local",
                 include_dashboard=False,
                 log_to_driver=False,
@@ -121,6 +121,7 @@ def start_local(ray: Any) -> None:
                 labels=discovery.PRIVATE,
                 _temp_dir=None if folder is None else str(folder),
             )
+        )
     except OSError as error:  # for instance no place for Ray's token
         raise ValueError(
             f"Ray cannot start on this machine: {error.filename or ''} {error.strerror or error}; "
@@ -130,9 +131,8 @@ def start_local(ray: Any) -> None:
         if "timed out during startup" not in str(error):
             raise
         raise ValueError(
-            f"Ray has not started within {SECONDS_TO_START} s, or its raylet has ended (logs: "
-            f"{folder or get_default_ray_temp_dir()}/session_latest/logs); a busy machine needs "
-            "another try"
+            f"Ray has not started within {SECONDS_TO_START} s: this machine is too busy, or see "
+            f"{folder or get_default_ray_temp_dir()}/session_latest/logs"
         ) from None
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = many
@@ -141,31 +141,32 @@ def start_local(ray: Any) -> None:
         os.environ.update(before)
 
 
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Lets Ray wait for its raylet as long as that lives: 2.60 gives up after 30 s, and cannot be
-    told otherwise.  A signal ends the waiting."""
-    from ray._private import services
+def _until_started(start: Callable[[], object]) -> None:
+    """Start a Ray, on a busy machine again and again.
 
-    ask, deadline = services.get_node, time.monotonic() + SECONDS_TO_START
+    Ray 2.60 waits 30 s for its raylet, which itself ends if its agent takes 15 s to load; neither
+    can be told otherwise.
 
-    def ask_until_answered(*arguments: Any) -> Any:
-        while True:
-            try:
-                return ask(*arguments)
-            except RuntimeError:
-                if stopping.is_asked():
-                    raise KeyboardInterrupt from None
-                ours = [each.private_to == os.getpid() for each in discovery.running_rays()]
-                if not any(ours) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+    Raises:
+        Exception: with "timed out during startup", as Ray's own, if it has not started in time.
+    """
+    from ray._private.node import Node
 
-    services.get_node = ask_until_answered
-    try:
-        yield
-    finally:
-        services.get_node = ask
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            start()
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                if isinstance(node := frame.f_locals.get("self"), Node):
+                    node.kill_all_processes(check_alive=False)
+            if stopping.is_asked():
+                raise KeyboardInterrupt from None
+            if time.monotonic() > deadline:
+                raise
 
 
 def find_cluster(address: str) -> str:

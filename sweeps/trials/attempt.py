@@ -198,9 +198,7 @@ def _failure(error: BaseException, epoch: int) -> Failure:
 
 def _lost(device: str) -> str | None:
     """What this process has lost, so that its next trials would fail as well."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:  # a cleaner of /tmp, or Ray itself
+    if _code_is_gone():  # a cleaner of /tmp, or Ray itself
         return "the folder with this worker's code was deleted"
     if device != "cuda":
         return None
@@ -214,6 +212,20 @@ def _lost(device: str) -> str | None:
     except (RuntimeError, AssertionError):  # without CUDA, after some errors or from the start
         return "the GPU cannot be used any more"
     return None
+
+
+def _code_is_gone() -> bool:
+    """Whether files that were loaded from this process's folder are there no more, or not all.
+
+    Ray 2.60 unpacks a job's code again where a second node of a cluster joins on one machine.
+    """
+    try:
+        here = f"{Path.cwd()}{os.sep}"
+    except FileNotFoundError:
+        return True
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    ours = (file for file in files if file and file.startswith(here))
+    return any("site-packages" not in file and not Path(file).exists() for file in ours)
 
 
 def _finish(

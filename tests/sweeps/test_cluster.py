@@ -346,7 +346,8 @@ def test_a_job_from_outside_runs_is_stopped_and_again_goes_on(place):
     with Machines(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}") as machines:
         machines.start(
             "127.0.0.1", 2, "--head", f"--port={machines.port}", "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={port}", f"--temp-dir={machines.folder}/0",
+            f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}",
+            f"--temp-dir={machines.folder}/0",
         )  # fmt: skip
         server = ["--address", f"http://127.0.0.1:{port}"]
 

@@ -5,8 +5,7 @@ import socket
 
 import pytest
 
-from lesion_core import stopping
-from sweeps.distributed import connect, discovery, waiting
+from sweeps.distributed import discovery, waiting
 
 SESSION = "session_2026-01-01_00-00-00_000000_{}"
 
@@ -163,31 +162,3 @@ def test_a_reason_is_given_once_trials_wait_for_long(monkeypatch):
     now[0] += waiting.SECONDS_TO_START
     assert look.look(left=5, running=1, slots=2) == "1 could run and wait: 0 of 2 CPUs are free"
     assert look.look(left=5, running=2, slots=2) == ""
-
-
-def test_a_busy_machine_has_time_to_start_a_ray_of_its_own(monkeypatch):
-    """As long as its raylet lives, and nobody has asked to stop."""
-    services = pytest.importorskip("ray._private.services")
-    asked, own = [], discovery.RunningRay(address="", session="", uid=0, private_to=os.getpid())
-
-    def after_three(*node):
-        asked.append(node)
-        if len(asked) < 3:
-            raise RuntimeError("no such node")
-        return {"node": node}
-
-    monkeypatch.setattr(services, "get_node", after_three)
-    monkeypatch.setattr(discovery, "running_rays", lambda: [own])
-    with connect._patience():
-        assert services.get_node("head", "id") == {"node": ("head", "id")}
-    assert services.get_node is after_three
-    asked.clear()
-    monkeypatch.setattr(stopping, "is_asked", lambda: True)
-    with connect._patience(), pytest.raises(KeyboardInterrupt):
-        services.get_node("head", "id")
-    monkeypatch.setattr(discovery, "running_rays", lambda: [])
-    monkeypatch.setattr(stopping, "is_asked", lambda: False)
-    asked.clear()
-    with connect._patience(), pytest.raises(RuntimeError):
-        services.get_node("head", "id")
-    assert len(asked) == 1

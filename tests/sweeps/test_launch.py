@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -195,13 +198,20 @@ def test_a_full_gpu_is_the_trials_own_fault_and_the_hint_says_what_needs_less(sw
     assert (failed["kind"], failed["attempts"]) == ("error", 1)
 
 
-def test_a_worker_without_its_folder_is_to_blame_not_the_trial(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["all of it", "a file so far"])
+def test_a_worker_without_its_folder_is_to_blame_not_the_trial(tmp_path, monkeypatch, how):
     """Ray, or whatever cleans /tmp, may delete it; whatever fails then says nothing of the loss."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
+    (tmp_path / "gone" / "went_with_it.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "gone"))
+    importlib.import_module("went_with_it")
+    (tmp_path / "gone" / "went_with_it.py").unlink()
+    if how == "all of it":
+        shutil.rmtree(tmp_path / "gone")
     with pytest.raises(attempt.NotTheTrialsFault, match="code was deleted"):
         alone(tmp_path / "results", trial(PLAIN), run="no_such_module:run")
+    del sys.modules["went_with_it"]
     assert state(Ledger(tmp_path / "results"), trial(PLAIN))["status"] == "partial"
 
 
@@ -556,6 +566,27 @@ def test_a_ray_of_this_machine_alone_listens_on_the_loopback_address(cluster):
     assert len(listening) > 3
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     assert set(listening.values()) <= loopback
+
+
+def test_a_busy_machine_is_given_time_to_start_ray(monkeypatch):
+    tried = []
+
+    def third_time():
+        tried.append("once")
+        if len(tried) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    connect._until_started(third_time)
+    assert len(tried) == 3
+    tried.clear()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stopping, "is_asked", lambda: True)
+        connect._until_started(third_time)
+    tried.clear()
+    monkeypatch.setattr(connect, "SECONDS_TO_START", -1)
+    with pytest.raises(Exception, match="timed out during startup"):
+        connect._until_started(third_time)
+    assert len(tried) == 1
 
 
 def test_nobody_else_may_read_rays_token(tmp_path, monkeypatch):

@@ -70,6 +70,13 @@ def read_for_a_report(sent: Path) -> None:
     report.checks.findings(given.sweep, given.all_cohorts)
 
 
+def some_trial(sent: Path) -> str:
+    """The name of a trial that is there, or of one that should be."""
+    folder = sent / "trials"
+    there = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    return (there or [json.loads((sent.parent / "asked").read_text())["trials"][0]["name"]])[0]
+
+
 def every_command(sent: Path, capsys) -> str:
     """What status, report, masks and resume say of a folder; none may raise anything else."""
     said = []
@@ -77,7 +84,7 @@ def every_command(sent: Path, capsys) -> str:
         lambda: status.main([str(sent)]),
         lambda: read_for_a_report(sent),
         lambda: predict.main([str(sent), "--data", str(sent.parent / "data")]),
-        lambda: content_of(sent, next((sent / "trials").iterdir()).name, OFFLINE),
+        lambda: content_of(sent, some_trial(sent), OFFLINE),
         lambda: content_of_sweep(sent, OFFLINE),
         lambda: Ledger(sent).refuse_other_sweep(json.loads((sent.parent / "asked").read_text())),
     ):
@@ -326,7 +333,7 @@ OWN = (
 )  # fmt: skip
 FOLDERS = ("trials", "trials/FIRST", "cohorts", "cohorts/wmh2017", "wandb", "report")
 EVERY_FILE = [*SHARED, *(f"trials/FIRST/{name}" for name in OWN)]
-SAMPLE = random.Random(6).sample([(name, how) for name in EVERY_FILE for how in SPOILT], 6)
+SAMPLE = random.Random(6).sample([(name, how) for name in EVERY_FILE for how in SPOILT], 4)
 
 
 def everything_copes_with(sent: Path, name: str, spoil, capsys) -> None:
