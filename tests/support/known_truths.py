@@ -6,8 +6,9 @@ the first screen says it, and nothing that is false.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -116,13 +117,17 @@ KNOWN_TRUTHS = {
 """By the name of the ledger's folder."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write every ledger and its report below the folder that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.known_truths")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder that they are written into")
+    out = parser.parse_args(arguments).out
     for name, known in KNOWN_TRUTHS.items():
-        folder = known.write(Path(sys.argv[1]) / name)
+        folder = known.write(out / name)
         page = report.build(folder, training_effect=known.training_effect, formats=())
         print(f"{page}: {known.truth}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

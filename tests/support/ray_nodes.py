@@ -41,6 +41,12 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def supervised(driver: subprocess.Popen[str]) -> int | None:
+    """Number of the process that a driver supervises, which is the one that Ray knows."""
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
 def kill_marked(mark: str) -> None:
     """All of them at once, as when a machine loses power."""
     deadline = time.monotonic() + 60

@@ -19,7 +19,7 @@ import pytest
 from sweeps.distributed import discovery
 from sweeps.ledger.ledger import Ledger
 from sweeps.provenance import ROOT
-from tests.support.ray_nodes import RAY, Machines, free_port, kill_marked, marked
+from tests.support.ray_nodes import RAY, Machines, free_port, kill_marked, marked, supervised
 from tests.support.tiny import write_lit_cohort
 from tests.sweeps.test_chaos import write_losses
 
@@ -129,7 +129,10 @@ def test_auto_means_the_head_and_not_another_sweeps_own_ray(place):
         own = machines.drive([*grid("auto")[:-2], "--results", "own"], place)
 
         def private():
-            return [each for each in discovery.running_rays() if each.private_to == own.pid]
+            driver = supervised(own)
+            return [
+                each for each in discovery.running_rays() if driver and each.private_to == driver
+            ]
 
         until(private, own)
         done = machines.drive(grid("auto", "--epochs", "1"), place)
@@ -139,7 +142,7 @@ def test_auto_means_the_head_and_not_another_sweeps_own_ray(place):
         refused = machines.drive(grid(private()[0].address, "--results", "x"), place)
         out, err = refused.communicate(timeout=300)
         assert refused.returncode == 2
-        assert f"that Ray is process {own.pid}'s own" in err
+        assert f"that Ray is process {supervised(own)}'s own" in err
         second.head(1)
         refused = machines.drive(grid("auto", "--results", "x"), place)
         out, err = refused.communicate(timeout=300)
@@ -165,10 +168,11 @@ def test_trials_that_wait_for_another_sweeps_cores_say_so(place):
         until(lambda: shows("first", "2 running"), first)
         second = machines.drive(grid(machines.address, "--results", "second"), place)
         until(lambda: shows("second", "held by job"), second)
+        holder = supervised(first)
         second.send_signal(signal.SIGTERM)
         out, _ = second.communicate(timeout=300)
     wait = r"2 could run and wait: 0 of 2 CPUs are free; 2 CPU held by job 01000000 \(process (\d+)"
-    assert re.search(wait, out).group(1) == str(first.pid)
+    assert re.search(wait, out).group(1) == str(holder)
 
 
 def test_a_worker_whose_gpu_is_lost_is_replaced_and_the_trial_keeps_its_own_words(place):
@@ -205,6 +209,7 @@ def unlucky(logits, target):
 
 
 def test_a_machine_without_room_for_the_images_is_avoided_and_the_others_go_on(place):
+    write_losses(place, 1.5)  # so that it lasts until the last machine has joined
     with Machines() as machines:
         machines.head()
         machines.add(1)
