@@ -151,15 +151,16 @@ class Cluster:
             broken.append(reason)
             stopping.interrupt()
 
-        terminal = sys.stdout
+        terminal, over = sys.stdout, threading.Event()
 
         def leave_checkpoints() -> None:
             print("stopping: running trials leave a checkpoint ...", file=terminal, flush=True)
-            while True:
-                discovery.check_reachable(head)
-                if not ray.get(ledger.stop.remote()):
-                    return
-                time.sleep(0.3)
+            with suppress(Exception):  # a Ray that is gone, or let go of, is asked nothing more
+                while not over.is_set():
+                    discovery.check_reachable(head)
+                    if not ray.get(ledger.stop.remote()):
+                        return
+                    time.sleep(0.3)
 
         def take_snapshot() -> ClusterSnapshot | None:
             # Before anything else: with its head gone, Ray stops this whole process in a call.
@@ -227,6 +228,7 @@ class Cluster:
                 f"(see {results / 'ray.log'}); the same command goes on from here"
             ) from None
         finally:
+            over.set()
             live.remove()
             scratch.drop(folder)
         if broken:

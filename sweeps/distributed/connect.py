@@ -48,6 +48,7 @@ def import_ray(address: str | None) -> Any:
     os.environ["TUNE_STATE_REFRESH_PERIOD"] = "86400"  # its question freezes us if the head is gone
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be silenced
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # workers find the user's modules in their folder
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would start another Ray
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # under `ray job submit`: ours joins the job's
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

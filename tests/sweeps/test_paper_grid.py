@@ -345,7 +345,7 @@ def test_a_stopped_sweep_ends_within_seconds_and_goes_on(tmp_path, number, exit_
     write_lit_cohort(tmp_path / "data", [1, 2])
     (tmp_path / "my_losses.py").write_text(MY_LOSSES)
     arguments = ["--losses", "my_losses:slow", "--seeds", "1", *SETTINGS, "--wandb", "disabled"]
-    arguments += ["--no-report"]
+    arguments += ["--no-report", "--epochs", "20"]  # far from its end when the signal comes
     line = [sys.executable, str(ROOT / "sweeps" / "paper_grid.py"), *arguments]
     environment = {**os.environ, "RAY_worker_niceness": "0"}
     started = time.monotonic()
