@@ -1,12 +1,21 @@
 """What every test can rely on: a cache of this run's own, one thread per process, a fair order."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # arrays are tiny; read when torch is first loaded
 
 import pytest
 
 from lesion_core import cache
+
+for number in (signal.SIGINT, signal.SIGHUP):
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+    ):  # as in a shell's background job: tests send them
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
 
 LONGEST = (
     "tests/sweeps/test_launch.py",

@@ -58,7 +58,7 @@ class TrainingEffect:
     @property
     def in_words(self) -> str:
         """The number for DSC, and where it comes from."""
-        source = self.source if self.measured else f"{self.source}, not measured"
+        source = self.source if self.measured or self.given else f"{self.source}, not measured"
         return f"{self.tau_of('dice'):.3f} ({source})"
 
 
