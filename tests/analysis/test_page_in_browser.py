@@ -113,7 +113,7 @@ def test_questions_are_closed_but_for_what_failed(page: browser.Browser) -> None
     opened(page)
     assert "coverage" in questions(page, OPEN)  # a trial diverged
     assert len(questions(page, CLOSED)) > 15
-    assert page.evaluate("document.documentElement.scrollHeight") < 4500
+    assert page.evaluate("document.documentElement.scrollHeight") < 4000
     page.evaluate("document.getElementById('unfold').click()")
     assert questions(page, CLOSED) == []
     page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
