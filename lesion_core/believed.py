@@ -152,6 +152,22 @@ def wrong_with_search(search: Mapping[str, Any]) -> str | None:
     for key in ("in_fold", "importance"):
         if not isinstance(search.get(key, {}), dict):
             return f"{key} is {_shown(search[key])}"
+    for key in ("ranges", "domains"):
+        named = search.get(key, {})
+        if not isinstance(named, dict) or named.keys() - search["space"].keys():
+            return f"{key} is {_shown(named)}"
+    for field, domain in search.get("domains", {}).items():
+        if _wrong_with_domain(domain, search["space"]):
+            return f"the domain of {_shown(field)} is {_shown(domain)}"
+    for field in search["space"]:
+        ends = search["ranges"].get(field)
+        if "choices" in search.get("domains", {}).get(field, {}):
+            if ends is not None:
+                return f"the range of {_shown(field)} is {_shown(ends)}"
+        elif not (
+            isinstance(ends, list) and len(ends) == 2 and all(_is(end, float) for end in ends)
+        ):
+            return f"the range of {_shown(field)} is {_shown(ends)}"
     for cell in search["cells"]:
         if not (isinstance(cell, list) and len(cell) == 2 and all(type(n) is int for n in cell)):
             return f"a cell is {_shown(cell)}"
@@ -186,10 +202,45 @@ def _wrong_with_configuration(one: object, search: Mapping[str, Any]) -> str | N
     for cell, name in one["trials"].items():
         if not (cell.isdecimal() and int(cell) < len(search["cells"]) and is_plain(name)):
             return f"{_shown(name)} is no trial"
-    numbers = [*one["values"].values(), *(one.get("score") or {}).values()]
-    if one["values"].keys() != search["space"].keys() or not all(_is(n, float) for n in numbers):
+    scores = (one.get("score") or {}).values()
+    if not all(_is(number, float) for number in scores) or not _is_in_space(one["values"], search):
         return "its values or scores are no numbers of the space"
     return None
+
+
+def _is_in_space(values: Mapping[str, Any], search: Mapping[str, Any]) -> bool:
+    """Whether a configuration has a value of each field that is searched there, and no other."""
+    domains = search.get("domains", {})
+    for field in search["space"]:
+        domain = domains.get(field, {})
+        only = domain.get("only")
+        if (field in values) != (only is None or values.get(only["field"]) in only["values"]):
+            return False
+        if field in values and not (
+            values[field] in domain["choices"] if "choices" in domain else _is(values[field], float)
+        ):
+            return False
+    return values.keys() <= search["space"].keys()
+
+
+def _wrong_with_domain(domain: object, space: Mapping[str, Any]) -> bool:
+    """Whether what `domains` says of a field cannot be."""
+    if not isinstance(domain, dict) or domain.keys() - {"choices", "log", "whole", "only"}:
+        return True
+    choices, only = domain.get("choices", [0, 1]), domain.get("only")
+    if not isinstance(choices, list) or len(choices) < 2 or not all(map(_is_value, choices)):
+        return True
+    return only is not None and not (
+        isinstance(only, dict)
+        and only.keys() == {"field", "values"}
+        and only["field"] in space
+        and isinstance(only["values"], list)
+        and all(map(_is_value, only["values"]))
+    )
+
+
+def _is_value(value: object) -> bool:
+    return value is None or isinstance(value, (bool, str)) or _is(value, float)
 
 
 _SEARCH = {

@@ -569,7 +569,11 @@ SEARCH = "search.json"
     cohort, loss (without the numbers that vary), objectives
     sampler, prune_p, planned (how many configurations), exhausted (the space has no more):
                     as last asked for; configurations say under which ones they ran
-    space           {field: interval in words};  ranges  {field: [lowest, highest value tried]}
+    space           {field: interval or choices in words}
+    ranges          {field: [lowest, highest value tried]} of the fields that are numbers
+    domains         only where a field is more than a range: {field: {choices: [...], or log and
+                    whole: true, of a range; only: {field, values}: searched where that field has
+                    one of these, and else without a value}}
     cells           [[seed, fold], ...] in the order in which every configuration meets them
     configurations  in the order asked: number, values, loss, loss_params, state (running,
                     complete, pruned, failed), trials ({cell index: name}), score ({metric: mean}),

@@ -1,4 +1,4 @@
-"""A search over a loss's numbers, by default the focal loss's alpha and gamma.
+"""A search over numbers and choices of a training, by default the focal loss's alpha and gamma.
 
     python sweeps/alpha_gamma.py --address auto     on a running Ray cluster
     python sweeps/alpha_gamma.py --demo             a small simulated cohort, minutes on two cores
@@ -24,6 +24,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     stopping.hold()
 
 from lesion_core.cohorts.reading import Reading
+from lesion_core.search_space import grid_points, written
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
@@ -34,10 +35,11 @@ from sweeps.searching.optuna_study import Sampler
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
-    from lesion_core.losses import Loss, Range
+    from lesion_core.search_space import Value
     from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.ledger.ledger import Ledger
+    from sweeps.searching.fields import Searched
     from sweeps.searching.plan import Cell, SearchPlan
     from sweeps.searching.search import Search
 
@@ -50,7 +52,8 @@ ORDER_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
-    """Search for the numbers of a loss that segment best, honest about noise.
+    """Search for the numbers of a loss, or settings of a training, that segment best, honest about
+    noise.
 
     Exit status: 0 every trial done, 1 some failed, 2 wrong input.
     """
@@ -68,8 +71,10 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
     loss: str = "focal"
     """Whose numbers vary: focal, new, tversky, ... or module:name of your own (with --space)."""
     space: tuple[str, ...] = ()
-    """Fields and where to look, such as: alpha=0.1:0.9 gamma=0:5; others keep their value.
-    Default: what the loss declares; of focal alpha in (0, 1) and gamma in [0, 5]."""
+    """Fields of the loss or of the training, and where to look, such as: alpha=0.1:0.9
+    learning_rate=1e-5:1e-2:log batch_size=4:32 precision=fp32,bf16; others keep their value.
+    Behind one, @FIELD=CHOICE searches it only where another field has that choice.  Default: what
+    the loss declares; of focal alpha in (0, 1) and gamma in [0, 5]."""
     configurations: int = 40
     """How many to try in all; more than before adds to them.  Of a grid: at most."""
     objective: Literal["dice", "sensitivity+precision"] = "dice"
@@ -123,11 +128,9 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             ValueError: flags that contradict each other, or a loss that refuses such numbers.
         """
         from lesion_core.losses import loss_named
-        from sweeps.searching.optuna_study import grid_points
         from sweeps.searching.plan import SearchPlan, shuffled_cells
 
-        base = loss_named(self.loss)
-        space = search_space_of(base, self.space)
+        found = self.searched()
         if self.configurations < 1:
             raise ValueError(f"--configurations {self.configurations}: expected 1 or more")
         if not 0 <= self.prune_p < 1:
@@ -144,11 +147,11 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             loss_named(name)
         number = self.configurations
         if self.sampler == "grid":  # the largest whole one within the budget
-            number = len(grid_points(space, number))
+            number = len(grid_points(found.space, number))
         return SearchPlan(
             cohort=cohort,
-            loss=family(base, space),
-            space=space,
+            loss=found.family(),
+            space=found.space,
             objectives=tuple(self.objective.split("+")),
             cells=tuple(shuffled_cells(self.seeds, self.folds, ORDER_SEED)),
             configurations=number,
@@ -156,101 +159,20 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             prune_p=self.prune_p,
             comparators=tuple(dict.fromkeys(self.compare)),
             confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
-            first=known_settings(base, space),
-            own=own_setting(base, space),
+            first=found.named_points(),
+            own=found.unsearched(),
         )
 
+    def searched(self) -> Searched:
+        """The fields that vary, with the loss and the settings in which they do.
 
-def search_space_of(base: Loss, flags: Sequence[str]) -> dict[str, Range]:
-    """The range of every field to search over: what --space says, or what the loss declares.
+        Raises:
+            ValueError: as `fields.searched` does.
+        """
+        from lesion_core.losses import loss_named
+        from sweeps.searching.fields import searched
 
-    Raises:
-        ValueError: nothing to search over, a flag that cannot be read, or an end that the loss
-            refuses.
-    """
-    from lesion_core.losses import Range, loss_label, search_space, with_values
-    from sweeps.searching.optuna_study import grid_points
-
-    space = search_space(base)
-    if flags:
-        space = {}
-        for flag in flags:
-            name, _, ends = flag.partition("=")
-            low, _, high = ends.partition(":")
-            try:
-                space[name] = Range(float(low), float(high))
-            except ValueError:
-                raise ValueError(
-                    f"--space {flag}: expected FIELD=LOWEST:HIGHEST, such as alpha=0.1:0.9"
-                ) from None
-            if not (name and space[name].low < space[name].high < float("inf")):
-                raise ValueError(f"--space {flag}: expected a field and two numbers that rise")
-    if not space:
-        raise ValueError(
-            f"loss {loss_label(base)} declares nothing to search over; name its fields, such as "
-            "--space alpha=0.1:0.9"
-        )
-    for corner in grid_points(space, 2 ** len(space)):
-        with_values(base, corner)
-    return space
-
-
-def family(base: Loss, space: Mapping[str, Range]) -> str:
-    """Name of a loss without the numbers that vary.
-
-    >>> from lesion_core.losses import LOSSES, Range
-    >>> family(LOSSES["focal1"], {"gamma": Range(0, 5)})
-    'focal(alpha=0.25)'
-    """
-    from lesion_core.losses import Imported, loss_to_dict
-
-    name = base.path if isinstance(base, Imported) else base.name
-    kept = {key: value for key, value in loss_to_dict(base)["fields"].items() if key not in space}
-    fields = ",".join(f"{key}={value}" for key, value in kept.items())
-    return f"{name}({fields})" if fields else name
-
-
-def own_setting(base: Loss, space: Mapping[str, Range]) -> dict[str, float] | None:
-    """The loss's own values of the searched fields, where a search can try them: what is found is
-    compared with what everybody has without a search.
-
-    >>> from lesion_core.losses import LOSSES, search_space
-    >>> own_setting(LOSSES["focal2"], search_space(LOSSES["focal2"]))
-    {'alpha': 0.75, 'gamma': 2.0}
-    """
-    from lesion_core.losses import Imported
-    from sweeps.searching.optuna_study import can_be_tried
-
-    own = base.function if isinstance(base, Imported) else base
-    values = {name: getattr(own, name, None) for name in space}
-    numbers = {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, (int, float)) and can_be_tried(value, space[name])
-    }
-    return numbers if len(numbers) == len(space) else None
-
-
-def known_settings(base: Loss, space: Mapping[str, Range]) -> tuple[dict[str, float], ...]:
-    """The settings that have a name (of focal the paper's two), if only searched fields differ.
-
-    What is found should at least match them, and they are a fair start.
-    """
-    from lesion_core.losses import LOSSES, with_values
-    from sweeps.searching.optuna_study import can_be_tried
-
-    found = []
-    for known in LOSSES.values():
-        values = {name: getattr(known, name, None) for name in space}
-        numbers = {
-            name: float(value)
-            for name, value in values.items()
-            if isinstance(value, (int, float)) and can_be_tried(value, space[name])
-        }
-        complete = type(known) is type(base) and len(numbers) == len(space)
-        if complete and with_values(base, numbers) == known:
-            found.append(numbers)
-    return tuple(found)
+        return searched(loss_named(self.loss), self.given(), self.space)
 
 
 @dataclass(frozen=True)
@@ -258,30 +180,31 @@ class SearchSetup:
     """What a search over one cohort needs to make trials, and to begin or go on."""
 
     plan: SearchPlan
-    base: Loss
+    searched: Searched
     data: Data
-    settings: TrainSettings
     folds: int
     results: Path
 
-    def loss(self, values: Mapping[str, float] | str) -> Loss:
-        """The loss of a configuration's values, or of a comparator's name."""
-        from lesion_core.losses import loss_named, with_values
+    @cached_property
+    def settings(self) -> TrainSettings:
+        """How networks are trained where a search does not say otherwise."""
+        return self.searched.settings_of({})
 
-        return loss_named(values) if isinstance(values, str) else with_values(self.base, values)
-
-    def trial(self, loss: Loss, cell: Cell, validation: bool) -> Trial:
-        """The trial of a loss in a cell, with a validation part or on the test fold."""
+    def trial(self, asked: Mapping[str, Value] | str, cell: Cell, validation: bool) -> Trial:
+        """The trial of a configuration's values, or of a comparator's name, in a cell: with a
+        validation part or on the test fold."""
+        from lesion_core.losses import loss_named
         from lesion_core.trial import Trial
 
+        compared = isinstance(asked, str)
         return Trial(
             cohort=self.data.name,
             fingerprint=self.data.fingerprint,
-            loss=loss,
+            loss=loss_named(asked) if compared else self.searched.loss_of(asked),
             seed=cell.seed,
             fold=cell.fold,
             num_folds=self.folds,
-            settings=self.settings,
+            settings=self.settings if compared else self.searched.settings_of(asked),
             test_cases=self._test_cases[cell.fold],
             validation_cases=self._validation_cases[cell.fold] if validation else None,
         )
@@ -324,7 +247,7 @@ class SearchSetup:
             **request([], [self.data], self.settings, self.folds),
             "validation": {self.data.name: held_out},
         }
-        search = Search(self.plan, study, LedgerStore(ledger, asked), self.loss, self.trial)
+        search = Search(self.plan, study, LedgerStore(ledger, asked), self.trial)
         search.resume(stored, retry_failed=retry_failed)
         return search
 
@@ -350,13 +273,12 @@ def main(arguments: Sequence[str]) -> int:
     settings = flags.settings()  # mistakes show before the data are read
     flags.check_reporting()
     flags.plan("")
-    from lesion_core.losses import loss_named
     from sweeps.sweep import SweepPlan
 
     data = flags.cohort_data()
     print(data.fold_table(flags.folds))
     plan = flags.plan(data.name)
-    setup = SearchSetup(plan, loss_named(flags.loss), data, settings, flags.folds, flags.results)
+    setup = SearchSetup(plan, flags.searched(), data, flags.folds, flags.results)
     sweep = SweepPlan((), [data], settings, flags.folds, flags.results, setup.search)
     if flags.dry_run:
         return dry_run(setup, flags)
@@ -403,13 +325,14 @@ def dry_run(setup: SearchSetup, machines: Machines) -> int:
         f"{' and on fresh seeds' if plan.confirm_seeds else ''}"
     )
     if left:
-        trials = [setup.trial(setup.base, plan.cells[0], True)] * (left + end)
+        trials = [setup.trial({}, plan.cells[0], True)] * (left + end)
         print(estimate.predicted(trials, [setup.data], machines, setup.results))
     return 0
 
 
 def summary(results: Path) -> str:
     """What a search has found, in a few lines."""
+    from sweeps.searching.fields import SETTINGS
     from sweeps.searching.store import read_search
 
     search = read_search(results)
@@ -432,9 +355,10 @@ def summary(results: Path) -> str:
         )
         return "\n".join(lines)
     scores = ", ".join(f"{name} {score[name]:.3f}" for name in search["objectives"])
+    own = [f"{n}={written(value)}" for n, value in best["values"].items() if n in SETTINGS]
     lines.append(
-        f"best: {best['loss']}, validation {scores}; the best of many is partly lucky, the report "
-        "says how much"
+        f"best: {', '.join([best['loss'], *own])}, validation {scores}; the best of many is "
+        "partly lucky, the report says how much"
     )
     return "\n".join(lines)
 

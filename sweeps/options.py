@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from lesion_core.settings import TrainSettings
 
@@ -32,10 +33,13 @@ class Training(TrainSettings):
         """
         from lesion_core.unet import UNet3d
 
-        names = [field.name for field in fields(TrainSettings)]
-        settings = TrainSettings(**{name: getattr(self, name) for name in names})
+        settings = TrainSettings(**self.given())
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
+
+    def given(self) -> dict[str, Any]:
+        """Every setting as its flag has it."""
+        return {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
 
 
 @dataclass(frozen=True, kw_only=True)

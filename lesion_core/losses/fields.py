@@ -12,6 +12,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
+from lesion_core.search_space import Range
+
 Alpha = float | Literal["patch"] | None
 """Weight of lesion voxels in [0, 1]; background voxels weigh 1 - alpha.  None: N_bg / N of the
 batch, so that both classes weigh the same in total; "patch": N_bg / N of each patch."""
@@ -30,24 +32,6 @@ class BuiltIn(ABC):
     @abstractmethod
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch ``[B,1,X,Y,Z]``, a scalar."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where a search looks for a field's value; an open end is left out itself."""
-
-    low: float
-    high: float
-    open_low: bool = False
-    open_high: bool = False
-
-    def __str__(self) -> str:
-        """
-        >>> print(Range(0, 10, open_low=True))
-        (0, 10]
-        """
-        ends = "[("[self.open_low], "])"[self.open_high]
-        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
 
 
 def searched(low: float, high: float, **ends: bool) -> dict[str, Range]:

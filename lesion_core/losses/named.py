@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeGuard
 
-from lesion_core.losses.fields import BuiltIn, Range, did_you_mean
+from lesion_core.losses.fields import BuiltIn, did_you_mean
 from lesion_core.losses.formulas import (
     CrossEntropy,
     Dice,
@@ -21,6 +21,7 @@ from lesion_core.losses.formulas import (
     WeightedGradient,
 )
 from lesion_core.losses.user import Imported
+from lesion_core.search_space import Range
 
 Loss = BuiltIn | Imported
 

@@ -107,7 +107,7 @@ class ConfigurationContent(TypedDict):
     """A configuration in search.json; `lesion_core.results.SEARCH` says what the fields mean."""
 
     number: int
-    values: dict[str, float]
+    values: dict[str, float | int | str | bool | None]
     loss: str
     loss_params: str
     state: Literal["running", "complete", "pruned", "failed"]
@@ -134,6 +134,7 @@ class SearchContent(SearchTerms):
     """search.json; `lesion_core.results.SEARCH` says what the fields mean."""
 
     ranges: dict[str, list[float]]
+    domains: NotRequired[dict[str, dict[str, Any]]]
     sampler: str
     prune_p: float
     planned: int

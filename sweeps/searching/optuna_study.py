@@ -18,13 +18,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lesion_core.search_space import (
+    Choices,
+    Domain,
+    Point,
+    Space,
+    Value,
+    can_be_tried,
+    is_searched,
+    nearest,
+    steps_of,
+)
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.distributions import FloatDistribution
-
-    from lesion_core.losses import Range
+    from optuna.distributions import BaseDistribution
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
 
@@ -40,7 +51,7 @@ class KnownConfiguration:
 
     number: int
     """Number of its trial in the study."""
-    values: Mapping[str, float]
+    values: Mapping[str, Value]
     reports: Mapping[int, float]
     """First objective by cell."""
     objectives: tuple[float, ...] | None
@@ -50,13 +61,13 @@ class KnownConfiguration:
 
 
 class OptunaStudy:
-    """An Optuna study over float fields, in a journal or (None) in memory."""
+    """An Optuna study over a space, in a journal or (None) in memory."""
 
     def __init__(
         self,
         journal: Path | None,
         name: str,
-        space: Mapping[str, Range],
+        space: Space,
         *,
         sampler: Sampler = "tpe",
         objectives: Sequence[str] = ("dice",),
@@ -74,9 +85,11 @@ class OptunaStudy:
         _check(sampler, space, objectives)
         self._optuna = optuna
         self._journal, self._name, self._objectives = journal, name, tuple(objectives)
+        self._space = dict(space)
         self._distributions: dict[str, Any] = {
             field: distribution(where) for field, where in space.items()
         }
+        self._has_conditions = any(where.only is not None for where in space.values())
         self._sampler, self._seed = sampler, seed
         with _quiet():
             self._pruner = optuna.pruners.WilcoxonPruner(
@@ -116,13 +129,25 @@ class OptunaStudy:
             ):
                 self.tell(frozen.number, configuration.objectives, pruned=configuration.pruned)
 
-    def ask(self, values: Mapping[str, float] | None = None) -> tuple[int, dict[str, float]]:
+    def ask(self, values: Mapping[str, Value] | None = None) -> tuple[int, Point]:
         """Begin a trial; returns its number and values: the sampler's, unless they are given."""
         if values is not None:
             return self._add("RUNNING", values, None), dict(values)
         with _quiet():
-            trial = self._study.ask(fixed_distributions=self._distributions)
-        return trial.number, {field: _rounded(trial.params[field]) for field in self._distributions}
+            if not self._has_conditions:
+                trial = self._study.ask(fixed_distributions=self._distributions)
+                found = trial.params
+            else:  # field by field: whether one is searched depends on those before
+                trial = self._study.ask()
+                found: dict[str, Any] = {}
+                for field, where in self._space.items():
+                    if is_searched(where, found):
+                        found[field] = _suggested(trial, field, where)
+        return trial.number, {
+            field: _as_tried(where, found[field])
+            for field, where in self._space.items()
+            if field in found
+        }
 
     def report(self, number: int, cell: int, value: float) -> None:
         """Report the first objective of a trial in one cell; again is no harm."""
@@ -237,7 +262,9 @@ class OptunaStudy:
         samplers = self._optuna.samplers
         with _quiet():
             if self._sampler == "tpe":
-                return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+                return samplers.TPESampler(
+                    seed=seed, multivariate=True, group=self._has_conditions, constant_liar=True
+                )
             if self._sampler == "gp":
                 return samplers.GPSampler(seed=seed)
             if self._sampler == "cmaes":
@@ -252,11 +279,12 @@ class OptunaStudy:
                 return False
             frozen = trials[configuration.number]
             if (
-                any(
-                    abs(frozen.params.get(field, float("nan")) - value) > 1e-9
+                frozen.params.keys() != configuration.values.keys()
+                or not frozen.params.keys() <= self._space.keys()
+                or not all(
+                    _is_same(self._space[field], frozen.params[field], value)
                     for field, value in configuration.values.items()
                 )
-                or frozen.params.keys() != configuration.values.keys()
             ):
                 return False
             state = frozen.state.name
@@ -273,7 +301,7 @@ class OptunaStudy:
         return True
 
     def _add(
-        self, state: str, values: Mapping[str, float], objectives: Sequence[float] | None
+        self, state: str, values: Mapping[str, Value], objectives: Sequence[float] | None
     ) -> int:
         trial = self._optuna.trial.create_trial(
             state=self._optuna.trial.TrialState[state],
@@ -292,75 +320,64 @@ class OptunaStudy:
         return len(self._trials())
 
 
-def distribution(where: Range) -> FloatDistribution:
-    """Optuna's distribution over a range, in steps of a thousandth of its power of ten.
+def distribution(where: Domain) -> BaseDistribution:
+    """Optuna's distribution over a domain; a range in the steps in which it is tried."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    So labels stay short: a search among noise cannot tell 0.3745 from 0.3746.
-    """
-    from optuna.distributions import FloatDistribution
-
-    step, low, high = _grid_of(where)
+    if isinstance(where, Choices):
+        return CategoricalDistribution(where.values)
+    if where.whole:
+        return IntDistribution(int(where.low), int(where.high), log=where.log)
+    if where.log:  # has no steps: what is proposed is rounded (`_as_tried`)
+        return FloatDistribution(where.low, where.high, log=True)
+    step, low, high = steps_of(where)
     return FloatDistribution(low, high, step=step)
 
 
-def _grid_of(where: Range) -> tuple[float, float, float]:
-    """Step, lowest and highest value of a range; an open end is left out by one step."""
-    from decimal import ROUND_FLOOR, Decimal
-
-    low, high = Decimal(repr(float(where.low))), Decimal(repr(float(where.high)))
-    step = Decimal(1).scaleb((high - low).adjusted() - 3)
-    if where.open_low:
-        low += step
-    steps = ((high - low) / step).to_integral_value(ROUND_FLOOR)
-    highest = low + steps * step
-    if where.open_high and highest == high:
-        highest -= step
-    return float(step), float(low), float(highest)
+def _suggested(trial: optuna.Trial, field: str, where: Domain) -> Any:
+    if isinstance(where, Choices):
+        return trial.suggest_categorical(field, where.values)
+    if where.whole:
+        return trial.suggest_int(field, int(where.low), int(where.high), log=where.log)
+    if where.log:
+        return trial.suggest_float(field, where.low, where.high, log=True)
+    step, low, high = steps_of(where)
+    return trial.suggest_float(field, low, high, step=step)
 
 
-def _rounded(value: float) -> float:
-    """A number without the last digits that adding steps leaves."""
-    return float(f"{value:.12g}")
+def _as_tried(where: Domain, value: Any) -> Value:
+    """What is tried of a value that Optuna proposed: adding steps leaves last digits."""
+    if isinstance(where, Choices) or where.whole:
+        return value
+    return nearest(where, value) if where.log else float(f"{value:.12g}")
 
 
-def tried_ends(where: Range) -> tuple[float, float]:
-    """The lowest and the highest value of a range that is tried."""
-    return _grid_of(where)[1:]
+def _is_same(where: Domain, proposed: Any, tried: Value) -> bool:
+    """Whether a value of the journal is one of the ledger."""
+    if isinstance(where, Choices):
+        return can_be_tried(proposed, Choices((tried,)))
+    if isinstance(tried, (bool, str, NoneType)) or not isinstance(proposed, (int, float)):
+        return False
+    return abs(proposed - tried) <= (1e-2 * abs(tried) if where.log else 1e-9)
 
 
-def can_be_tried(value: float, where: Range) -> bool:
-    """Whether a value is one of the steps between the ends of a range."""
-    step, low, high = _grid_of(where)
-    steps = (value - low) / step
-    return low <= value <= high and abs(steps - round(steps)) < 1e-6
-
-
-def grid_points(space: Mapping[str, Range], at_most: int) -> list[dict[str, float]]:
-    """Evenly spaced points, equally many per field, ends included (open ones as near as can be).
-
-    >>> from lesion_core.losses import Range
-    >>> [point["x"] for point in grid_points({"x": Range(0, 2)}, 3)]
-    [0.0, 1.0, 2.0]
-    """
-    from itertools import product
-
-    per_field = 1
-    while (per_field + 1) ** len(space) <= at_most:
-        per_field += 1
-    axes = []
-    for where in space.values():
-        step, low, high = _grid_of(where)
-        places = [(high - low) * i / max(per_field - 1, 1) for i in range(per_field)]
-        axes.append([float(f"{low + round(place / step) * step:.12g}") for place in places])
-    return [dict(zip(space, point, strict=True)) for point in product(*axes)]
-
-
-def _check(sampler: Sampler, space: Mapping[str, Range], objectives: Sequence[str]) -> None:
+def _check(sampler: Sampler, space: Space, objectives: Sequence[str]) -> None:
     if sampler not in get_args(Sampler):
         raise ValueError(f"--sampler {sampler}: expected one of {', '.join(get_args(Sampler))}")
+    depending = [field for field, where in space.items() if where.only is not None]
+    if sampler in ("gp", "cmaes") and depending:
+        raise ValueError(
+            f"--sampler {sampler} searches the same fields everywhere; {depending[0]} is searched "
+            "in a part of the space: use tpe, random or grid"
+        )
     if sampler != "cmaes":
         return
     others = "use tpe, gp or random"
+    chosen = [field for field, where in space.items() if isinstance(where, Choices)]
+    if chosen:
+        raise ValueError(
+            f"--sampler cmaes searches numbers only, and {chosen[0]} is none; {others}"
+        )
     if len(objectives) > 1:
         raise ValueError(f"--sampler cmaes searches for one objective only; {others}")
     if len(space) < 2:

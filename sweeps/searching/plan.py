@@ -6,13 +6,11 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from lesion_core.search_space import Choices, Domain, Space, Value, tried_ends
 from sweeps.ledger.contents import ConfigurationContent, SearchContent, SearchTerms
 from sweeps.searching.optuna_study import Sampler
-
-if TYPE_CHECKING:
-    from lesion_core.losses import Range
 
 State = Literal["running", "complete", "pruned", "failed"]
 METRICS = ("dice", "sensitivity", "precision")
@@ -40,7 +38,7 @@ class SearchPlan:
     """Its name."""
     loss: str
     """The loss without the numbers that vary."""
-    space: Mapping[str, Range]
+    space: Space
     objectives: tuple[str, ...]
     cells: tuple[Cell, ...]
     configurations: int
@@ -50,10 +48,10 @@ class SearchPlan:
     """0: no pruning."""
     comparators: tuple[str, ...]
     confirm_seeds: tuple[int, ...]
-    first: tuple[Mapping[str, float], ...] = ()
+    first: tuple[Mapping[str, Value], ...] = ()
     """Configurations to begin with."""
-    own: Mapping[str, float] | None = None
-    """The loss's own numbers: configuration 0 of a new search, but of a grid."""
+    own: Mapping[str, Value] | None = None
+    """What a training has without a search: configuration 0 of a new search, but of a grid."""
 
     def terms(self) -> SearchTerms:
         """What decides what a score means; a search goes on only under the same terms."""
@@ -64,6 +62,19 @@ class SearchPlan:
             "objectives": list(self.objectives),
             "cells": [list(cell) for cell in self.cells],
         }
+
+    def ranges(self) -> dict[str, list[float]]:
+        """The lowest and the highest value that is tried, of every field that is a range."""
+        return {
+            field: list(tried_ends(where))
+            for field, where in self.space.items()
+            if not isinstance(where, Choices)
+        }
+
+    def domains(self) -> dict[str, dict[str, Any]]:
+        """What search.json says beside `ranges` of fields that are more than a range."""
+        found = {field: _domain(where) for field, where in self.space.items()}
+        return {field: said for field, said in found.items() if said}
 
     def differences(self, stored: SearchContent) -> list[str]:
         """Why a search that was begun cannot go on under this plan, field by field."""
@@ -103,7 +114,7 @@ class Configuration:
 
     number: int
     """Number of its trial in the study."""
-    values: dict[str, float]
+    values: dict[str, Value]
     loss: str
     loss_params: str
     state: State = "running"
@@ -167,6 +178,17 @@ class Configuration:
             + math.fsum(self.scores[c][metric] - other.scores[c][metric] for c in both) / len(both)
             for metric, value in other.mean().items()
         }
+
+
+def _domain(where: Domain) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    if isinstance(where, Choices):
+        said["choices"] = list(where.values)
+    else:
+        said |= {mark: True for mark in ("log", "whole") if getattr(where, mark)}
+    if where.only is not None:
+        said["only"] = {"field": where.only.field, "values": list(where.only.values)}
+    return said
 
 
 def _words(value: object) -> str:

@@ -1,6 +1,6 @@
 """A search: which trial next, and what becomes of each configuration.
 
-A *configuration* is a setting of a loss's numbers.  It is judged on *cells*, (seed, fold) trials
+A *configuration* is a setting of the searched fields.  It is judged on *cells*, (seed, fold) trials
 with a validation part (`Trial.validation_cases`), in a shuffled order that all configurations
 share; its score is the mean over its cells.  One that is clearly worse than the best so far, cell
 by cell, is pruned.  When all have ended, the best one is run on the test folds of the same cells
@@ -22,13 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lesion_core.search_space import grid_points
 from sweeps.ledger.contents import SearchContent, TrialDescription, described
 from sweeps.searching.optuna_study import (
     MIN_PAIRS,
     KnownConfiguration,
     OptunaStudy,
-    grid_points,
-    tried_ends,
 )
 from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells
 from sweeps.searching.store import Outcome, SearchStore
@@ -36,6 +35,7 @@ from sweeps.searching.store import Outcome, SearchStore
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
     from lesion_core.results import TrialStatus
+    from lesion_core.search_space import Value
     from lesion_core.trial import Trial
 
 DUPLICATES = 50
@@ -60,16 +60,14 @@ class Search:
         plan: SearchPlan,
         study: OptunaStudy,
         store: SearchStore,
-        loss: Callable[[Mapping[str, float] | str], Loss],
-        trial: Callable[[Loss, Cell, bool], Trial],
+        trial: Callable[[Mapping[str, Value] | str, Cell, bool], Trial],
         *,
         slots: int = 1,
     ) -> None:
         """
         Args:
-            loss: makes the loss of a configuration's values, or of a comparator's name.
-            trial: makes the trial of a loss in a cell; True: with a validation part, False: on the
-                test fold.
+            trial: makes the trial of a configuration's values, or of a comparator's name, in a
+                cell; True: with a validation part, False: on the test fold.
             slots: how many trials run at a time.
         """
         self.plan, self.slots = plan, slots
@@ -80,7 +78,7 @@ class Search:
         self.tested: list[int] = []
         """Every configuration that was ever chosen, and so tested."""
         self._study, self._store = study, store
-        self._loss, self._trial = loss, trial
+        self._trial = trial
         self._to_repeat: deque[_Assignment] = deque()
         self._final: deque[_Assignment] | None = None
         self._running: dict[str, _Assignment] = {}
@@ -177,7 +175,7 @@ class Search:
             configuration.state, configuration.reason = "running", None
             configuration.score, configuration.machines_failed = None, False
         for cell in again:
-            trial = self._trial(self._loss(configuration.values), self.plan.cells[cell], True)
+            trial = self._trial(configuration.values, self.plan.cells[cell], True)
             self._to_repeat.append(_Assignment(trial, configuration, cell))
 
     def _to_retry(self, outcome: Outcome) -> bool:
@@ -209,7 +207,8 @@ class Search:
 
     def losses(self) -> list[Loss]:
         """Losses whose modules workers need: the same ones, whatever the numbers."""
-        return [self._loss({}), *map(self._loss, self.plan.comparators)]
+        cell = self.plan.cells[0]
+        return [self._trial(each, cell, True).loss for each in ({}, *self.plan.comparators)]
 
     def cohorts(self) -> set[str]:
         """The one cohort that is searched on."""
@@ -240,7 +239,7 @@ class Search:
         for cell, where in enumerate(self.plan.cells):
             if cell not in configuration.trials:
                 return _Assignment(
-                    self._trial(self._loss(configuration.values), where, True), configuration, cell
+                    self._trial(configuration.values, where, True), configuration, cell
                 )
         return None
 
@@ -268,7 +267,7 @@ class Search:
             if twin is not None:  # its trials are there already
                 self._study.tell(number, None)
                 continue
-            loss = self._loss(values)
+            loss = self._trial(values, self.plan.cells[0], True).loss
             stored = json.dumps(loss_to_dict(loss), sort_keys=True)
             configuration = Configuration(
                 number,
@@ -285,7 +284,7 @@ class Search:
             self._conclude()
         return None
 
-    def _prescribed(self) -> Mapping[str, float] | None:
+    def _prescribed(self) -> Mapping[str, Value] | None:
         """Values that no sampler chooses: those to begin with, and those of a grid."""
         points = [*([self.plan.own] if self.plan.own is not None else []), *self.plan.first]
         if self.plan.sampler == "grid":
@@ -419,19 +418,16 @@ class Search:
         chosen = next((each for each in self.configurations if each.number == self.chosen), None)
         if chosen is None:
             return []
-        losses = {
-            loss: None
-            for loss in [self._loss(chosen.values), *map(self._loss, self.plan.comparators)]
-        }
+        beside = [chosen.values, *self.plan.comparators]
         fresh = shuffled_cells(
             self.plan.confirm_seeds, 1 + max(cell.fold for cell in self.plan.cells), 0
         )
         parts = [(cell, False) for cell in self.plan.cells] + [(cell, True) for cell in fresh]
         trials = [
-            self._trial(loss, cell, validation) for cell, validation in parts for loss in losses
+            self._trial(each, cell, validation) for cell, validation in parts for each in beside
         ]
         by_number = {each.number: each for each in self.configurations}
-        of_fold = {f: self._loss(by_number[n].values) for f, n in self.chosen_in_fold().items()}
+        of_fold = {fold: by_number[n].values for fold, n in self.chosen_in_fold().items()}
         trials += [self._trial(of_fold[cell.fold], cell, False) for cell in self.plan.cells]
         return [_Assignment(trial) for trial in {trial.name: trial for trial in trials}.values()]
 
@@ -443,7 +439,8 @@ class Search:
         self._store.save(
             {
                 **self.plan.terms(),
-                "ranges": {field: list(tried_ends(r)) for field, r in self.plan.space.items()},
+                "ranges": self.plan.ranges(),
+                **({"domains": domains} if (domains := self.plan.domains()) else {}),
                 "sampler": self.plan.sampler,
                 "prune_p": self.plan.prune_p,
                 "planned": self.plan.configurations,

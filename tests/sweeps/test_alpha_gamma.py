@@ -9,12 +9,15 @@ import pytest
 
 from analysis import report
 from lesion_core import results
-from lesion_core.losses import LOSSES, Range, loss_named, search_space
+from lesion_core.losses import LOSSES, loss_named, search_space
+from lesion_core.search_space import Choices, Condition, Range
+from lesion_core.settings import TrainSettings
 from sweeps import alpha_gamma, seed_ladder, sweep
-from sweeps.alpha_gamma import AlphaGamma, known_settings, own_setting, search_space_of
+from sweeps.alpha_gamma import AlphaGamma
 from sweeps.distributed.cluster import connected
-from sweeps.options import Machines
+from sweeps.options import Machines, Training
 from sweeps.provenance import ROOT
+from sweeps.searching import fields
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
@@ -170,28 +173,53 @@ def test_another_search_in_the_same_folder_is_refused(searched, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------- flags
+def space_of(loss, *flags):
+    loss = loss_named(loss) if isinstance(loss, str) else loss
+    return fields.searched(loss, Training().given(), flags)
+
+
 def test_the_space_is_the_losss_own_unless_flags_say_otherwise(place, monkeypatch):
     monkeypatch.chdir(place)
-    assert {k: str(v) for k, v in search_space_of(LOSSES["focal1"], ()).items()} == {
+    assert {k: str(v) for k, v in space_of("focal1").space.items()} == {
         "alpha": "(0, 1)", "gamma": "[0, 5]",
     }  # fmt: skip
     assert str(search_space(LOSSES["new"])["gamma"]) == "(0, 10]"
-    assert search_space_of(LOSSES["focal1"], ["gamma=0.5:2"]) == {"gamma": Range(0.5, 2)}
-    mine = loss_named("my_searched:Mine")
-    assert search_space_of(mine, ()) == {"beta": Range(0.1, 0.9)}
-    assert search_space_of(mine, ["gamma=1:2"]) == {"gamma": Range(1, 2)}
+    assert space_of("focal1", "gamma=0.5:2").space == {"gamma": Range(0.5, 2)}
+    assert space_of("my_searched:Mine").space == {"beta": Range(0.1, 0.9)}
+    assert space_of("my_searched:Mine", "gamma=1:2").space == {"gamma": Range(1, 2)}
+    assert space_of(
+        "gdsc", "learning_rate=1e-5:1e-2:log", "batch_size=4:32", "precision=fp32,bf16",
+        "flip=true,false", "weights=inverse,volume", "epochs=2:8:log@precision=bf16",
+    ).space == {
+        "learning_rate": Range(1e-5, 1e-2, log=True),
+        "batch_size": Range(4, 32, whole=True),
+        "precision": Choices(("fp32", "bf16")),
+        "flip": Choices((True, False)),
+        "weights": Choices(("inverse", "volume")),
+        "epochs": Range(2, 8, log=True, whole=True, only=Condition("precision", ("bf16",))),
+    }  # fmt: skip
+
+
+def test_values_reach_the_loss_or_the_settings_and_a_stride_follows_its_patch():
+    both = space_of("focal1", "alpha=0.1:0.9", "patch_size=16,32", "learning_rate=1e-5:1e-2:log")
+    values = {"alpha": 0.4, "patch_size": 16, "learning_rate": 1e-3}
+    assert both.loss_of(values) == loss_named("focal(alpha=0.4,gamma=2)")
+    assert both.settings_of(values) == TrainSettings(patch_size=16, stride=8, learning_rate=1e-3)
+    assert both.varies_settings and not space_of("focal1").varies_settings
+    assert both.unsearched() == {"alpha": 0.25, "patch_size": 32, "learning_rate": 1e-4}
+    assert both.family() == "focal(gamma=2.0)"
+    assert space_of("focal1", "batch_size=4:32").family() == "focal1"
 
 
 def test_the_papers_settings_come_first_where_only_searched_numbers_differ():
-    focal = LOSSES["focal1"]
-    assert known_settings(focal, search_space(focal)) == (
+    assert space_of("focal1").named_points() == (
         {"alpha": 0.25, "gamma": 2.0},
         {"alpha": 0.75, "gamma": 2.0},
     )
-    assert known_settings(focal, {"gamma": Range(0, 5)}) == ({"gamma": 2.0},)
-    assert known_settings(LOSSES["new"], search_space(LOSSES["new"])) == ()
+    assert space_of("focal1", "gamma=0:5").named_points() == ({"gamma": 2.0},)
+    assert space_of("new").named_points() == ()
     # 2 is none of the steps of a hundredth from 0.125 on.
-    assert known_settings(focal, {"gamma": Range(0.125, 12)}) == ()
+    assert space_of("focal1", "gamma=0.125:12").named_points() == ()
 
 
 def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch):
@@ -203,10 +231,9 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
         ("new", None),  # its alpha is each batch's own
         ("my_searched:Mine", {"beta": loss_named("my_searched:Mine").function.beta}),
     ):  # fmt: skip
-        loss = loss_named(name)
-        assert own_setting(loss, search_space(loss)) == own
+        assert space_of(name).unsearched() == own
     # 2 is none of the steps of a hundredth from 0.125 on.
-    assert own_setting(LOSSES["focal1"], {"gamma": Range(0.125, 12)}) is None
+    assert space_of("focal1", "gamma=0.125:12").unsearched() is None
 
 
 @pytest.mark.parametrize(
@@ -214,6 +241,25 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
     [
         (["--loss", "xent"], "declares nothing to search over"),
         (["--space", "alpha"], "expected FIELD=LOWEST:HIGHEST"),
+        (["--space", "learning_rat=1e-5:1e-2"], "did you mean 'learning_rate'"),
+        (["--space", "learning_rate=0:1e-2:log"], "begins above 0"),
+        (["--space", "learning_rate=-1:1e-2"], "learning_rate is -1.0; expected more than 0"),
+        (["--space", "learning_rate=1:2:lug"], "expected log, whole or nothing"),
+        (["--space", "batch_size=0:8"], "batch_size is 0; expected 1 or more"),
+        (["--space", "batch_size=1.5:8"], "expected whole numbers"),
+        (["--space", "batch_size=4,x"], "'x' cannot be read as int"),
+        (["--space", "patch_size=8:24"], "patch_size 9 with"),
+        (["--space", "precision=bf16"], "at least two"),
+        (["--space", "precision=1:2"], "precision is no number"),
+        (["--space", "precision=fp32,fp8"], "precision is 'fp8'"),
+        (["--space", "flip=true,false", "flip=true,false"], "there twice"),
+        (["--space", "gamma=0:5@flip=true"], "gamma depends on flip, which is not searched"),
+        (["--space", "gamma=0:5@alpha=0.5", "alpha=0:1"], "gamma depends on alpha, a range"),
+        (["--space", "epochs=1:5@precision=tf32", "precision=fp32,bf16"], "precision being tf32"),
+        (
+            ["--space", "flip=true,false", "precision=fp32,bf16", "--sampler", "cmaes"],
+            "searches numbers only",
+        ),
         (["--space", "alpha=0.9:0.1"], "two numbers that rise"),
         (["--space", "alpha=-1:0.5"], "alpha is -1.0; expected a number"),
         (["--space", "alpa=0.1:0.5"], "did you mean 'alpha'"),

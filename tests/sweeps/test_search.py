@@ -3,15 +3,21 @@
 import json
 import math
 import random
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lesion_core.losses import LOSSES, search_space, with_values
+from lesion_core import believed
+from lesion_core.losses import LOSSES, loss_named, search_space, with_values
+from lesion_core.search_space import grid_points
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
-from sweeps.searching.optuna_study import OptunaStudy, distribution, grid_points
+from sweeps.options import Training
+from sweeps.searching.fields import searched as searched_fields
+from sweeps.searching.optuna_study import OptunaStudy, distribution
 from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells
 from sweeps.searching.search import Search
 from sweeps.searching.store import Outcome
@@ -57,7 +63,14 @@ class Surface:
         self.saved = json.loads(json.dumps(search, allow_nan=False))
 
 
-def a_trial(loss, cell, validation):
+def a_trial(asked, cell, validation, searched=None):
+    settings = SETTINGS
+    if isinstance(asked, str):
+        loss = LOSSES[asked]
+    elif searched is None:
+        loss = with_values(LOSSES["focal1"], asked)
+    else:
+        loss, settings = searched.loss_of(asked), searched.settings_of(asked)
     return Trial(
         cohort="toy",
         fingerprint="f" * 64,
@@ -65,13 +78,22 @@ def a_trial(loss, cell, validation):
         seed=cell.seed,
         fold=cell.fold,
         num_folds=5,
-        settings=SETTINGS,
+        settings=settings,
         validation_cases=("3",) if validation else None,
     )
 
 
-def a_loss(values):
-    return LOSSES[values] if isinstance(values, str) else with_values(LOSSES["focal1"], values)
+class SettingsSurface(Surface):
+    """Best at alpha 0.65, a learning rate of 1e-3, and in bf16 with four epochs."""
+
+    def outcome(self, name):
+        found = super().outcome(name)
+        if found.status != "done":
+            return found
+        settings = self.trials[name].settings
+        lost = 0.06 * math.log10(settings.learning_rate / 1e-3) ** 2
+        lost += 0.05 if settings.precision == "fp32" else 0.004 * abs(settings.epochs - 4)
+        return replace(found, scores=found.scores | {"dice": found.scores["dice"] - lost})
 
 
 def a_plan(**changes):
@@ -90,12 +112,12 @@ def a_plan(**changes):
     return SearchPlan(**(fields | changes))
 
 
-def a_search(plan, surface, *, seed=0, journal=None, slots=1, **resume):
+def a_search(plan, surface, *, seed=0, journal=None, slots=1, trial=a_trial, **resume):
     study = OptunaStudy(
         journal, "test", plan.space, sampler=plan.sampler, objectives=plan.objectives,
         prune_p=plan.prune_p, seed=1000 * seed,
     )  # fmt: skip
-    search = Search(plan, study, surface, a_loss, a_trial, slots=slots)
+    search = Search(plan, study, surface, trial, slots=slots)
     search.resume(surface.saved, **resume)
     return search
 
@@ -130,6 +152,36 @@ def is_near(values):
 
 
 # ------------------------------------------------------------------------ what a search is good for
+def test_a_search_over_settings_finds_a_planted_optimum_and_goes_on_where_it_stopped(tmp_path):
+    flags = (
+        "alpha=0:1", "learning_rate=1e-5:1e-1:log", "precision=fp32,bf16",
+        "epochs=2:8@precision=bf16",
+    )  # fmt: skip
+    found = searched_fields(loss_named("focal(gamma=1.5)"), Training().given(), flags)
+    plan = a_plan(space=found.space, configurations=40, own=found.unsearched())
+    assert plan.own == {"alpha": 0.25, "learning_rate": 1e-4, "precision": "fp32"}
+    near = 0
+    for seed in range(5):
+        surface = SettingsSurface(seed)
+        trial = partial(a_trial, searched=found)
+        search = a_search(plan, surface, seed=seed, journal=tmp_path / f"{seed}.log", trial=trial)
+        drive(search, surface, until=100)
+        search = a_search(plan, surface, seed=seed, journal=tmp_path / f"{seed}.log", trial=trial)
+        drive(search, surface)
+        values = chosen(search).values
+        assert values.keys() == {"alpha", "learning_rate", "precision", "epochs"}
+        near += (
+            abs(values["alpha"] - 0.65) < 0.15
+            and abs(math.log10(values["learning_rate"]) + 3) < 0.7
+            and values["precision"] == "bf16"
+        )
+        for one in search.configurations:
+            assert ("epochs" in one.values) == (one.values["precision"] == "bf16")
+            assert one.values["learning_rate"] == float(f"{one.values['learning_rate']:.3g}")
+        assert believed.wrong_with_search(surface.saved | {"schema_version": 1}) is None
+    assert near == 5
+
+
 def test_it_finds_the_neighbourhood_with_fewer_cells_than_a_grid_in_nine_of_ten_seeds():
     """Against a grid as fine as the neighbourhood is wide, every point of it on every cell."""
     better, whole = 0, 25 * 20
@@ -210,11 +262,14 @@ def test_the_search_sees_validation_parts_only_and_the_test_folds_come_once_at_t
     split = [trial.split for trial in ran]
     first = split.index("test")
     assert set(split[:first]) == {"validation"}
-    best = a_loss(chosen(search).values)
-    at_the_end = {a_loss("focal2"), a_loss("xent"), best}
+    cell = Cell(1, 0)
+    best = a_trial(chosen(search).values, cell, False).loss
+    at_the_end = {LOSSES["focal2"], LOSSES["xent"], best}
     tested = [(trial.loss, Cell(trial.seed, trial.fold)) for trial in ran if trial.split == "test"]
     of_fold = {
-        fold: a_loss(next(one.values for one in search.configurations if one.number == number))
+        fold: a_trial(
+            next(one.values for one in search.configurations if one.number == number), cell, False
+        ).loss
         for fold, number in search.chosen_in_fold().items()
     }
     expected = {(loss, cell) for loss in at_the_end for cell in plan.cells}
@@ -265,7 +320,7 @@ def test_a_new_search_begins_with_the_losss_own_numbers_and_an_older_one_goes_on
 def test_one_failed_cell_fails_the_configuration_with_its_reason():
     surface = Surface(0)
     plan = a_plan(configurations=5, first=({"alpha": 0.6, "gamma": 1.5},))
-    name = a_trial(a_loss(plan.first[0]), plan.cells[2], True).name
+    name = a_trial(plan.first[0], plan.cells[2], True).name
     surface.fails[name] = Outcome("diverged", reason="loss became nan in epoch 1, batch 3")
     search = a_search(plan, surface)
     drive(search, surface)
