@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from lesion_core.settings import TrainSettings
 
@@ -24,8 +25,8 @@ class Training(TrainSettings):
         if check_others is not None:
             check_others()
 
-    def settings(self) -> TrainSettings:
-        """What these flags say of training.
+    def settings(self, **instead: Any) -> TrainSettings:
+        """What these flags say of training, but for the fields that are given ``instead``.
 
         Raises:
             ValueError: they contradict each other.
@@ -33,7 +34,7 @@ class Training(TrainSettings):
         from lesion_core.unet import UNet3d
 
         names = [field.name for field in fields(TrainSettings)]
-        settings = TrainSettings(**{name: getattr(self, name) for name in names})
+        settings = TrainSettings(**{name: getattr(self, name) for name in names} | instead)
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
 
