@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
@@ -42,6 +42,7 @@ from analysis.page.items import (
     with_own_names,
 )
 from analysis.reading import checks
+from analysis.reading.arms import shown_arms
 from analysis.reading.imports import read_results
 from analysis.reading.looks import Seen, look
 from analysis.reading.names import search_as_shown, shown
@@ -201,7 +202,9 @@ def report_input(
     return ReportInput(
         sweep=sweep,
         all_cohorts=cohorts,
-        reference=reference_loss(cohorts, None if reference is None else shown(reference)),
+        reference=reference_loss(
+            cohorts, None if reference is None else shown(reference), shown_arms(sweep).losses
+        ),
         rope=rope,
         paper_colours=paper_colours,
         training=training or TrainingEffect(),
@@ -211,13 +214,21 @@ def report_input(
     )
 
 
-def reference_loss(cohorts: Sequence[CohortScores], reference: str | None) -> str:
+def reference_loss(
+    cohorts: Sequence[CohortScores],
+    reference: str | None,
+    loss_of: Mapping[str, str] | None = None,
+) -> str:
     """The loss that the others are compared with: the named one, else xent, else the first that
     was asked for, whether it has complete trials or not.
+
+    Where arms are compared, ``loss_of`` is their loss: the first of xent, or the only one of a
+    named loss.
 
     Raises:
         ValueError: the named loss has no complete trial.
     """
+    loss_of = loss_of or {}
     shown = list(dict.fromkeys(cohort.losses[loss] for cohort in cohorts for loss in cohort.shown))
     asked = [
         cohort.losses[loss]
@@ -225,9 +236,13 @@ def reference_loss(cohorts: Sequence[CohortScores], reference: str | None) -> st
         for loss in np.flatnonzero((cohort.status != "").any((1, 2)))
     ]
     if reference is None:
-        return "xent" if "xent" in asked or not asked else asked[0]
+        first = [label for label in asked if loss_of.get(label, label) == "xent"]
+        return (first or asked or ["xent"])[0]
     if not shown:  # nothing can be compared yet
         return reference
+    alike = [label for label in shown if loss_of.get(label) == reference]
+    if reference not in shown and len(alike) == 1:
+        return alike[0]
     if reference not in shown:
         raise ValueError(
             f"reference loss {reference!r} has no complete trial; expected one of "

@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "LOSSES",
+    "Arm",
     "Trial",
     "UNet3d",
     "__version__",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Arm": "arms",
     "LOSSES": "losses",
     "Trial": "trial",
     "UNet3d": "unet",
@@ -36,6 +38,7 @@ _HOMES = {
 """Which module has it."""
 
 if TYPE_CHECKING:
+    from lesion_core.arms import Arm
     from lesion_core.evaluate import predict_volume
     from lesion_core.losses import LOSSES
     from lesion_core.results import read_sweep

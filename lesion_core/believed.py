@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+from lesion_core.arms import complete
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.received import is_plain
 
@@ -27,6 +28,19 @@ def wrong_with_row(row: object) -> str | None:
     for key, kind in _ROW.items():
         if row.get(key) is not None and not _is(row[key], kind):
             return f"{key} of trial {row['name']} is {_shown(row[key])}"
+    own = row.get("settings")
+    if own is not None and (wrong := _wrong_with_settings(own)) is not None:
+        return f"of the settings of trial {row['name']}, {wrong}"
+    return None
+
+
+def wrong_with_settings(config: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    """Which setting of a trial's configuration is not as sweep.json says."""
+    stored = complete(config.get("settings") or {})
+    for name, value in asked.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if name not in stored or stored[name] != value:
+            return f"sweep.json says another {name} of it"
     return None
 
 
@@ -125,6 +139,8 @@ def wrong_with_sweep(meta: Mapping[str, Any]) -> str | None:
     for key, kind in kinds.items():
         if key in meta and type(meta[key]) is not kind:
             return f"{key} is no {_WORDS[kind]}"
+    if (wrong := _wrong_with_settings(meta.get("settings", {}))) is not None:
+        return f"of its settings, {wrong}"
     if type(meta.get("trials")) is not list:
         return "it lists no trials"
     for row in meta["trials"]:
@@ -141,6 +157,19 @@ def wrong_with_sweep(meta: Mapping[str, Any]) -> str | None:
     for name, folds in meta.get("folds", {}).items():
         if not (isinstance(folds, list) and all(_is(fold, list) for fold in folds)):
             return f"the folds of cohort {name!a:.60} are no lists of cases"
+    return None
+
+
+def _wrong_with_settings(settings: object) -> str | None:
+    """Why these cannot be settings of a training: plain values, or lists of them."""
+    if not isinstance(settings, dict):
+        return "there is no object"
+    for name, value in settings.items():
+        parts = value if isinstance(value, list) else [value]
+        if not all(
+            part is None or _is(part, bool) or _is(part, str) or _is(part, float) for part in parts
+        ):
+            return f"{_shown(name)} is {_shown(value)}"
     return None
 
 
@@ -251,9 +280,9 @@ _WORDS = {list: "list", dict: "object", int: "whole number", str: "text"}
 
 _ROW = {
     "name": str, "hash": str, "cohort": str, "loss": str, "loss_params": str, "seed": int,
-    "fold": int, "epochs": int, "split": str, "trained_on": int,
+    "fold": int, "epochs": int, "split": str, "trained_on": int, "settings": dict, "label": str,
 }  # fmt: skip
-_SOMETIMES = {"split", "trained_on"}
+_SOMETIMES = {"split", "trained_on", "settings", "label"}
 """Fields of a row that only some trials have."""
 _CONFIG = {
     "cohort": str, "fingerprint": str, "loss": dict, "seed": int, "fold": int, "num_folds": int,

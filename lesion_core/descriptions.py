@@ -35,6 +35,11 @@ class TrialRow(TypedDict):
     """Only where it is not test."""
     trained_on: NotRequired[int]
     """How many cases, only where they are not the whole training part."""
+    settings: NotRequired[dict[str, Any]]
+    """Only in sweep.json, and only the fields of `TrainSettings` that are not as its ``settings``
+    say: plain values, defaults too (`arms.differing`)."""
+    label: NotRequired[str]
+    """Only in sweep.json: what somebody calls the trial's arm (`arms.Arm`)."""
 
 
 class TrialSummary(TypedDict):

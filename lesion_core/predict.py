@@ -73,7 +73,8 @@ class Predict:
     cohort: str = ""
     """New patients: whose networks, where the sweep has several cohorts."""
     loss: str = ""
-    """New patients: networks of this loss; default: the one that the report puts first."""
+    """New patients: networks of this loss, or of the arm that the report calls so; default: the
+    one that the report puts first."""
     seeds: tuple[int, ...] = ()
     """New patients: networks of these seeds; default: all."""
     folds: tuple[int, ...] = ()

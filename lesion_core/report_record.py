@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core import results
+from lesion_core.arms import asked_rows
 from lesion_core.paths import Damaged, existing, is_there, read_json
 from lesion_core.received import is_plain, sha256_of
 
@@ -127,7 +128,7 @@ def _parts(path: Path) -> Iterator[str]:
         *tables,
     ):
         yield f"{file.relative_to(path).as_posix()} {_digest(file)}"
-    names = {trial["name"]: trial for trial in meta["trials"]}
+    names = asked_rows(meta)
     here = sorted(each.name for each in (path / "trials").glob("*"))
     for name in dict.fromkeys([*names, *here]):
         folder = path / "trials" / name

@@ -39,11 +39,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesion_core.arms import asked_rows
 from lesion_core.believed import (
     wrong_with_failure,
     wrong_with_record,
     wrong_with_row,
     wrong_with_search,
+    wrong_with_settings,
     wrong_with_summary,
     wrong_with_sweep,
     wrong_with_trial,
@@ -652,10 +654,11 @@ def trial_status(
 
     This is the one judgement: status, resume, upload, masks and report all go by it.  trial.json
     must be of this very trial: its hash and its name are computed anew from the configuration
-    (`believed.wrong_with_trial`), and it agrees with ``asked``, sweep.json's row of it, if that
-    is given.  Every file of a done trial is compared with what done.json recorded of it: tables by
-    their hash, weights by their size; who uses those compares the hash (`read_model`).  A done.json
-    without such a record (not written by `sweeps.ledger.ledger`) needs tables that can be read.  A
+    (`believed.wrong_with_trial`), and it agrees with ``asked``, sweep.json's row of it
+    (`arms.asked_rows`), if that is given.  Every file of a done trial is compared with what
+    done.json recorded of it: tables by their hash, weights by their size; who uses those compares
+    the hash (`read_model`).  A done.json without such a record (not written by
+    `sweeps.ledger.ledger`) needs tables that can be read.  A
     file that has not changed since this process last looked is not read again; ``contents`` gets
     what the tables hold that were, by file.
 
@@ -688,6 +691,9 @@ def trial_status(
             k for k, v in (asked or {}).items() if k in _ROW and v is not None and v != said.get(k)
         ]
         wrong = f"sweep.json says another {differ[0]} of it" if differ else None
+        own = (asked or {}).get("settings")
+        if wrong is None and own is not None:
+            wrong = wrong_with_settings(trial["config"], own)
     if wrong is not None:
         return judged("corrupt", error=f"trial.json is damaged: {wrong}")
     if not markers:
@@ -722,7 +728,8 @@ def trial_statuses(
 
 FILES_AT_A_TIME = 8
 
-_ROW = frozenset(TrialRow.__annotations__)
+_ROW = frozenset(TrialRow.__annotations__) - {"settings", "label"}
+"""Fields of a row that trial.json says too."""
 
 
 def file_state(path: Path) -> dict[str, object]:
@@ -866,7 +873,10 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
         split = "part" if source.get("trained_on") else source.get("split", "test")
         return {"expected": expected, "split": split} | known
 
-    trials = {trial["name"]: identity(trial, True) for trial in meta["trials"]}
+    trials = {
+        name: identity(row, True) | {"settings": row.get("settings")}
+        for name, row in asked_rows(meta).items()
+    }
     folder = path / "trials"
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if entry.name not in trials:

@@ -247,7 +247,7 @@ class SearchSetup:
             **request([], [self.data], self.settings, self.folds),
             "validation": {self.data.name: held_out},
         }
-        search = Search(self.plan, study, LedgerStore(ledger, asked), self.trial)
+        search = Search(self.plan, study, LedgerStore(ledger, asked, self.settings), self.trial)
         search.resume(stored, retry_failed=retry_failed)
         return search
 

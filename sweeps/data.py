@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from lesion_core.arms import differing
 from sweeps import provenance
 from sweeps.ledger.contents import ActivityEntry, CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
+    from lesion_core.descriptions import TrialRow
     from lesion_core.images import LoadedCohort
     from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
@@ -154,9 +156,17 @@ class Data:
 
 
 def request(
-    trials: Sequence[Trial], data: Sequence[Data], settings: TrainSettings, num_folds: int
+    trials: Sequence[Trial],
+    data: Sequence[Data],
+    settings: TrainSettings,
+    num_folds: int,
+    labels: Mapping[str, str] | None = None,
 ) -> SweepRequest:
-    """What sweep.json shall say of these trials (`Ledger.write_request`)."""
+    """What sweep.json shall say of these trials (`Ledger.write_request`).
+
+    ``settings`` are the sweep's own, from which those of trials may differ; ``labels`` are what
+    somebody calls the arms of trials, by name.
+    """
     validation: dict[str, dict[str, list[str]]] = {}
     for trial in trials:
         if trial.validation_cases is not None:
@@ -172,7 +182,7 @@ def request(
         "folds": {cohort.name: cohort.folds(num_folds) for cohort in data},
         "validation": validation,
         "cohorts": {cohort.name: _entry(cohort) for cohort in data},
-        "trials": [trial.row() for trial in trials],
+        "trials": [listed(trial, settings, (labels or {}).get(trial.name)) for trial in trials],
     }
     for cohort in data:
         if cohort.spacing_mm is not None:
@@ -180,6 +190,16 @@ def request(
     if not validation:
         del asked["validation"]
     return asked
+
+
+def listed(trial: Trial, settings: TrainSettings, label: str | None = None) -> TrialRow:
+    """A trial as sweep.json lists it, with what of its settings is not as the sweep's."""
+    row = trial.row()
+    if own := differing(asdict(trial.settings), asdict(settings)):
+        row["settings"] = own
+    if label is not None:
+        row["label"] = label
+    return row
 
 
 def _entry(data: Data) -> CohortEntry:

@@ -25,15 +25,15 @@ class Training(TrainSettings):
         if check_others is not None:
             check_others()
 
-    def settings(self) -> TrainSettings:
-        """What these flags say of training.
+    def settings(self, **instead: Any) -> TrainSettings:
+        """What these flags say of training, but for the fields that are given ``instead``.
 
         Raises:
             ValueError: they contradict each other.
         """
         from lesion_core.unet import UNet3d
 
-        settings = TrainSettings(**self.given())
+        settings = TrainSettings(**self.given() | instead)
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -22,9 +23,12 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
     stopping.hold()
 
+import tyro
+
 from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
+from sweeps.arms import Asked, asked_arms, refuse_flagged
 from sweeps.data import Data
 from sweeps.options import Machines, Reporting, Training
 from sweeps.tracking.policy import Logging
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 """Name of the demo's simulated cohort."""
+
+G = TypeVar("G", bound="Grid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,14 @@ class Grid(Training, Machines, Logging, ReadingInSpace):
     --channels); default: wmh2017 and lit, if they are there."""
     losses: tuple[str, ...] = PAPER_LOSSES
     """Names, names with fields such as focal(alpha=0.3,gamma=1.5), or module:name of your own."""
+    vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=V1,V2: every loss is trained with each of these, and so compared; again for another
+    field, every value with every other.  FIELD is any training flag: learning_rate=1e-4,3e-4 or
+    filters=8x16,16x32 (an x between a network's widths) or flip=true,false; none where a flag may
+    have no value."""
+    arms: str = ""
+    """FILE.py:NAME or module:NAME: a list of lesion_core.Arm(loss=..., settings={...}), compared in
+    place of --losses and --vary."""
     seeds: tuple[int, ...] = PAPER_SEEDS
     """One whole cross-validation per seed."""
     folds: int = 5
@@ -73,28 +87,30 @@ class Grid(Training, Machines, Logging, ReadingInSpace):
     def trials(self, data: Sequence[Data]) -> list[Trial]:
         """Every trial, in an order that makes an unfinished sweep useful.
 
-        All losses of a fold, all folds of a seed, then the next seed.
+        All arms of a fold, all folds of a seed, then the next seed.
         """
-        from lesion_core.losses import loss_named
         from lesion_core.trial import Trial
 
-        settings = self.settings()
-        losses = [loss_named(name) for name in dict.fromkeys(self.losses)]
         seeds = list(dict.fromkeys(self.seeds))
         tested = {cohort.name: cohort.test_cases(self.folds) for cohort in data}
         return [
             Trial(
                 cohort=cohort.name,
                 fingerprint=cohort.fingerprint,
-                loss=loss,
+                loss=arm.loss,
                 seed=seed,
                 fold=fold,
                 num_folds=self.folds,
-                settings=settings,
+                settings=arm.settings,
                 test_cases=tested[cohort.name][fold],
             )
-            for seed, fold, cohort, loss in product(seeds, range(self.folds), data, losses)
+            for seed, fold, cohort, arm in product(seeds, range(self.folds), data, self.asked_arms)
         ]
+
+    @cached_property
+    def asked_arms(self) -> list[Asked]:
+        """What is compared: every loss with every setting that varies (`arms.asked_arms`)."""
+        return asked_arms(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +163,14 @@ DEMO_GRID = PaperGrid(
 def main(arguments: Sequence[str]) -> int:
     """Run the grid that the flags ask for; returns the exit status."""
     default = DEMO_GRID if "--demo" in arguments else PaperGrid()
-    return run_grid(command.read_flags(PaperGrid, arguments, default))
+    return run_grid(read_grid(PaperGrid, arguments, default))
+
+
+def read_grid(kind: type[G], arguments: Sequence[str], default: G) -> G:
+    """Read a grid's flags; ValueError where one says what --vary or --arms says too."""
+    grid = command.read_flags(kind, arguments, default)
+    refuse_flagged(grid, arguments)
+    return grid
 
 
 def run_grid(grid: PaperGrid) -> int:
@@ -177,17 +200,17 @@ def plan_of(grid: Grid) -> SweepPlan:
     for flag in ("losses", "seeds"):
         if not getattr(grid, flag):
             raise ValueError(f"--{flag} is empty; name at least one")
-    from lesion_core.losses import loss_named
     from sweeps.sweep import SweepPlan
 
-    settings = grid.settings()  # mistakes show before the data are read
-    for name in grid.losses:
-        loss_named(name)
-
+    settings, arms = grid.settings(), grid.asked_arms  # mistakes show before the data are read
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
-    return SweepPlan(grid.trials(data), data, settings, grid.folds, grid.results)
+    trials = grid.trials(data)
+    by_arm = {(arm.loss, arm.settings): arm.label for arm in arms if arm.label is not None}
+    keys = {trial.name: (trial.loss, trial.settings) for trial in trials} if by_arm else {}
+    labels = {name: label for name, key in keys.items() if (label := by_arm.get(key))}
+    return SweepPlan(trials, data, settings, grid.folds, grid.results, labels=labels)
 
 
 def run_plan(

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
-from sweeps.paper_grid import DEMO_GRID, PaperGrid, run_grid
+from sweeps.paper_grid import DEMO_GRID, PaperGrid, read_grid, run_grid
 from sweeps.provenance import command_to_show
 
 MANY_SEEDS = (*PAPER_SEEDS, *range(1, 16))
@@ -45,13 +45,22 @@ class SeedLadder(PaperGrid):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.losses)) > 2:
+        if len(set(self.losses)) > 2 and not self.arms:
             grid = command_to_show("sweeps/paper_grid.py", "grid")
             raise ValueError(
                 f"--losses {' '.join(self.losses)}: expected one or two; {grid} compares more"
             )
         if len(set(self.seeds)) < 2:
             raise ValueError("--seeds: expected two or more, or nothing can be said about others")
+
+    def check_arms(self) -> None:
+        """Raise ValueError for more than two arms."""
+        if (number := len(self.asked_arms)) > 2:
+            grid = command_to_show("sweeps/paper_grid.py", "grid")
+            raise ValueError(
+                f"{number} arms, every loss with every value of --vary: expected one or two (name "
+                f"one loss by --losses to vary one setting); {grid} compares more"
+            )
 
 
 DEMO_LADDER = SeedLadder(
@@ -70,7 +79,8 @@ DEMO_LADDER = SeedLadder(
 def main(arguments: Sequence[str]) -> int:
     """Run the ladder and print its answer; returns the exit status."""
     default = DEMO_LADDER if "--demo" in arguments else SeedLadder()
-    ladder = command.read_flags(SeedLadder, arguments, default)
+    ladder = read_grid(SeedLadder, arguments, default)
+    ladder.check_arms()
     status = run_grid(ladder)
     if not ladder.dry_run:
         print(answer(ladder.results))

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
     stopping.hold()
 
+from lesion_core.arms import arms_of, asked_rows
 from lesion_core.paths import read_json
 from lesion_core.terminal import one_line, steerable
 from sweeps import command
@@ -60,11 +61,12 @@ def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
     """How far every trial is that was asked for; ``running`` where a driver is at it."""
     from lesion_core.results import read_meta, trial_statuses
 
-    found = {}
-    asked = {trial["name"]: trial for trial in read_meta(results)["trials"]}
+    found, meta = {}, read_meta(results)
+    asked, label_of = asked_rows(meta), arms_of(meta).label_of
     for name, status in trial_statuses(results, asked).items():
         folder = results / "trials" / name
-        state = cast(WatchedTrial, asked[name] | {"worker": ""} | dict(status))
+        row = asked[name] | {"loss": label_of[name], "worker": ""}
+        state = cast(WatchedTrial, row | dict(status))
         if state["status"] == "partial" and driver is not None:
             with suppress(ValueError):
                 progress = read_json(folder / PROGRESS)

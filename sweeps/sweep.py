@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ class SweepPlan:
     """
     until_decided: UntilDecidedEntry | None = None
     """What sweep.json shall say of a sweep that ends when its question is decided."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What somebody calls the arms of trials, by name."""
 
     def run(
         self,
@@ -151,7 +153,10 @@ class SweepPlan:
         stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
-            check_precision(self.settings.precision, "cuda" if cluster.gpus_per_trial else "cpu")
+            for precision in {trial.settings.precision for trial in self.trials} or {
+                self.settings.precision
+            }:
+                check_precision(precision, "cuda" if cluster.gpus_per_trial else "cpu")
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )
@@ -186,7 +191,7 @@ class SweepPlan:
             )
 
     def _request(self) -> SweepRequest:
-        asked = request(self.trials, self.data, self.settings, self.num_folds)
+        asked = request(self.trials, self.data, self.settings, self.num_folds, self.labels)
         return {**asked, "until_decided": self.until_decided} if self.until_decided else asked
 
     def _warn_of_other_versions(self) -> None:

@@ -1,4 +1,4 @@
-"""How much do other training sets move a comparison of two losses?
+"""How much do other training sets move a comparison of two losses, or of two arms?
 
     python sweeps/training_effect.py --address auto     on a running Ray cluster
     python sweeps/training_effect.py --demo             a small simulated cohort, minutes
@@ -31,7 +31,7 @@ from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
 from sweeps.ledger.ledger import Ledger
-from sweeps.paper_grid import DEMO_GRID, Grid, plan_of, run_plan
+from sweeps.paper_grid import DEMO_GRID, Grid, plan_of, read_grid, run_plan
 from sweeps.provenance import command_to_show
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class TrainingEffect(Grid):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.losses)) != 2:
+        if len(set(self.losses)) != 2 and not (self.arms or self.vary):
             raise ValueError(f"--losses {' '.join(self.losses)}: expected two that differ")
         if len(set(self.seeds)) < 2:
             raise ValueError(
@@ -77,37 +77,44 @@ class TrainingEffect(Grid):
         if len(data) != 1:
             names = " ".join(cohort.name for cohort in data)
             raise ValueError(f"expected one cohort, found {names}: name one by --cohorts")
-        from lesion_core.losses import loss_named
         from lesion_core.trial import Trial
 
-        (cohort,), settings = data, self.settings()
+        (cohort,) = data
         tested = cohort.test_cases(self.folds)
         halves = [cohort.training_halves(self.folds, number) for number in range(self.halvings)]
         return [
             Trial(
                 cohort=cohort.name,
                 fingerprint=cohort.fingerprint,
-                loss=loss_named(loss),
+                loss=arm.loss,
                 seed=seed,
                 fold=fold,
                 num_folds=self.folds,
-                settings=settings,
+                settings=arm.settings,
                 test_cases=tested[fold],
                 training_cases=halves[number][fold][side],
             )
-            for seed, fold, number, side, loss in product(*self.axes)
+            for seed, fold, number, side, arm in product(*self.axes)
         ]
 
     @property
     def axes(self) -> tuple[Sequence[Any], ...]:
-        """Seeds, folds, halvings, halves, losses, the last fastest."""
+        """Seeds, folds, halvings, halves, arms, the last fastest."""
         return (
             list(dict.fromkeys(self.seeds)),
             range(self.folds),
             range(self.halvings),
             range(2),
-            list(dict.fromkeys(self.losses)),
+            self.asked_arms,
         )
+
+    def check_arms(self) -> None:
+        """Raise ValueError unless two are compared."""
+        if (number := len(self.asked_arms)) != 2:
+            raise ValueError(
+                f"{number} arms, every loss with every value of --vary: expected two, such as one "
+                "loss by --losses and two values"
+            )
 
 
 DEMO = TrainingEffect(
@@ -126,7 +133,8 @@ DEMO = TrainingEffect(
 def main(arguments: Sequence[str]) -> int:
     """Train on the halves and state the effect; returns the exit status."""
     default = DEMO if "--demo" in arguments else TrainingEffect()
-    flags = command.read_flags(TrainingEffect, arguments, default)
+    flags = read_grid(TrainingEffect, arguments, default)
+    flags.check_arms()
     plan = plan_of(flags)
     print(
         f"{len(plan.trials)} trainings on half of a training part each, about the work of "
@@ -140,6 +148,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
     """State the effect and write it to training-effect.json, once every trial is done."""
+    from lesion_core.arms import by_arm
     from lesion_core.results import (
         TRAINING_EFFECT_FILE,
         json_bytes,
@@ -148,7 +157,7 @@ def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
         subjects_of,
     )
 
-    sweep = read_sweep(flags.results).judged_on("part")
+    sweep = by_arm(read_sweep(flags.results)).judged_on("part")
     runs = sweep.runs.set_index("trial")
     done = [name for name in names if name in runs.index and runs.loc[name, "status"] == "done"]
     if len(done) < len(names):

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.arms import arms_of
 from lesion_core.looks import RULE, Look, read_looks, record_look
 from sweeps.data import request
 from sweeps.ledger.contents import SweepRequest, UntilDecidedEntry
@@ -41,9 +42,10 @@ class Rule:
     training_effect: str = ""
 
     def __post_init__(self) -> None:
-        if len({trial.loss_label for trial in self.plan.trials}) < 2:
+        if len({(trial.loss_label, trial.settings) for trial in self.plan.trials}) < 2:
             raise ValueError(
-                "--until-decided: expected two --losses or more, or there is no question to decide"
+                "--until-decided: expected two --losses or more, or a setting to --vary, or there "
+                "is no question to decide"
             )
 
     @property
@@ -67,7 +69,7 @@ class Rule:
     def request(self, trials: Sequence[Trial]) -> SweepRequest:
         """What sweep.json shall say once these trials are asked for."""
         plan = self.plan
-        asked = request(trials, plan.data, plan.settings, plan.num_folds)
+        asked = request(trials, plan.data, plan.settings, plan.num_folds, plan.labels)
         return {**asked, "until_decided": self.entry}
 
     def as_plan(self) -> SweepPlan:
@@ -92,6 +94,8 @@ class Rule:
         Raises:
             LedgerError: the decision cannot be recorded.
         """
+        from lesion_core.results import read_meta
+
         script = ROOT / "analysis" / "decide.py"
         command = [sys.executable, str(script), str(self.plan.results)]
         command += ["--seeds-at-cap", str(len(self.seeds))]
@@ -102,7 +106,8 @@ class Rule:
             print(f"cannot tell whether the question is decided: {reason}", file=sys.stderr)
             return None
         found = json.loads(finished.stdout)
-        decision = self.decision(found["comparisons"], found["reference"])
+        label_of = arms_of(read_meta(self.plan.results)).label_of
+        decision = self.decision(found["comparisons"], found["reference"], label_of)
         content = {
             "decided": decision.decided,
             "why": decision.why,
@@ -120,12 +125,20 @@ class Rule:
         return decision
 
     def decision(
-        self, found: dict[str, dict[str, dict[str, Any]]], reference: dict[str, str]
+        self,
+        found: dict[str, dict[str, dict[str, Any]]],
+        reference: dict[str, str],
+        label_of: Mapping[str, str] | None = None,
     ) -> Decision:
-        """What the comparisons of this sweep's losses come to."""
+        """What the comparisons of this sweep's arms come to; ``label_of`` those of its trials that
+        have begun, all arms of a cell together; None: an arm is a loss."""
+        label_of = (
+            {t.name: t.loss_label for t in self.plan.trials} if label_of is None else label_of
+        )
         said, undecided = [], []
         for cohort in dict.fromkeys(trial.cohort for trial in self.plan.trials):
-            own = [trial.loss_label for trial in self.plan.trials if trial.cohort == cohort]
+            names = [trial.name for trial in self.plan.trials if trial.cohort == cohort]
+            own = [label_of[name] for name in names if name in label_of]
             known = found.get(cohort, {})
             against = reference.get(cohort, "the reference")
             words: dict[str, list[str]] = {}

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     stopping.hold()
 
 from lesion_core import looks
+from lesion_core.arms import asked_rows
 from lesion_core.paths import Damaged, read_json
 from lesion_core.received import is_plain, sha256_of
 from sweeps import command, provenance
@@ -97,7 +98,7 @@ def verify(results: Path) -> Found:
     found = Found(older=not recorded.there)
     rows: dict[str, Any] = {}
     try:
-        rows = {trial["name"]: trial for trial in ledger.read_meta(results)["trials"]}
+        rows = asked_rows(ledger.read_meta(results))
         ledger.read_search(results)
     except ValueError as error:
         name = ledger.SEARCH if ledger.SEARCH in str(error) else "sweep.json"

@@ -19,7 +19,7 @@ SWEEPS = (
     {"provenance", "scratch"},
     {"ledger"},
     {"command"},
-    {"options", "data"},
+    {"options", "data", "arms"},
     {"tracking"},
     {"trials"},
     {"distributed", "searching"},
@@ -135,7 +135,7 @@ def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
         "results", "report_record", "looks", "standing", "stopping", "spreadsheets", "table1",
-        "settings", "paths", "terminal",
+        "settings", "paths", "terminal", "arms",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
@@ -212,6 +212,7 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
     "module",
     [
         "lesion_core",
+        "lesion_core.arms",
         "lesion_core.descriptions",
         "lesion_core.report_record",
         "lesion_core.results",

@@ -25,6 +25,7 @@ import pandas as pd
 from analysis.reading.names import as_shown, frame_as_shown
 from analysis.reading.scores import METRICS
 from lesion_core import results
+from lesion_core.arms import by_arm
 from lesion_core.paths import is_file, is_folder, is_text, is_there, read_text
 from lesion_core.results import Sweep
 from lesion_core.settings import PAPER_LOSSES
@@ -49,13 +50,13 @@ AUTHORS_NAMES = {"focal_w1": "focal1", "focal_w2": "focal2"}
 
 
 def read_results(path: Path) -> Sweep:
-    """A ledger, a folder of the authors' CSV files (or of such folders), or a tidy CSV; names in it
-    as they are shown.
+    """A ledger, a folder of the authors' CSV files (or of such folders), or a tidy CSV; with arms
+    in place of losses where settings differ, and names as they are shown.
 
     Raises:
         ValueError: none of these, or a CSV that lacks a column or does not hold numbers.
     """
-    return as_shown(_read(path))
+    return as_shown(by_arm(_read(path)))
 
 
 def _read(path: Path) -> Sweep:

@@ -85,7 +85,9 @@ class _ShownSweep(Sweep):
     """A sweep whose tables, those that are read later too, hold names as they are shown."""
 
     def trial_table(self, file: str) -> pd.DataFrame:
-        return frame_as_shown(super().trial_table(file))
+        table = frame_as_shown(super().trial_table(file))
+        runs = self.runs.set_index("trial")["loss"]  # which has arms where settings differ
+        return table.assign(loss=table["trial"].map(runs)) if len(table) else table
 
     def cohort_table(self, cohort: str, file: str) -> pd.DataFrame:
         table = frame_as_shown(super().cohort_table(cohort, file))

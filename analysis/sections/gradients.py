@@ -42,7 +42,9 @@ def section(given: ReportInput) -> Section | None:
     losses = given.sweep.losses
     shown = [loss for loss in range(len(losses)) if any(loss in s.shown for s in given.cohorts)]
     items: list[Item] = []
-    items += pull_items(given.sweep.path, losses, shown)
+    own = [given.arms.losses.get(label, label) for label in losses]
+    first = {own[arm]: arm for arm in reversed(shown)}  # arms of one loss have one gradient
+    items += pull_items(given.sweep.path, own, sorted(first.values()))
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))

@@ -9,12 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from analysis.flags import ROPE
+from analysis.reading.arms import shown_arms
 from analysis.reading.looks import Seen
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.statistics.absence import comparable, compared
 from analysis.statistics.pairs import Family, every_pair, judge
 from analysis.statistics.search_outcome import SearchOutcome
+from lesion_core.arms import Arms
 from lesion_core.results import Sweep
 
 ROUNDED = "Differences were rounded after subtracting."
@@ -48,6 +50,11 @@ class ReportInput:
     def cohorts(self) -> list[CohortScores]:
         """Cohorts with a complete trial; of any other there is a coverage map and nothing else."""
         return [cohort for cohort in self.all_cohorts if cohort.shown]
+
+    @cached_property
+    def arms(self) -> Arms:
+        """What is compared, where that is not losses alone: settings by label."""
+        return shown_arms(self.sweep)
 
     @cached_property
     def comparable(self) -> list[CohortScores]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.arms import arms_of, asked_rows
 from lesion_core.paths import close_to, read_json
 from lesion_core.received import is_plain
 from lesion_core.settings import TrainSettings
@@ -88,7 +89,8 @@ def choose(
     Args:
         results: a ledger, finished or not.
         cohort: whose networks, where there are several; empty: the only one.
-        loss: a label; empty: the one that the report puts first (`standing.standings`).
+        loss: a label of a loss or of an arm (`arms.arms_of`); empty: the one that the report puts
+            first (`standing.standings`).
         seeds: only these; empty: all.
         folds: only these; empty: all.
         trials: these trials by name, and nothing else.
@@ -101,7 +103,7 @@ def choose(
     from lesion_core.results import read_meta, read_sweep, trial_status
 
     meta = read_meta(results)
-    rows = {row["name"]: row for row in meta["trials"]}
+    rows, arms = asked_rows(meta), arms_of(meta)
     if trials and (loss or seeds or folds or best):
         raise ValueError("--trials names the networks; leave out --loss, --seeds, --folds, --best")
     for name in trials:
@@ -117,24 +119,27 @@ def choose(
     }
     sweep: Sweep | None = None
     if trials:
-        loss, why = known[0]["loss"], "named by --trials"
-        if other := [row["name"] for row in known if row["loss"] != loss]:
+        loss, why = arms.label_of[known[0]["name"]], "named by --trials"
+        if other := [row["name"] for row in known if arms.label_of[row["name"]] != loss]:
             raise ValueError(f"--trials {known[0]['name']} {other[0]}: expected those of one loss")
         if lacking := [name for name in trials if status.get(name) != "done"]:
             found = status.get(lacking[0], "of another cohort")
             raise ValueError(f"trial {lacking[0]} is {found}; expected a complete one of {results}")
     else:
-        done = [row["loss"] for row in known if status[row["name"]] == "done"]
+        done = [arms.label_of[row["name"]] for row in known if status[row["name"]] == "done"]
         if not done:
             raise ValueError(f"{results}: no trial of {cohort} is complete yet")
         if loss:
+            alike = [label for label in dict.fromkeys(done) if arms.losses[label] == loss]
+            loss = alike[0] if len(alike) == 1 else loss  # a loss that one arm has is enough
             loss, why = _one(loss, done, "loss", results), "named by --loss"
         elif len(set(done)) == 1:
             loss, why = done[0], "the only loss with complete trials"
         else:
             sweep = read_sweep(results)
             loss, why = _first(sweep, cohort)
-        known = _in_cells([row for row in known if row["loss"] == loss], seeds, folds, results)
+        own = [row for row in known if arms.label_of[row["name"]] == loss]
+        known = _in_cells(own, seeds, folds, results)
     members = [
         _member(results / "trials" / row["name"], row)
         for row in known

@@ -13,11 +13,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lesion_core import results
+from lesion_core.arms import complete, differing
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS, TrainSettings
 
@@ -61,6 +64,10 @@ class FakeSweep:
     """Cases of one subject; the last subject has fewer if the cases do not divide."""
     epochs: int = 8
     rng_seed: int = 0
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Field of the settings (not epochs) -> its values: every loss has each with every other."""
+    effects: Mapping[tuple[str, Any], float] = field(default_factory=dict)
+    """(field, value) -> what it adds to the logits of sensitivity and precision."""
     status: Mapping[tuple[str, str, int, int], str] = field(default_factory=dict)
     """(cohort, loss, seed, fold) -> missing | partial | failed | diverged | corrupt."""
     empty_cases: int = 0
@@ -96,16 +103,21 @@ class FakeSweep:
             folds = self._folds()
             first = [self._first_session(index) for index in range(len(cases))]
             # The difficulty of a patient is the same for every loss, seed and fold.
-            for loss in self.losses:
+            combinations = [
+                dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())
+            ]
+            for loss, (place, own) in product(self.losses, enumerate(combinations)):
                 drawn_as = self.same_as.get(loss, loss)
-                loss_number = list(self.losses).index(drawn_as)
+                loss_number = list(self.losses).index(drawn_as) * len(combinations) + place
+                added = sum(self.effects.get(each, 0.0) for each in own.items())
                 effect = np.random.default_rng([self.rng_seed, number, loss_number])
                 by_case = effect.normal(0, self.patient_loss_sd, (2, len(cases)))[:, first]
+                by_case = by_case + added
                 by_fold = effect.normal(0, self.fold_loss_sd, (2, self.num_folds))
                 for seed in self.seeds:
                     for fold in range(self.num_folds):
                         status = self.status.get((cohort, loss, seed, fold), "done")
-                        row = trial_row(cohort, loss, seed, fold, self.epochs)
+                        row = trial_row(cohort, loss, seed, fold, self.epochs, own)
                         trials.append(row)
                         if status == "missing":
                             continue
@@ -293,7 +305,7 @@ class FakeSweep:
         results.write_json(
             folder / "trial.json",
             {
-                **description(*(row[key] for key in ROW)),
+                **description(*(row[key] for key in ROW), row.get("settings")),
                 "schema_version": results.SCHEMA_VERSION,
             },
         )
@@ -468,10 +480,19 @@ class FakeSweep:
         }
 
 
-def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
-    """One trial as sweep.json lists it."""
-    config = configuration(cohort, loss, seed, fold, epochs)
+def trial_row(
+    cohort: str,
+    loss: str,
+    seed: int,
+    fold: int,
+    epochs: int,
+    own: Mapping[str, Any] | None = None,
+) -> dict:
+    """One trial as sweep.json lists it, whose settings are the usual ones but for its ``own``."""
+    config = configuration(cohort, loss, seed, fold, epochs, own)
     key = configuration_hash(config)
+    base = complete(settings(epochs))
+    differ = differing(complete(settings(epochs, own)), base)
     return {
         "name": trial_name(cohort, loss, seed, fold, key),
         "cohort": cohort,
@@ -481,16 +502,31 @@ def trial_row(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict
         "fold": fold,
         "epochs": epochs,
         "hash": key,
-    }
+    } | ({"settings": differ} if differ else {})
 
 
-def description(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
+def description(
+    cohort: str,
+    loss: str,
+    seed: int,
+    fold: int,
+    epochs: int,
+    own: Mapping[str, Any] | None = None,
+) -> dict:
     """What trial.json says of one trial."""
-    row = trial_row(cohort, loss, seed, fold, epochs)
-    return row | {"config": configuration(cohort, loss, seed, fold, epochs)}
+    row = trial_row(cohort, loss, seed, fold, epochs, own)
+    row.pop("settings", None)
+    return row | {"config": configuration(cohort, loss, seed, fold, epochs, own)}
 
 
-def configuration(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> dict:
+def configuration(
+    cohort: str,
+    loss: str,
+    seed: int,
+    fold: int,
+    epochs: int,
+    own: Mapping[str, Any] | None = None,
+) -> dict:
     """The configuration of one trial, as `lesion_core.trial.Trial.to_dict` says it."""
     return {
         "cohort": cohort,
@@ -501,13 +537,13 @@ def configuration(cohort: str, loss: str, seed: int, fold: int, epochs: int) -> 
         "seed": seed,
         "fold": fold,
         "num_folds": max(5, fold + 1),
-        "settings": settings(epochs),
+        "settings": settings(epochs, own),
     }
 
 
-def settings(epochs: int) -> dict:
-    """The paper's, but for the epochs."""
-    return TrainSettings(epochs=epochs).to_dict()
+def settings(epochs: int, own: Mapping[str, Any] | None = None) -> dict:
+    """The paper's, but for the epochs and what is a trial's ``own``."""
+    return TrainSettings(**({"epochs": epochs} | dict(own or {}))).to_dict()
 
 
 @cache

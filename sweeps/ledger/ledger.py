@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core import durable
+from lesion_core.arms import complete, differing, settings_of
 from lesion_core.paths import is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
@@ -39,6 +40,7 @@ from sweeps.ledger.contents import (
     SweepContent,
     SweepRequest,
     TrialDescription,
+    TrialRow,
 )
 
 if TYPE_CHECKING:
@@ -509,19 +511,37 @@ def _merged(old: SweepContent, new: SweepContent) -> SweepContent:
         "losses": list(dict.fromkeys([*old["losses"], *new["losses"]])),
         "folds": old["folds"] | new["folds"],
         "cohorts": old["cohorts"] | new["cohorts"],
-        "trials": old["trials"] + [t for t in new["trials"] if t["name"] not in known],
+        "trials": old["trials"] + [t for t in _rebased(new, old) if t["name"] not in known],
     }
     if "until_decided" in new:
         merged["until_decided"] = new["until_decided"]
     return {**merged, "validation": validation} if validation else merged
 
 
+def _rebased(new: SweepContent, old: SweepContent) -> list[TrialRow]:
+    """The rows of a request, whose settings are said by what differs from the folder's."""
+    if new["settings"] == old["settings"]:
+        return new["trials"]
+    base, rows = complete(old["settings"]), []
+    for row in new["trials"]:
+        own = differing(settings_of(row, new["settings"]), base)
+        rest = {key: value for key, value in row.items() if key != "settings"}
+        rows.append(cast(TrialRow, rest | ({"settings": own} if own else {})))
+    return rows
+
+
 def _differences(old: SweepContent, new: SweepContent) -> list[str]:
-    """What keeps two requests from sharing a folder, field by field."""
+    """What keeps two requests from sharing a folder, field by field.
+
+    A setting in which trials of the folder, or of the request, differ may be another one now.
+    """
+    may_differ = {
+        name for meta in (old, new) for row in meta["trials"] for name in row.get("settings", {})
+    }
     found = [
         f"{key} is {_short(old['settings'].get(key))} there, {_short(new['settings'].get(key))} now"
         for key in dict.fromkeys([*old["settings"], *new["settings"]])
-        if old["settings"].get(key) != new["settings"].get(key)
+        if old["settings"].get(key) != new["settings"].get(key) and key not in may_differ
     ]
     if old["num_folds"] != new["num_folds"]:
         found.append(f"folds is {old['num_folds']} there, {new['num_folds']} now")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LOST = (
     "the command, the git commit, how the files of the cohorts are read, trials that were never "
-    "begun, losses and settings that only these have"
+    "begun, losses and settings that only these have, labels that somebody gave to arms"
 )
 """What nothing else in a folder says; the sweep's command, given again, says it."""
 
@@ -24,24 +24,21 @@ LOST = (
 def recovered(root: Path) -> SweepRequest:
     """What was asked of a folder, from its trial.json files and tables.
 
+    The sweep's own settings are then those of the first trial.
+
     Raises:
         ValueError: they do not say what sweep.json cannot do without.
     """
     from lesion_core import results
-    from lesion_core.descriptions import TrialRow
 
     trials = dict(_trials(root))
     if not trials:
         raise ValueError("no trial here says what was asked")
     configs = {name: trial["config"] for name, trial in trials.items()}
-    rows = [
-        cast("TrialRow", {k: v for k, v in trial.items() if k in TrialRow.__annotations__})
-        for trial in trials.values()
-    ]
     first = next(iter(configs.values()))
-    shared = ("settings", "num_folds")
-    if any(config.get(key) != first.get(key) for config in configs.values() for key in shared):
-        raise ValueError("its trials have different settings")
+    if any(config["num_folds"] != first["num_folds"] for config in configs.values()):
+        raise ValueError("its trials have different numbers of folds")
+    rows = [_row(trial, first["settings"]) for trial in trials.values()]
     request: SweepRequest = {
         "command": "",
         "git_commit": None,
@@ -80,6 +77,16 @@ def recovered(root: Path) -> SweepRequest:
                 parts = validation.setdefault(cohort, {})
                 parts[str(config["fold"])] = config["validation_cases"]
     return {**request, "validation": validation} if validation else request
+
+
+def _row(trial: Mapping[str, Any], base: Mapping[str, Any]) -> TrialRow:
+    """A trial as sweep.json lists it, by its trial.json."""
+    from lesion_core.arms import complete, differing
+    from lesion_core.descriptions import TrialRow
+
+    row = {key: value for key, value in trial.items() if key in TrialRow.__annotations__}
+    own = differing(complete(trial["config"]["settings"]), complete(base))
+    return cast("TrialRow", row | ({"settings": own} if own else {}))
 
 
 def _trials(root: Path) -> list[tuple[str, dict[str, Any]]]:

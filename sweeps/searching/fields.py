@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.arms import worded
 from lesion_core.search_space import (
     Choices,
     Condition,
@@ -23,6 +23,7 @@ from lesion_core.search_space import (
     written,
 )
 from lesion_core.settings import TrainSettings
+from sweeps.arms import parsed
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -61,7 +62,12 @@ class Searched:
         Raises:
             ValueError: they refuse one, or do not fit each other.
         """
-        own = {name: value for name, value in values.items() if name in SETTINGS}
+        own: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in SETTINGS:
+                kind = _kind(name)
+                is_text = isinstance(value, str) and kind is not str
+                own[name] = parsed(value, kind, name) if is_text else value
         return TrainSettings(**(dict(self.given) | own))
 
     @property
@@ -81,6 +87,8 @@ class Searched:
             if not is_searched(domain, point):
                 continue
             value = getattr(settings if name in SETTINGS else own, name, None)
+            if isinstance(value, tuple):
+                value = worded(value)
             if isinstance(domain, Range) and isinstance(value, int) and not domain.whole:
                 value = float(value)
             if not can_be_tried(value, domain):
@@ -233,35 +241,22 @@ def _kind(name: str) -> Any:
     return typing.get_type_hints(TrainSettings).get(name) if name in SETTINGS else None
 
 
-def _members(kind: Any) -> list[Any]:
+def _members(kind: Any) -> tuple[Any, ...]:
     """The types that a value may have."""
-    origin = typing.get_origin(kind)
-    if origin is None:
-        return [kind]
-    if origin is typing.Literal:
-        return [str]
-    return [member for each in typing.get_args(kind) for member in _members(each)]
+    return typing.get_args(kind) or (kind,)
 
 
 def _value(text: str, kind: Any, flag: str) -> Value:
-    """A choice, as the type of its field has it; a number where a loss's field can be one."""
-    if text.lower() == "none":
-        return None
-    members = [str, float, int, bool] if kind is None else _members(kind)
-    if bool in members and text.lower() in ("true", "false"):
-        return text.lower() == "true"
+    """A choice, as the type of its field has it; a number where a loss's field can be one.
+
+    A tuple stays text, as flags write it: a choice is a single value.
+    """
+    if kind is not None:
+        value = parsed(text, kind, f"--space {flag}")
+        return worded(value) if isinstance(value, tuple) else value
+    if text in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text]
     try:
-        number = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        number = None
-    if isinstance(number, int) and not isinstance(number, bool) and {int, float} & set(members):
-        return number if int in members and kind is not None else float(number)
-    if isinstance(number, float) and float in members:
-        return number
-    if str in members:
+        return float(text)
+    except ValueError:
         return text
-    raise ValueError(f"--space {flag}: {text!r} cannot be read as {_named(kind)}")
-
-
-def _named(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from lesion_core.received import read_table
+from sweeps.data import listed
 from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.ledger.gradients import add_gradients
 from sweeps.searching.plan import METRICS
 
 if TYPE_CHECKING:
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.ledger.ledger import Ledger
 
@@ -60,12 +62,13 @@ def read_search(path: Path) -> SearchContent | None:
 class LedgerStore:
     """A results folder, as a search reads and writes it (`SearchStore`)."""
 
-    def __init__(self, ledger: Ledger, request: SweepRequest) -> None:
+    def __init__(self, ledger: Ledger, request: SweepRequest, settings: TrainSettings) -> None:
         """
         Args:
             request: what sweep.json shall say (`data.request`), of no trial yet.
+            settings: the search's own, from which those of trials may differ.
         """
-        self._ledger, self._request = ledger, request
+        self._ledger, self._request, self._settings = ledger, request, settings
 
     def outcome(self, name: str) -> Outcome:
         """How a trial ended, with the scores of its validation or test cases."""
@@ -90,7 +93,7 @@ class LedgerStore:
 
     def expect(self, trial: Trial) -> None:
         """List a trial in sweep.json."""
-        row = trial.row()
+        row = listed(trial, self._settings)
         self._ledger.write_request({**self._request, "losses": [trial.loss_label], "trials": [row]})
         if trial.split == "test":  # the others are no losses that the report compares
             add_gradients(self._ledger, [trial.loss])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core.arms import complete, differing
 from lesion_core.paths import read_json
 from lesion_core.received import read_table
 from lesion_core.terminal import one_line
@@ -74,7 +75,7 @@ def identity(trial: TrialDescription, tracking: Tracking) -> RunIdentity:
     """The identity of a trial's run, given what trial.json says."""
     whole = dict(trial["config"])
     config = {key: value for key, value in trial.items() if key not in NOT_CONFIG}
-    config |= whole.pop("settings", {})
+    config |= differing(complete(whole.pop("settings", {})), {})  # defaults too: to filter by
     config["loss_fields"] = whole.pop("loss", None)
     config |= {key: value for key, value in whole.items() if key not in config}
     config |= {

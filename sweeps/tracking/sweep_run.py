@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lesion_core.arms import arms_of, asked_rows
 from lesion_core.received import read_table
 from lesion_core.terminal import one_line
 from sweeps.ledger.contents import TrialState
@@ -48,11 +49,15 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
     from lesion_core.results import read_meta, trial_status
 
     meta = read_meta(results)
+    arms = arms_of(meta)
     states = {
-        trial["name"]: cast(
-            TrialState, trial | dict(trial_status(results / "trials" / trial["name"], trial))
+        name: cast(
+            TrialState,
+            row
+            | {"loss": arms.label_of[name]}
+            | dict(trial_status(results / "trials" / name, row)),
         )
-        for trial in meta["trials"]
+        for name, row in asked_rows(meta).items()
     }
     done = [name for name, state in states.items() if state["status"] == "done"]
     if not done:
@@ -68,6 +73,7 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
             config={
                 **meta["settings"],
                 "losses": meta["losses"],
+                **({"arms": [*map(one_line, arms.labels)]} if arms.varied else {}),
                 "num_folds": meta["num_folds"],
                 "versions": meta["versions"],
                 "git_commit": meta["git_commit"],

@@ -24,7 +24,7 @@ from sweeps.searching.search import Search
 from sweeps.searching.store import LedgerStore
 from sweeps.tracking.policy import Tracking
 from sweeps.trials import attempt
-from tests.sweeps.test_search import a_plan, a_trial, true_score
+from tests.sweeps.test_search import SETTINGS, a_plan, a_trial, true_score
 
 REQUEST = {
     "command": "search_driver.py",
@@ -68,7 +68,7 @@ def main() -> None:
         ledger = Ledger(folder, lock.token)
         ledger.write_request(REQUEST)
         study = OptunaStudy(folder / "journal.log", "test", plan.space)
-        search = Search(plan, study, LedgerStore(ledger, REQUEST), a_trial, slots=2)
+        search = Search(plan, study, LedgerStore(ledger, REQUEST, SETTINGS), a_trial, slots=2)
         search.resume(results.read_search(folder))
         running = []
         while True:
