@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MaxNLocator
 
 from analysis.page import style
 from analysis.page.escaping import as_list, prose
@@ -19,42 +17,32 @@ from analysis.page.items import Column, Figure, Item, Note, Section, Table, many
 from analysis.reading.scores import COHORT_TITLES, CohortScores
 from analysis.reading.training_effect import TrainingEffect
 from analysis.sections.report_input import ReportInput
+from analysis.sections.search_surface import (
+    LOW,
+    STATE_COLOURS,
+    counted,
+    surfaces,
+    whole_ticks,
+)
 from analysis.statistics import confidence
 from analysis.statistics.ladder import DIFFERENCE, RATE, Ladder, ladder
 from analysis.statistics.search_outcome import (
-    FEWEST_FOR_A_SURFACE,
     NAMES,
     SearchOutcome,
-    Surface,
     corrected,
     front_frame,
     gain_over_start,
-    grid_frame,
     rivals,
-    sampled_frame,
     saved,
     start,
-    surface,
-    whole_fields,
 )
 
-LOW = (
-    "A pruned one was stopped for looking bad, after a test at each of its cells against a best "
-    "one that is partly lucky, so its score is biased low."
-)
 OWN = "test, each fold's own choice"
 OPTIMISTIC = "test, the one choice (optimistic)"
 NOTHING_CHOSEN = (
     "Nothing is chosen: configurations are still running or to come, lost their machines, or none "
     "is complete. The test folds are not opened before that."
 )
-STATE_COLOURS = {
-    "complete": "#3f90da",
-    "pruned": "#b9ac70",
-    "failed": "#bd1f01",
-    "running": "#94a4a2",
-}
-STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 
 
 # --------------------------------------------------------------------------------------- section
@@ -81,7 +69,7 @@ def search_section(
     else:
         items += _verdicts(found, cohorts, effect)
     items.append(_summary(found))
-    items += _surfaces(found)
+    items += surfaces(found)
     if len(found.search["objectives"]) > 1:
         items.append(_front_figure(found))
     items.append(_cost(found))
@@ -182,15 +170,6 @@ def facts(found: SearchOutcome) -> str:
     )
 
 
-def _count(found: SearchOutcome) -> str:
-    parts = [
-        f"{int((found.states == state).sum())} {state}"
-        for state in ("complete", "pruned", "failed", "running")
-        if (found.states == state).any()
-    ]
-    return f"{many(len(found.configurations), 'configuration')}: {', '.join(parts)}"
-
-
 def _summary(found: SearchOutcome) -> Note:
     where = ", ".join(f"{name} in {range_}" for name, range_ in found.search["space"].items())
     spared, total = saved(found)
@@ -200,60 +179,13 @@ def _summary(found: SearchOutcome) -> Note:
     objectives = " and ".join(NAMES[name] for name in found.search["objectives"])
     return Note(
         body=prose(
-            f"{where}; proposed by: {_samplers(found)}; {_count(found)}{share}. Judged on "
+            f"{where}; proposed by: {_samplers(found)}; {counted(found)}{share}. Judged on "
             f"{objectives}, the mean over validation {_validated(found)} at the last epoch, in "
             f"{many(seeds, 'seed')} × {many(folds, 'fold')}. A fifth of the subjects of each "
             "training fold is the validation part, the same for every configuration and seed "
             "(listed in `sweep.json`)."
         )
     )
-
-
-def _surfaces(found: SearchOutcome) -> list[Item]:
-    items: list[Item] = []
-    for metric in found.search["objectives"]:
-        fitted = surface(found, metric)
-        if fitted is None:
-            items.append(
-                Note(
-                    body=prose(
-                        f"A surface of {NAMES[metric]} needs {FEWEST_FOR_A_SURFACE} configurations "
-                        "with different scores."
-                    )
-                )
-            )
-            continue
-        two = len(found.fields) == 2
-        frame = grid_frame(found, fitted, metric)
-        space = frame if len(found.fields) < 3 else sampled_frame(found, fitted)
-        place, close = fitted.like_the_best(space[found.fields].to_numpy())
-        best = space.iloc[place]
-        whole = whole_fields(found)
-        peak = ", ".join(
-            f"{name} {best[name]:.{0 if name in whole else 2}f}" for name in found.fields
-        )
-        draw = draw_plane if two else draw_slices
-        items.append(
-            Figure(
-                key=f"search-surface-{metric}",
-                title=f"{NAMES[metric]} over {' and '.join(found.fields)}",
-                draw=partial(draw, found, fitted, frame, metric),
-                data=frame,
-                caption=f"Gaussian process through {int((~np.isnan(found.estimate[metric])).sum())}"
-                f" configurations ({_count(found)}), each with the noise of its trials. "
-                + (
-                    "Left: the score; right: its standard deviation. "
-                    if two
-                    else f"Line and band: the score and its {confidence.in_percent()} interval "
-                    "along each field, other fields as chosen. "
-                )
-                + f"Highest at {peak}: {best['score']:.3f} ± {best['sd']:.3f}. {close:.0%} of the "
-                f"space lies less than one standard deviation of the difference below. {LOW}",
-                alt=f"{NAMES[metric]} is highest near {peak}, {best['score']:.3f} ± "
-                f"{best['sd']:.3f}; {close:.0%} of the space cannot be told from it.",
-            )
-        )
-    return items
 
 
 def _cost(found: SearchOutcome) -> Figure:
@@ -274,8 +206,8 @@ def _cost(found: SearchOutcome) -> Figure:
         data=frame,
         caption=f"In the order in which they were proposed. Of {len(found.cells)} cells a pruned "
         "configuration met so many before Wilcoxon's signed-rank test against the best one so far "
-        f"fell below {_thresholds(found)}. {words.capitalize()}. {_count(found)}.",
-        alt=f"{words.capitalize()}; {_count(found)}.",
+        f"fell below {_thresholds(found)}. {words.capitalize()}. {counted(found)}.",
+        alt=f"{words.capitalize()}; {counted(found)}.",
     )
 
 
@@ -307,7 +239,7 @@ def _importance(found: SearchOutcome) -> Table:
         ],
         caption="PED-ANOVA (Watanabe et al. 2023): how far the better configurations' values "
         "depart from all that were tried, as a share. It says nothing about direction, and little "
-        f"from few configurations: {_count(found)}.",
+        f"from few configurations: {counted(found)}.",
     )
 
 
@@ -664,6 +596,7 @@ def _tested(
 
 def _table(found: SearchOutcome) -> Table:
     metric = found.objective
+    values = found.axes.frame(found.points)
     order = np.argsort(-np.nan_to_num(found.estimate[metric], nan=-np.inf), kind="stable")
     rows = []
     for place in order:
@@ -672,7 +605,7 @@ def _table(found: SearchOutcome) -> Table:
         rows.append(
             {
                 "loss": one["loss"],
-                **dict(zip(found.fields, found.points[place], strict=True)),
+                **{name: values[name].iloc[place] for name in found.fields},
                 "state": "chosen" if place == found.chosen else one["state"],
                 "cells": f"{found.met[place]} of {len(found.cells)}",
                 **{name: float(found.estimate[name][place]) for name in NAMES},
@@ -698,7 +631,7 @@ def _table(found: SearchOutcome) -> Table:
         caption="Best first. Means over validation cells; of a configuration that did not meet "
         "all cells, adjusted for which it met. SE: the noise of its own trials, after what the "
         f"cells bring to all. {LOW} One whose trial failed or diverged is failed, not averaged "
-        f"over the rest. {_count(found)}.",
+        f"over the rest. {counted(found)}.",
     )
 
 
@@ -720,77 +653,6 @@ def _front_figure(found: SearchOutcome) -> Figure:
 
 
 # ---------------------------------------------------------------------------------------- drawing
-def _mark(axis: Any, found: SearchOutcome, x: np.ndarray, y: np.ndarray) -> None:
-    """Configurations by state; size grows with the cells met; the chosen one has a star."""
-    sizes = 8 + 22 * found.met / max(1, len(found.cells))
-    for state, marker in STATE_MARKERS.items():
-        of = found.states == state
-        if of.any():
-            axis.scatter(
-                x[of], y[of], s=sizes[of], marker=marker, color="#ffffff",
-                edgecolors="#16191e", linewidths=0.7, zorder=3,
-            )  # fmt: skip
-    if found.chosen is not None:
-        axis.scatter(
-            x[[found.chosen]], y[[found.chosen]], s=110, marker="*", color="#e76300",
-            edgecolors="#16191e", linewidths=0.7, zorder=4,
-        )  # fmt: skip
-
-
-def _whole_ticks(axis: Any, whole: bool = True) -> None:
-    """Ticks at whole numbers, of what comes in whole numbers."""
-    if whole:
-        axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-
-
-def draw_plane(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
-    """Two fields: score and standard deviation side by side."""
-    figure, axes = style.panels(1, 2, height=3.3, top=0.5, bottom=0.42, gap_x=0.95, right=0.75)
-    x, y = (np.unique(frame[name]) for name in found.fields)
-    for axis, column, words in (
-        (axes[0, 0], "score", NAMES[metric]),
-        (axes[0, 1], "sd", "standard deviation"),
-    ):
-        values = frame[column].to_numpy().reshape(len(x), len(y)).T
-        filled = axis.contourf(x, y, values, levels=12, cmap="cividis")
-        box = axis.get_position()
-        beside = figure.add_axes((box.x1 + 0.012, box.y0, 0.014, box.height))
-        figure.colorbar(filled, cax=beside)
-        beside.tick_params(labelsize=6, length=0)
-        _mark(axis, found, found.points[:, 0], found.points[:, 1])
-        axis.set_title(words)
-        axis.set_xlabel(found.fields[0])
-        axis.set_ylabel(found.fields[1])
-        axis.set_xlim(*found.search["ranges"][found.fields[0]])
-        axis.set_ylim(*found.search["ranges"][found.fields[1]])
-        _whole_ticks(axis.xaxis, found.fields[0] in whole_fields(found))
-        _whole_ticks(axis.yaxis, found.fields[1] in whole_fields(found))
-        axis.grid(False)
-    _states_legend(figure, found)
-    return figure
-
-
-def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metric: str) -> Drawing:
-    """One panel per field, the others held at the chosen configuration's."""
-    number = len(found.fields)
-    figure, axes = style.panels(1, number, height=2.8, top=0.5, gap_x=0.5, left=0.55)
-    for axis, name in zip(axes[0], found.fields, strict=True):
-        own = frame[frame["varied"] == name]
-        reach = confidence.normal_factor() * own["sd"]
-        axis.fill_between(
-            own[name], own["score"] - reach, own["score"] + reach,
-            color=style.SHADE, linewidth=0,
-        )  # fmt: skip
-        axis.plot(own[name], own["score"], color=STATE_COLOURS["complete"], linewidth=1.5)
-        place = found.fields.index(name)
-        _mark(axis, found, found.points[:, place], found.estimate[metric])
-        axis.set_xlabel(name)
-        _whole_ticks(axis.xaxis, name in whole_fields(found))
-    axes[0, 0].set_ylabel(NAMES[metric])
-    _states_legend(figure, found)
-    return figure
-
-
 def draw_cost(found: SearchOutcome) -> Drawing:
     """A bar per configuration: cells run, and an outline up to all cells."""
     figure, axes = style.panels(1, 1, height=2.3, top=0.42, left=0.5)
@@ -805,8 +667,8 @@ def draw_cost(found: SearchOutcome) -> Drawing:
     axis.set_ylim(0, len(found.cells) * 1.02)
     axis.set_xlabel("configuration, in order")
     axis.set_ylabel("cells")
-    _whole_ticks(axis.xaxis)
-    _whole_ticks(axis.yaxis)
+    whole_ticks(axis.xaxis)
+    whole_ticks(axis.yaxis)
     axis.grid(False, axis="x")
     x = 0.12
     for state, colour in STATE_COLOURS.items():
@@ -833,24 +695,3 @@ def draw_front(found: SearchOutcome, frame: pd.DataFrame) -> Drawing:
     axis.set_xlabel(NAMES[first])
     axis.set_ylabel(NAMES[second])
     return figure
-
-
-def _states_legend(figure: Drawing, found: SearchOutcome) -> None:
-    from matplotlib.lines import Line2D
-
-    width, height = figure.get_size_inches()
-    x = 0.14
-    shown = [state for state in STATE_MARKERS if (found.states == state).any()]
-    marks = [(STATE_MARKERS[state], state, "#ffffff", 4.5) for state in shown]
-    if found.chosen is not None:
-        marks.append(("*", "chosen", "#e76300", 9))
-    for marker, words, colour, size in marks:
-        figure.add_artist(
-            Line2D(
-                [x / width], [1 - 0.15 / height], transform=figure.transFigure, marker=marker,
-                markersize=size, markerfacecolor=colour, markeredgecolor="#16191e",
-                markeredgewidth=0.7, linestyle="",
-            )
-        )  # fmt: skip
-        figure.text((x + 0.12) / width, 1 - 0.15 / height, words, va="center", fontsize=7)
-        x += 0.42 + 0.066 * len(words)

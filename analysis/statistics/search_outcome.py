@@ -8,24 +8,27 @@ least squares, so that a pruned configuration, which met a few cells only, is co
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
+from analysis.reading.arms import shown_arms
 from analysis.reading.names import subjects_of
 from analysis.statistics import confidence
 from analysis.statistics.ladder import Ladder, holm, ladder
 from analysis.statistics.order import SAME
+from analysis.statistics.search_axes import Axes
 from lesion_core import results
+from lesion_core.arms import complete
 from lesion_core.results import Sweep
 
 NAMES = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
 RESAMPLES = 4000
-FEWEST_FOR_A_SURFACE = 5
 FEWEST_TO_RESAMPLE = 5
 """Complete configurations; choosing among fewer says little about choosing."""
 
@@ -38,7 +41,7 @@ class SearchOutcome:
     """search.json."""
     fields: list[str]
     points: np.ndarray
-    """[C, fields] values of the configurations."""
+    """[C, fields] values of the configurations, as `search_axes` has them."""
     scores: dict[str, np.ndarray]
     """[C, K] by metric; NaN where a configuration has not met a cell."""
     estimate: dict[str, np.ndarray]
@@ -101,6 +104,11 @@ class SearchOutcome:
         """[C] number of cells that were begun."""
         return np.array([len(one["trials"]) for one in self.configurations])
 
+    @cached_property
+    def axes(self) -> Axes:
+        """The fields as axes."""
+        return Axes.of(self.search)
+
     def grid(self, place: int, metric: str) -> np.ndarray:
         """[S, F] scores of one configuration."""
         return by_cell(self.cells, self.scores[metric][place])
@@ -110,6 +118,7 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
     """A search.json and its sweep in numbers; None where no configuration was tried."""
     if search is None or not search["configurations"]:
         return None
+    search = by_arm(search, sweep)
     validated = sweep.judged_on("validation")
     subjects = subjects_of(sweep.path, search["cohort"])
     judged = results.judged_scores(validated.cases, subjects)
@@ -126,7 +135,7 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
     return SearchOutcome(
         search=search,
         fields=fields,
-        points=np.array([[one["values"][name] for name in fields] for one in configurations]),
+        points=Axes.of(search).points(configurations),
         scores=scores,
         # Adjusted for the cells that it has not met, a poor one may come out below 0.
         estimate={metric: np.clip(fit[0], 0.0, 1.0) for metric, fit in fitted.items()},
@@ -134,6 +143,27 @@ def search_outcome(search: dict | None, sweep: Sweep) -> SearchOutcome | None:
         fresh=_fresh(search, validated, judged),
         sessions=len(set(subjects.values())) < len(subjects),
     )
+
+
+def by_arm(search: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
+    """search.json with the labels of arms, as ``sweep`` has them, in place of those of losses.
+
+    Where settings are searched, several configurations have the same loss.
+    """
+    arms = shown_arms(sweep)
+    plain = {
+        loss: label
+        for label, loss in reversed(arms.losses.items())
+        if arms.settings[label] == complete(sweep.meta.get("settings") or {})
+    }
+    return {
+        **search,
+        "comparators": [plain.get(loss, loss) for loss in search["comparators"]],
+        "configurations": [
+            one | {"loss": arms.label_of.get(next(iter(one["trials"].values()), ""), one["loss"])}
+            for one in search["configurations"]
+        ],
+    }
 
 
 def set_aside(found: SearchOutcome) -> set[str]:
@@ -289,100 +319,6 @@ def gain_over_start(found: SearchOutcome, metric: str) -> tuple[float, float, fl
     return corrected(scores[complete] - scores[begun], np.random.default_rng(1), found.fold_of)
 
 
-def whole_fields(found: SearchOutcome) -> list[str]:
-    """Fields of which only whole numbers were tried, several of them."""
-    return [
-        name
-        for name, values in zip(found.fields, found.points.T, strict=True)
-        if len(np.unique(values)) > 2 and (values == np.round(values)).all()
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class Surface:
-    """A Gaussian process through the estimates, each with its own noise."""
-
-    model: Any
-    low: np.ndarray
-    span: np.ndarray
-    centre: float
-
-    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[n] mean and standard deviation of the score itself at points [n, fields]."""
-        mean, sd = self.model.predict((points - self.low) / self.span, return_std=True)
-        return mean + self.centre, sd
-
-    def like_the_best(self, points: np.ndarray) -> tuple[int, float]:
-        """Which point is highest, and the share of points that are less than one standard
-        deviation, of the difference, below it."""
-        mean, covariance = self.model.predict((points - self.low) / self.span, return_cov=True)
-        best = int(np.argmax(mean))
-        own = np.diag(covariance)
-        variance = np.maximum(own[best] + own - 2 * covariance[best], 0.0)
-        return best, float((mean[best] - mean <= np.sqrt(variance)).mean())
-
-
-def surface(found: SearchOutcome, metric: str) -> Surface | None:
-    """A surface through the scores of a metric; None with too few configurations.
-
-    Matern 5/2 with a length per field, by likelihood.
-    """
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
-
-    value, error = found.estimate[metric], found.error[metric]
-    usable = ~np.isnan(value) & ~np.isnan(error)
-    if usable.sum() < FEWEST_FOR_A_SURFACE or np.ptp(value[usable]) == 0:
-        return None
-    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
-    spread = float(np.var(value[usable]))
-    lengths: Any = np.full(len(found.fields), 0.5)
-    kernel = ConstantKernel(spread, (spread * 1e-2, spread * 1e2)) * Matern(
-        lengths, (0.1, 10.0), nu=2.5
-    )
-    noise: Any = np.maximum(error[usable] ** 2, 1e-6 * spread)
-    model = GaussianProcessRegressor(
-        kernel,
-        alpha=noise,
-        n_restarts_optimizer=2,
-        random_state=0,
-    )
-    centre = float(np.average(value[usable], weights=1 / np.maximum(error[usable] ** 2, 1e-12)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a length at its bound is a flat field: no news
-        model.fit((found.points[usable] - low) / (high - low), value[usable] - centre)
-    return Surface(model, low, high - low, centre)
-
-
-def grid_frame(found: SearchOutcome, fitted: Surface, metric: str, steps: int = 41) -> pd.DataFrame:
-    """Score and standard deviation on a grid (two fields), else along each field through the
-    chosen configuration, or the best one so far."""
-    ranges = [found.search["ranges"][name] for name in found.fields]
-    axes = [np.linspace(low, high, steps if len(ranges) == 2 else 61) for low, high in ranges]
-    if len(found.fields) == 2:
-        points = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], 1)
-        varied = None
-    else:
-        centre = found.points[_centre(found, metric)]
-        rows, varied = [], []
-        for place, axis in enumerate(axes):
-            for value in axis:
-                rows.append([*centre[:place], value, *centre[place + 1 :]])
-                varied.append(found.fields[place])
-        points = np.array(rows)
-    score, sd = fitted.at(points)
-    frame = pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
-    return frame if varied is None else frame.assign(varied=varied)
-
-
-def sampled_frame(found: SearchOutcome, fitted: Surface, number: int = 2000) -> pd.DataFrame:
-    """Score and standard deviation at random points of the whole space."""
-    low, high = np.array([found.search["ranges"][name] for name in found.fields], float).T
-    points = np.random.default_rng(0).uniform(low, high, (number, len(low)))
-    score, sd = fitted.at(points)
-    return pd.DataFrame(points, columns=found.fields).assign(score=score, sd=sd)
-
-
 def front_frame(found: SearchOutcome) -> pd.DataFrame:
     """The complete configurations, and which no other one beats in both objectives."""
     names = found.search["objectives"]
@@ -396,10 +332,6 @@ def front_frame(found: SearchOutcome) -> pd.DataFrame:
         frame[f"{name}_se"] = found.error[name][places]
     labels = [found.configurations[place]["loss"] for place in places]
     return frame.assign(configuration=labels, front=front)
-
-
-def _centre(found: SearchOutcome, metric: str) -> int:
-    return found.chosen if found.chosen is not None else int(np.nanargmax(found.estimate[metric]))
 
 
 def _fresh(

@@ -9,22 +9,28 @@ from scipy import stats
 
 from analysis.page import items
 from analysis.sections import search_outcome as section
+from analysis.sections import search_surface as drawn
 from analysis.statistics.ladder import errors, overlap, with_training_sets
+from analysis.statistics.search_axes import Axes
 from analysis.statistics.search_outcome import (
     SearchOutcome,
     additive,
     by_cell,
     corrected,
     gain_over_start,
-    grid_frame,
     rivals,
     saved,
     start,
+)
+from analysis.statistics.search_surface import (
+    grid_frame,
+    pairs_frame,
     surface,
     whole_fields,
+    whole_space,
 )
 from lesion_core.folds import folds_by, validation_cases
-from lesion_core.losses import Range
+from lesion_core.search_space import Range
 
 
 def found(
@@ -163,6 +169,86 @@ def test_the_surface_peaks_where_the_hill_does_and_knows_its_noise():
     assert surface(few, "dice") is None
 
 
+MIXED = {
+    "space": {"rate": "", "schedule": "", "warm": "", "alpha": ""},
+    "ranges": {"rate": [1e-5, 1e-1], "warm": [0, 8], "alpha": [0.0, 1.0]},
+    "domains": {
+        "rate": {"log": True},
+        "schedule": {"choices": ["constant", "cosine", None]},
+        "warm": {"whole": True, "only": {"field": "schedule", "values": ["cosine"]}},
+    },
+}  # fmt: skip
+
+
+def mixed(configurations=60):
+    """A hill at a rate of 1e-3 and alpha 0.6, on a cosine with a warm-up of 6."""
+    rng = np.random.default_rng(3)
+    axes = Axes.of(MIXED)
+    points = axes.as_searched(
+        np.stack(
+            [
+                10 ** rng.uniform(-5, -1, configurations), rng.integers(3, size=configurations),
+                rng.integers(9, size=configurations), rng.uniform(0, 1, configurations),
+            ],
+            1,
+        )
+    )  # fmt: skip
+    rate, schedule, warm, alpha = points.T
+    truth = 0.7 - 0.05 * (np.log10(rate) + 3) ** 2 - 0.4 * (alpha - 0.6) ** 2
+    truth -= np.where(schedule == 1, 0.004 * np.abs(np.nan_to_num(warm) - 6), 0.06)
+    one = found(("alpha",), configurations=configurations)
+    scores = truth[:, None] + np.random.default_rng(4).normal(
+        0, 0.004, (configurations, len(one.cells))
+    )
+    by_metric = dict.fromkeys(one.scores, scores)
+    fit = additive(scores, np.ones(configurations, bool))
+    best = int(np.argmax(fit[0]))
+    stored = [
+        c | {"state": "complete", "values": {}, "loss": f"setting {place}"}
+        for place, c in enumerate(one.configurations)
+    ]
+    search = one.search | MIXED | {"configurations": stored, "chosen": best}
+    return replace(
+        one, search=search, fields=list(MIXED["space"]), points=points, scores=by_metric,
+        estimate=dict.fromkeys(one.scores, fit[0]), error=dict.fromkeys(one.scores, fit[1]),
+    )  # fmt: skip
+
+
+def test_a_surface_over_ranges_choices_and_conditional_fields_has_its_top_where_it_was_planted():
+    some = mixed()
+    fitted = surface(some, "dice")
+    space = whole_space(some.axes)
+    assert (np.isnan(space[:, 2]) == (space[:, 1] != 1)).all() and not np.isnan(space[:, 3]).any()
+    assert np.quantile(np.log10(space[:, 0]), [0.25, 0.5, 0.75]) == pytest.approx(
+        [-4, -3, -2], abs=0.2
+    )
+    top = space[fitted.like_the_best(space)[0]]
+    assert abs(np.log10(top[0]) + 3) < 0.5 and top[1] == 1 and abs(top[3] - 0.6) < 0.2
+    frame = grid_frame(some, fitted, "dice")
+    by_schedule = frame[frame["varied"] == "schedule"].set_index("schedule")["score"]
+    assert by_schedule.idxmax() == "cosine" and list(by_schedule.index) == [
+        "constant",
+        "cosine",
+        "none",
+    ]
+    along = frame[frame["varied"] == "warm"]
+    assert (along["schedule"] == "cosine").all() and along["warm"].notna().all()
+    pairs = pairs_frame(some, fitted, "dice")
+    assert set(zip(pairs["x"], pairs["y"], strict=True)) == {
+        ("rate", "warm"), ("rate", "alpha"), ("warm", "alpha"),
+    }  # fmt: skip
+    best = pairs.loc[pairs["score"].idxmax()]
+    assert abs(np.log10(best["x_value"]) + 3) < 0.5
+    made = section.search_section(some, [])
+    keys = [getattr(item, "key", "") for item in made.items]
+    assert {"search-surface-dice", "search-pairs-dice"} <= set(keys)
+    for item in made.items:
+        if isinstance(item, items.Figure):
+            item.draw()
+    words = next(item for item in made.items if getattr(item, "key", "") == "search-surface-dice")
+    assert "schedule cosine" in words.caption and "Highest at rate 0.00" in words.caption
+
+
 def test_cells_find_their_place_whatever_their_order():
     grid = by_cell([(9, 1), (2, 0), (9, 0), (2, 1)], np.array([4.0, 1.0, 3.0, 2.0]))
     assert grid.tolist() == [[1.0, 2.0], [3.0, 4.0]]
@@ -253,7 +339,7 @@ def test_a_single_field_has_no_importance_and_whole_numbers_have_whole_ticks(tmp
     whole = replace(single, points=points)
     assert whole_fields(whole) == ["gamma"] and whole_fields(single) == []
     fitted = surface(whole, "dice")
-    drawing = section.draw_slices(whole, fitted, grid_frame(whole, fitted, "dice"), "dice")
+    drawing = drawn.draw_slices(whole, fitted, grid_frame(whole, fitted, "dice"), "dice")
     for axis in (drawing.axes[0].xaxis, section.draw_cost(whole).axes[0].xaxis):
         ticks = axis.get_major_locator()()
         assert (ticks == np.round(ticks)).all() and len(ticks) > 1
