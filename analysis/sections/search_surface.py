@@ -36,6 +36,8 @@ STATE_COLOURS = {
     "failed": "#bd1f01",
     "running": "#94a4a2",
 }
+MOST_CHARACTERS = 12
+"""Of the choices of a field that fit side by side under a panel."""
 STATE_MARKERS = {"complete": "o", "pruned": "v", "failed": "X", "running": "s"}
 
 
@@ -77,14 +79,14 @@ def surfaces(found: SearchOutcome) -> list[Item]:
                 + (
                     "Left: the score; right: its standard deviation. "
                     if plane
-                    else f"Line and band: the score and its {confidence.in_percent()} interval "
+                    else f"Line and band, or square and bar: the score and its {confidence.in_percent()} interval "
                     "along each field, other fields as chosen; a "
                     "field that is not searched there, with the first choice that has it. "
                 )
-                + f"Highest at {peak}: {score[0]:.3f} ± {sd[0]:.3f}. {close:.0%} of the "
-                f"space lies less than one standard deviation of the difference below. {LOW}",
+                + f"Highest at {peak}: {score[0]:.3f} ± {sd[0]:.3f}. {_share(close)} of "
+                f"the space lies less than one standard deviation of the difference below. {LOW}",
                 alt=f"{NAMES[metric]} is highest near {peak}, {score[0]:.3f} ± "
-                f"{sd[0]:.3f}; {close:.0%} of the space cannot be told from it.",
+                f"{sd[0]:.3f}; {_share(close)} of the space cannot be told from it.",
             )
         )
         if len(axes.numbers) > 1 and not plane:
@@ -115,6 +117,10 @@ def _pairs_figure(found: SearchOutcome, fitted: Surface, metric: str) -> Figure:
 def as_words(names: list[str]) -> str:
     """Names in a sentence."""
     return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _share(share: float) -> str:
+    return "less than 1%" if share < 0.005 else f"{share:.0%}"
 
 
 def counted(found: SearchOutcome) -> str:
@@ -184,7 +190,14 @@ def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metr
     columns = min(number, 4)
     rows = -(-number // columns)
     figure, axes = style.panels(
-        rows, columns, height=0.5 + 2.3 * rows, top=0.5, gap_x=0.5, gap_y=0.6, left=0.55
+        rows,
+        columns,
+        height=0.5 + 2.3 * rows,
+        top=0.5,
+        bottom=0.55,
+        gap_x=0.5,
+        gap_y=0.75,
+        left=0.55,
     )
     for axis in axes.ravel()[number:]:
         axis.set_visible(False)
@@ -197,9 +210,13 @@ def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metr
             at = np.arange(len(choices))
             axis.errorbar(
                 at, own["score"], yerr=reach, fmt="s", markersize=5,
-                color=STATE_COLOURS["complete"], elinewidth=1.5,
+                color=STATE_COLOURS["complete"], elinewidth=1.5, zorder=3.5,
             )  # fmt: skip
-            axis.set_xticks(at, [found.axes.worded(name, value) for value in at])
+            words = [found.axes.worded(name, value) for value in at]
+            is_long = sum(map(len, words)) > MOST_CHARACTERS
+            axis.set_xticks(
+                at, words, rotation=30 if is_long else 0, ha="right" if is_long else "center"
+            )
             axis.set_xlim(-0.5, len(choices) - 0.5)
         else:
             axis.fill_between(
@@ -222,7 +239,14 @@ def draw_pairs(found: SearchOutcome, frame: pd.DataFrame) -> Drawing:
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     figure, axes = style.panels(
-        rows, columns, height=0.5 + 2.4 * rows, top=0.5, gap_x=0.6, gap_y=0.6, right=0.75
+        rows,
+        columns,
+        height=0.5 + 2.4 * rows,
+        top=0.5,
+        bottom=0.55,
+        gap_x=0.6,
+        gap_y=0.75,
+        right=0.75,
     )
     levels = np.linspace(frame["score"].min(), frame["score"].max(), 13)
     for axis in axes.ravel()[len(pairs) :]:
@@ -244,7 +268,7 @@ def draw_pairs(found: SearchOutcome, frame: pd.DataFrame) -> Drawing:
         axis.grid(False)
     box = axes[0, -1].get_position()
     beside = figure.add_axes((box.x1 + 0.012, box.y0, 0.014, box.height))
-    figure.colorbar(filled, cax=beside)
+    figure.colorbar(filled, cax=beside, format="%.3f")
     beside.tick_params(labelsize=6, length=0)
     _states_legend(figure, found)
     return figure
