@@ -79,9 +79,9 @@ def surfaces(found: SearchOutcome) -> list[Item]:
                 + (
                     "Left: the score; right: its standard deviation. "
                     if plane
-                    else f"Line and band, or square and bar: the score and its {confidence.in_percent()} interval "
-                    "along each field, other fields as chosen; a "
-                    "field that is not searched there, with the first choice that has it. "
+                    else "Line and band, or square and bar: the score and its "
+                    f"{confidence.in_percent()} interval along each field, other fields as chosen; "
+                    "a field that is not searched there, with the first choice that has it. "
                 )
                 + f"Highest at {peak}: {score[0]:.3f} ± {sd[0]:.3f}. {_share(close)} of "
                 f"the space lies less than one standard deviation of the difference below. {LOW}",
