@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.settings import TrainSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lesion_core.losses import Loss
-    from lesion_core.results import Sweep
 
 WEIGHTS = frozenset(("network", "filters"))
 """Settings by which networks begin with other weights."""
@@ -162,24 +159,6 @@ def arms_of(meta: Mapping[str, Any]) -> Arms:
             by_arm[arm], losses[label], settings_by[label] = label, loss, known[own]
         label_of[name] = by_arm[arm]
     return Arms(label_of, losses, settings_by, varied)
-
-
-def by_arm(sweep: Sweep) -> Sweep:
-    """The sweep with the label of its arm in every ``loss``, so that arms are compared as losses
-    are."""
-    arms = arms_of(sweep.meta) if sweep.meta.get("trials") else None
-    if arms is None or all(arms.losses[label] == label for label in arms.labels):
-        return sweep
-
-    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
-        own = frame["trial"].map(arms.label_of)
-        return frame.assign(loss=own.where(own.notna(), frame["loss"]))
-
-    frames = {
-        name: renamed(getattr(sweep, name))
-        for name in ("runs", "cases", "lesions", "epochs", "partial")
-    }
-    return replace(sweep, meta=sweep.meta | {"losses": arms.labels}, **frames)
 
 
 def worded(value: object) -> str:

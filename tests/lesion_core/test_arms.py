@@ -10,7 +10,7 @@ import pytest
 
 from analysis.reading.imports import read_results
 from analysis.report import report_input
-from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, by_arm, sharing
+from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, sharing
 from lesion_core.believed import wrong_with_row, wrong_with_sweep
 from lesion_core.paths import read_json
 from lesion_core.results import read_meta, read_sweep, write_json
@@ -122,7 +122,7 @@ LABELS = [
 
 def test_a_sweep_by_arms_has_the_scores_of_the_arms_own_trials(product: Path) -> None:
     plain = read_sweep(product)
-    sweep = by_arm(plain)
+    sweep = plain.by_arm()
     assert set(plain.runs["loss"]) == {"xent", "dsc"} and sweep.losses == LABELS
     assert (sweep.runs["status"] == "done").all() and len(sweep.runs) == 32
     rows = asked_rows(read_meta(product))
@@ -134,7 +134,7 @@ def test_a_sweep_by_arms_has_the_scores_of_the_arms_own_trials(product: Path) ->
         )
     by_trial = sweep.cases.groupby("trial")["loss"].unique()
     assert all(len(labels) == 1 for labels in by_trial) and set(sweep.cases["loss"]) == set(LABELS)
-    again = by_arm(sweep)
+    again = sweep.by_arm()
     assert again.losses == LABELS
 
 

@@ -70,7 +70,7 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
     ],
 )
 def test_a_wrong_vary_is_one_line(vary: str, says: str) -> None:
-    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         _ = grid("--losses", "xent", "--vary", vary).asked_arms
     assert says in str(error.value)
 
@@ -123,7 +123,8 @@ def test_a_list_of_arms_is_read_from_a_file_or_a_module(
         "SAME": "two arms are the same training", "CALLED": "two arms are called 'a'",
         "TYPE": "batch_size is '8'; expected a whole number", "FIELD": "did you mean batch_size",
         "VALUE": "arm 1 .patch_size=30.: patch_size 30", "LOSS": "arm 1: .*xnet",
-        "NONE": "expected a list of arms", "STRANGE": "expected an Arm", "AMRS": "did you mean ARMS",
+        "NONE": "expected a list of arms", "STRANGE": "expected an Arm",
+        "AMRS": "did you mean ARMS",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=says):
             _ = grid("--arms", f"arms_of_a_test:{name}").asked_arms
@@ -141,9 +142,9 @@ def test_a_ladder_takes_two_arms_and_a_training_effect_needs_two() -> None:
     read_grid(SeedLadder, two, SeedLadder()).check_arms()
     read_grid(TrainingEffect, two, TrainingEffect()).check_arms()
     four = ("--vary", "batch_size=8,16")
-    with pytest.raises(ValueError, match="4 arms.*one or two"):
+    with pytest.raises(ValueError, match=r"4 arms.*one or two"):
         read_grid(SeedLadder, four, SeedLadder()).check_arms()
-    with pytest.raises(ValueError, match="4 arms.*expected two"):
+    with pytest.raises(ValueError, match=r"4 arms.*expected two"):
         read_grid(TrainingEffect, four, TrainingEffect()).check_arms()
 
 
