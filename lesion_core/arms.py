@@ -73,7 +73,7 @@ def settings_of(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
 def asked_rows(meta: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """sweep.json's rows by name, each with all its settings: what trial.json must agree with."""
     rows = {row["name"]: dict(row) for row in meta["trials"]}
-    if "settings" in meta:
+    if meta.get("settings"):
         for row in rows.values():
             row["settings"] = settings_of(row, meta["settings"])
     return rows
@@ -110,7 +110,14 @@ class Arms:
 
     def sharing(self, a: str, b: str) -> Sharing:
         """What two arms of a (seed, fold) share."""
-        return sharing(self.settings[a], self.settings[b])
+        return sharing(self.settings.get(a, {}), self.settings.get(b, {}))
+
+    @property
+    def share_all(self) -> bool:
+        """Whether all arms of a (seed, fold) begin with the same weights and see the same
+        batches."""
+        first, *others = self.labels or [""]
+        return all(self.sharing(first, other) == Sharing(True, True) for other in others)
 
 
 def arms_of(meta: Mapping[str, Any]) -> Arms:

@@ -85,9 +85,8 @@ def section(given: ReportInput) -> Section | None:
         title="What was run?",
         items=items,
         opened=any(not cohort.done[cohort.status != ""].all() for cohort in given.all_cohorts),
-        lead="A trial is one training of a network. Those of all losses with the same seed and "
-        "fold start from the same weights and see the same patches: a cell, the unit in which "
-        "losses are compared. Only complete trials enter an average. A trial that diverged or "
+        lead=f"A trial is one training of a network. {given.what_cells_are} "
+        "Only complete trials enter an average. A trial that diverged or "
         "failed is absent from every average below, which flatters its loss: read the gaps first.",
     )
 

@@ -24,6 +24,7 @@ from analysis.page.items import (
 )
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.sections.forest import BARS
+from analysis.sections.outcome import listed
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence, factors
 from analysis.statistics.absence import compared
@@ -60,7 +61,7 @@ def _of_cohort(given: ReportInput, cohort: CohortScores) -> list[Item]:
             Note(
                 body=prose(
                     f"The {len(arms)} arms of {cohort.title} that can be compared are no product "
-                    f"of {' and '.join(given.arms.factors)}: no two levels of a factor occur with "
+                    f"of {listed(given.arms.factors)}: no two levels of a factor occur with "
                     "the same levels of the others, so no effect can be told from another."
                 )
             )
@@ -148,8 +149,8 @@ def _adjusted(effects: Sequence[Effect]) -> str:
         return "One effect: nothing to adjust for."
     return (
         f"All {number} effects, interactions too, are one family of their own, adjusted by Holm: "
-        f"in {confidence.in_percent(confidence.error())} of sweeps at most is any of them found that "
-        "is none, besides as many in which any pair of arms is (which has its own family, above)."
+        f"in {confidence.in_percent(confidence.error())} of sweeps at most is any of them found "
+        "that is none, besides as many in which any pair of arms is (a family above)."
     )
 
 
@@ -202,7 +203,7 @@ def _forest(
     )
     return Figure(
         key=f"factors-{cohort.name}",
-        title=f"Effects of {' and '.join(found.levels)} on DSC, test images, {cohort.title}",
+        title=f"Effects of {listed(list(found.levels))} on DSC, test images, {cohort.title}",
         data=effect_frame(cohort, effects),
         draw=partial(draw_effects, effects, given.rope),
         caption="Dot: main effect against the factor's first level, averaged over all others; "
