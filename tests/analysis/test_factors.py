@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from analysis.page.items import Figure, Note, Table
+from analysis.reading.imports import read_results
+from analysis.reading.scores import METRICS, cohort_scores
+from analysis.report import report_input
+from analysis.sections import factors, pairs
+from analysis.sections.report_input import ReportInput
 from analysis.statistics.factors import balanced, effects
+from sweeps.bench.fake_sweep import FakeSweep
 
 LOSSES, RATES, SIZES = ("xent", "dsc"), ("1", "2", "3"), ("8", "16")
 LEVELS = {
@@ -105,3 +113,65 @@ def test_intervals_of_a_simulated_product_hold_at_the_stated_rate(
     assert estimates == pytest.approx(expected, abs=0.006)
     assert (inside / draws > 0.95 - 3 * np.sqrt(0.05 * 0.95 / draws)).all()
     assert false / draws > 0.9 if interaction else false / draws < 0.1
+
+
+# ------------------------------------------------------------------------------------ in the report
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> ReportInput:
+    fake = FakeSweep(
+        losses=("xent", "dsc"),
+        vary={"learning_rate": (1e-4, 3e-4), "batch_size": (16, 8)},
+        effects={("learning_rate", 3e-4): 0.8},
+        seeds=(1, 2, 3), num_folds=2, num_cases=8, epochs=2, pictures=False, gradients=False,
+    )  # fmt: skip
+    path = fake.write(tmp_path_factory.mktemp("product"))
+    return report_input(read_results(path), None, 0.01, False)
+
+
+def test_a_report_says_what_each_factor_does(given: ReportInput) -> None:
+    answer = factors.section(given)
+    assert answer is not None
+    (table,) = (item for item in answer.items if isinstance(item, Table))
+    frame = table.frame.set_index("effect")
+    assert list(frame.index) == [
+        "loss dsc − xent", "batch_size 8 − 16", "learning_rate 0.0003 − 0.0001",
+        "loss dsc − xent × batch_size 8 − 16",
+        "loss dsc − xent × learning_rate 0.0003 − 0.0001",
+        "batch_size 8 − 16 × learning_rate 0.0003 − 0.0001",
+    ]  # fmt: skip
+    (cohort,) = given.cohorts
+    scores = cohort.last_by_case(cohort.test)[..., METRICS.index("dice")]
+    means = {cohort.losses[arm]: np.nanmean(scores[arm]) for arm in cohort.shown}
+    own = [m for label, m in means.items() if "learning_rate 0.0003" in label]
+    other = [m for label, m in means.items() if "learning_rate 0.0001" in label]
+    planted_effect = frame.loc["learning_rate 0.0003 − 0.0001", "difference"]
+    assert planted_effect == pytest.approx(np.mean(own) - np.mean(other))
+    assert planted_effect > 0.02
+    assert "All 6 effects" in table.caption and "6 of 6 (seed, fold) cells" in table.caption
+    for item in answer.items:
+        if isinstance(item, Figure):
+            assert item.draw().axes and len(item.data)
+    assert not any(isinstance(item, Note) for item in answer.items)
+
+
+def test_comparisons_say_what_they_share(given: ReportInput) -> None:
+    answer = pairs.section(given)
+    assert answer is not None
+    (table,) = (item for item in answer.items if getattr(item, "key", "").startswith("forest-"))
+    assert isinstance(table, Table)
+    shared = dict(zip(table.frame["loss"], table.frame["shared"], strict=True))
+    assert shared["dsc, batch_size 16, learning_rate 0.0003"] == "weights and batches"
+    assert shared["xent, batch_size 8, learning_rate 0.0001"] == "weights"
+    notes = [item for item in answer.items if isinstance(item, Note)]
+    assert "12 share weights and batches" in str(notes[-1].body)
+    assert "16 share weights" in str(notes[-1].body)
+    assert "networks of one form start from the same weights" in given.what_cells_are
+
+
+def test_a_combination_that_is_absent_is_said(given: ReportInput) -> None:
+    left = replace(given, sweep=given.sweep.without(["dsc, batch_size 8, learning_rate 0.0003"]))
+    left = replace(left, all_cohorts=cohort_scores(left.sweep))
+    answer = factors.section(left)
+    assert answer is not None
+    (note,) = (item for item in answer.items if isinstance(item, Note))
+    assert "the 4 of 7 arms" in str(note.body) and "without learning_rate 0.0003" in str(note.body)

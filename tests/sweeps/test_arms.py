@@ -13,11 +13,13 @@ from lesion_core.results import read_meta, read_sweep
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps.arms import Asked
+from sweeps.command import read_flags
 from sweeps.data import listed
 from sweeps.ledger.contents import SweepRequest
 from sweeps.ledger.ledger import Ledger
 from sweeps.paper_grid import PaperGrid, read_grid
 from sweeps.seed_ladder import SeedLadder
+from sweeps.train_one import TrainOne
 from sweeps.training_effect import TrainingEffect
 
 
@@ -42,6 +44,13 @@ def test_a_product_has_every_value_with_every_other_and_keeps_what_flags_say() -
 def test_a_stride_follows_the_patch_size_that_varies() -> None:
     asked = grid("--losses", "xent", "--vary", "patch_size=16,32").asked_arms
     assert [a.settings.stride for a in asked] == [8, 16]
+
+
+def test_the_flags_of_one_training_say_the_same_arm() -> None:
+    """So `lesion-sweep train` trains any arm of a grid under the arm's own names."""
+    typed = ["--cohort", "toy", "--learning-rate", "3e-4", "--batch-size", "8"]
+    vary = ("--vary", "learning_rate=1e-4,3e-4", "--vary", "batch_size=16,8")
+    assert grid(*vary).asked_arms[3].settings == read_flags(TrainOne, typed).settings()
 
 
 def test_every_field_can_be_varied_by_its_own_type() -> None:
