@@ -55,6 +55,7 @@ from analysis.sections import (
     calibration,
     claims,
     coverage,
+    factors,
     front,
     gap,
     gradients,
@@ -92,6 +93,7 @@ SECTIONS: tuple[Callable[[ReportInput], Section | None], ...] = (
     bands_by_fold.section,
     table2.section,
     pairs.section,
+    factors.section,
     violins.section,
     profiles.section,
     seeds.section,
@@ -402,7 +404,8 @@ def _title(given: ReportInput) -> str:
     )
     names = [cohort.title for cohort in cohorts]
     where = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-    return f"{shown} {'loss' if shown == 1 else 'losses'} on {where}"
+    one, several = ("arm", "arms") if given.arms.varied else ("loss", "losses")
+    return f"{shown} {one if shown == 1 else several} on {where}"
 
 
 def _facts(given: ReportInput) -> Markup:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.settings import TrainSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lesion_core.losses import Loss
-    from lesion_core.results import Sweep
 
 WEIGHTS = frozenset(("network", "filters"))
 """Settings by which networks begin with other weights."""
@@ -76,7 +73,7 @@ def settings_of(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
 def asked_rows(meta: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """sweep.json's rows by name, each with all its settings: what trial.json must agree with."""
     rows = {row["name"]: dict(row) for row in meta["trials"]}
-    if "settings" in meta:
+    if meta.get("settings"):
         for row in rows.values():
             row["settings"] = settings_of(row, meta["settings"])
     return rows
@@ -113,7 +110,14 @@ class Arms:
 
     def sharing(self, a: str, b: str) -> Sharing:
         """What two arms of a (seed, fold) share."""
-        return sharing(self.settings[a], self.settings[b])
+        return sharing(self.settings.get(a, {}), self.settings.get(b, {}))
+
+    @property
+    def share_all(self) -> bool:
+        """Whether all arms of a (seed, fold) begin with the same weights and see the same
+        batches."""
+        first, *others = self.labels or [""]
+        return all(self.sharing(first, other) == Sharing(True, True) for other in others)
 
 
 def arms_of(meta: Mapping[str, Any]) -> Arms:
@@ -162,24 +166,6 @@ def arms_of(meta: Mapping[str, Any]) -> Arms:
             by_arm[arm], losses[label], settings_by[label] = label, loss, known[own]
         label_of[name] = by_arm[arm]
     return Arms(label_of, losses, settings_by, varied)
-
-
-def by_arm(sweep: Sweep) -> Sweep:
-    """The sweep with the label of its arm in every ``loss``, so that arms are compared as losses
-    are."""
-    arms = arms_of(sweep.meta) if sweep.meta.get("trials") else None
-    if arms is None or all(arms.losses[label] == label for label in arms.labels):
-        return sweep
-
-    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
-        own = frame["trial"].map(arms.label_of)
-        return frame.assign(loss=own.where(own.notna(), frame["loss"]))
-
-    frames = {
-        name: renamed(getattr(sweep, name))
-        for name in ("runs", "cases", "lesions", "epochs", "partial")
-    }
-    return replace(sweep, meta=sweep.meta | {"losses": arms.labels}, **frames)
 
 
 def worded(value: object) -> str:

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesion_core.arms import asked_rows
+from lesion_core.arms import arms_of, asked_rows
 from lesion_core.believed import (
     wrong_with_failure,
     wrong_with_record,
@@ -401,6 +401,27 @@ class Sweep:
     def cohorts(self) -> list[str]:
         """Names of the cohorts, in the order in which the sweep named them."""
         return list(dict.fromkeys(self.runs["cohort"]))
+
+    def by_arm(self) -> Sweep:
+        """The sweep with the label of its arm in every ``loss`` (`arms.arms_of`), so that arms are
+        compared as losses are; itself where they are losses."""
+        arms = arms_of(self.meta) if self.meta.get("trials") else None
+        if arms is None or all(arms.losses[label] == label for label in arms.labels):
+            return self
+
+        def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+            own = frame["trial"].map(arms.label_of)
+            return frame.assign(loss=own.where(own.notna(), frame["loss"]))
+
+        return replace(
+            self,
+            meta=self.meta | {"losses": arms.labels},
+            runs=renamed(self.runs),
+            cases=renamed(self.cases),
+            lesions=renamed(self.lesions),
+            epochs=renamed(self.epochs),
+            partial=renamed(self.partial),
+        )
 
     def judged_on(self, split: str) -> Sweep:
         """Only the trials that are judged on this part of their fold: test, or validation; "part":

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesion_core.arms import by_arm
 from lesion_core.results import Sweep, rates, read_search, subjects_of
 
 ENOUGH = 0.5
@@ -117,9 +116,9 @@ def standings(sweep: Sweep, cohort: str) -> list[Standing]:
     is complete.
 
     Losses that only a search asked for are left out, as in the report: they were chosen by other
-    scores.  Where settings differ, arms are compared as losses are (`arms.by_arm`).
+    scores.  Where settings differ, arms are compared as losses are (`Sweep.by_arm`).
     """
-    sweep = by_arm(sweep).judged_on("test")
+    sweep = sweep.by_arm().judged_on("test")
     sweep = sweep.without(_only_searched(sweep))
     runs = sweep.runs[sweep.runs["expected"].astype(bool) & (sweep.runs["cohort"] == cohort)]
     runs = runs.drop_duplicates(["loss", "seed", "fold"])

@@ -6,10 +6,12 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.arms import asked_rows
 from lesion_core.progress import duration
 from sweeps.data import Data
 from sweeps.options import Machines
@@ -55,6 +57,47 @@ def predicted(
         "while nothing else runs there; once it trains, the command and its status go by the "
         "speed that it has\n" + "\n".join(f"    {source}" for source in [*sources, *busy])
     )
+
+
+def seconds_by_trial(
+    trials: Sequence[Trial], data: Sequence[Data], machines: Machines, results: Path
+) -> dict[str, float]:
+    """Seconds that each of these trials should take: as finished ones of its arm did in this
+    folder, or else as some steps on this machine say."""
+    spent, loaded = _seconds_by_arm(results), {}
+    seconds: dict[_ArmKey, float] = {arm: statistics.mean(own) for arm, own in spent.items()}
+    found, device = {}, ""
+    for trial in trials:
+        arm = _arm(trial.cohort, trial.loss_label, asdict(trial.settings))
+        if arm not in seconds:
+            device = device or _slots(machines)[2]
+            if trial.cohort not in loaded:
+                (place,) = [item for item in data if item.name == trial.cohort]
+                loaded[trial.cohort] = place.load(trial.settings.patch_size)
+            seconds[arm] = calibrated(trial, loaded[trial.cohort], device, machines.cpus_per_trial)
+        found[trial.name] = seconds[arm]
+    return found
+
+
+_ArmKey = tuple[str, str, tuple[tuple[str, Any], ...]]
+
+
+def _arm(cohort: str, loss: str, settings: Mapping[str, Any]) -> _ArmKey:
+    return cohort, loss, tuple(sorted(settings.items()))
+
+
+def _seconds_by_arm(results: Path) -> dict[_ArmKey, list[float]]:
+    """Seconds of the trials that are done, by cohort, loss and settings."""
+    from lesion_core.results import read_meta, trial_status
+
+    spent: dict[_ArmKey, list[float]] = {}
+    rows = asked_rows(read_meta(results)) if (results / "sweep.json").exists() else {}
+    for name, row in rows.items():
+        state = trial_status(results / "trials" / name, row)
+        if state["status"] == "done" and state["seconds"]:
+            arm = _arm(row["cohort"], row["loss"], row["settings"])
+            spent.setdefault(arm, []).append(state["seconds"])
+    return spent
 
 
 def _busy(machines: Machines) -> list[str]:

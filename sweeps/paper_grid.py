@@ -9,6 +9,7 @@ beyond, and does nothing once everything is done.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +125,17 @@ class PaperGrid(Grid, Reporting):
     """Stop as soon as each loss is better or worse than the reference (xent, else the first), or
     practically equal, for new training sets, or can hardly become so with all --seeds, which are
     the most that are trained.  Judged after every (seed, fold)."""
+    max_hours: float | None = None
+    """Begin no (seed, fold) that cannot be expected to end within so many hours of this command,
+    so that all losses have the same ones; what still runs then is stopped as by SIGTERM (status
+    143)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_hours is not None and not 0 < self.max_hours < math.inf:
+            raise ValueError(f"--max-hours {self.max_hours:g}: expected hours, more than 0")
+        if self.max_hours is not None and self.until_decided:
+            raise ValueError("--max-hours and --until-decided: both say when to stop; choose one")
 
 
 def cohort_objects(asked: Sequence[str], data: Path, reading: Reading) -> list[Cohort]:
@@ -177,6 +189,8 @@ def run_grid(grid: PaperGrid) -> int:
     """Run the grid, or say what would run; returns the exit status."""
     grid.check_reporting()
     plan = plan_of(grid)
+    if grid.max_hours is not None:
+        return run_within_hours(grid, plan, grid.max_hours)
     if not grid.until_decided:
         return run_plan(grid, plan, report=not grid.no_report, training_effect=grid.training_effect)
     from sweeps.until_decided import Rule
@@ -189,6 +203,21 @@ def run_grid(grid: PaperGrid) -> int:
     )
     print(rule.summary())
     return status
+
+
+def run_within_hours(grid: PaperGrid, plan: SweepPlan, hours: float) -> int:
+    """Run what of the plan ends in time, or say what would run; returns the exit status."""
+    from sweeps.sweep import build_report
+    from sweeps.within_hours import Limit
+
+    limit = Limit(plan, hours, grid)
+    if grid.dry_run:
+        return limit.dry_run(grid, retry_failed=grid.retry_failed)
+    with limit.enforced():
+        status = limit.as_plan().run(grid, grid, retry_failed=grid.retry_failed, report=False)
+    print(limit.summary())
+    reported = grid.no_report or build_report(grid.results, grid.training_effect)
+    return status if reported else max(1, status)
 
 
 def plan_of(grid: Grid) -> SweepPlan:
@@ -210,7 +239,10 @@ def plan_of(grid: Grid) -> SweepPlan:
     by_arm = {(arm.loss, arm.settings): arm.label for arm in arms if arm.label is not None}
     keys = {trial.name: (trial.loss, trial.settings) for trial in trials} if by_arm else {}
     labels = {name: label for name, key in keys.items() if (label := by_arm.get(key))}
-    return SweepPlan(trials, data, settings, grid.folds, grid.results, labels=labels)
+    precisions = {arm.settings.precision for arm in arms}
+    return SweepPlan(
+        trials, data, settings, grid.folds, grid.results, precisions=precisions, labels=labels
+    )
 
 
 def run_plan(

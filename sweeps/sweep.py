@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lesion_core.paths import is_there
 from sweeps import provenance
 from sweeps.data import Data, request
-from sweeps.ledger.contents import SweepRequest, UntilDecidedEntry
+from sweeps.ledger.contents import MaxHoursEntry, SweepRequest, UntilDecidedEntry
 from sweeps.ledger.gradients import add_gradients
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock
@@ -23,7 +23,7 @@ from sweeps.trials.supply import FixedSupply, Supply
 
 if TYPE_CHECKING:
     from lesion_core.results import TrialStatus
-    from lesion_core.settings import TrainSettings
+    from lesion_core.settings import Precision, TrainSettings
     from lesion_core.trial import Trial
 
 FAILURES_SHOWN = 20
@@ -45,6 +45,10 @@ class SweepPlan:
     """
     until_decided: UntilDecidedEntry | None = None
     """What sweep.json shall say of a sweep that ends when its question is decided."""
+    max_hours: MaxHoursEntry | None = None
+    """What sweep.json shall say of a sweep that ends within some hours."""
+    precisions: Collection[Precision] = ()
+    """Of all trials that there may be; none: that of the settings."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What somebody calls the arms of trials, by name."""
 
@@ -153,9 +157,7 @@ class SweepPlan:
         stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
-            for precision in {trial.settings.precision for trial in self.trials} or {
-                self.settings.precision
-            }:
+            for precision in self.precisions or (self.settings.precision,):
                 check_precision(precision, "cuda" if cluster.gpus_per_trial else "cpu")
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
@@ -192,7 +194,11 @@ class SweepPlan:
 
     def _request(self) -> SweepRequest:
         asked = request(self.trials, self.data, self.settings, self.num_folds, self.labels)
-        return {**asked, "until_decided": self.until_decided} if self.until_decided else asked
+        if self.until_decided:
+            asked["until_decided"] = self.until_decided
+        if self.max_hours:
+            asked["max_hours"] = self.max_hours
+        return asked
 
     def _warn_of_other_versions(self) -> None:
         from lesion_core.results import read_meta

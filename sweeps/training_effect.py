@@ -148,7 +148,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
     """State the effect and write it to training-effect.json, once every trial is done."""
-    from lesion_core.arms import by_arm
     from lesion_core.results import (
         TRAINING_EFFECT_FILE,
         json_bytes,
@@ -157,7 +156,7 @@ def answer(flags: TrainingEffect, names: Sequence[str]) -> str:
         subjects_of,
     )
 
-    sweep = by_arm(read_sweep(flags.results)).judged_on("part")
+    sweep = read_sweep(flags.results).by_arm().judged_on("part")
     runs = sweep.runs.set_index("trial")
     done = [name for name in names if name in runs.index and runs.loc[name, "status"] == "done"]
     if len(done) < len(names):

@@ -25,7 +25,7 @@ SWEEPS = (
     {"distributed", "searching"},
     {"estimate"},
     {"sweep"},
-    {"until_decided"},
+    {"until_decided", "within_hours"},
     {"paper_grid", "alpha_gamma", "seed_ladder", "training_effect", "train_one", "status"},
     {"verify"},
     {"bench", "cli"},

@@ -25,7 +25,6 @@ import pandas as pd
 from analysis.reading.names import as_shown, frame_as_shown
 from analysis.reading.scores import METRICS
 from lesion_core import results
-from lesion_core.arms import by_arm
 from lesion_core.paths import is_file, is_folder, is_text, is_there, read_text
 from lesion_core.results import Sweep
 from lesion_core.settings import PAPER_LOSSES
@@ -56,7 +55,7 @@ def read_results(path: Path) -> Sweep:
     Raises:
         ValueError: none of these, or a CSV that lacks a column or does not hold numbers.
     """
-    return as_shown(by_arm(_read(path)))
+    return as_shown(_read(path).by_arm())
 
 
 def _read(path: Path) -> Sweep:

@@ -71,7 +71,8 @@ def _flags(given: ReportInput) -> list[str]:
         for loss in range(len(cohort.losses))
         if (cohort.status[loss] != "").any()
     ]
-    if asked and given.reference != ("xent" if "xent" in asked else asked[0]):
+    usual = [label for label in asked if given.arms.losses.get(label, label) == "xent"] or asked
+    if usual and given.reference != usual[0]:
         flags += ["--reference", given.reference]
     if given.rope != ROPE:
         flags += ["--rope", f"{given.rope:g}"]

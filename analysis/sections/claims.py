@@ -67,7 +67,8 @@ def may_write(found: Outcome) -> list[str]:
 def _design(found: Outcome) -> list[str]:
     cohort = found.cohort
     names = found.names(found.losses)
-    what = f"the loss {names}" if len(found.losses) == 1 else f"the losses {names}"
+    one, several = ("arm", "arms") if found.given.arms.varied else ("loss", "losses")
+    what = f"the {one if len(found.losses) == 1 else several} {names}"
     done = int(cohort.done[found.losses].sum())
     asked = int((cohort.status[found.losses] != "").sum())
     complete = f"{done} of {asked} trainings completed"

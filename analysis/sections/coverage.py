@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,15 +81,32 @@ def section(given: ReportInput) -> Section | None:
                 "were used as they are.",
             )
         )
+    if isinstance(limit := given.sweep.meta.get("max_hours"), dict):
+        items.append(Note(body=prose(_within_hours(given, limit))))
     return Section(
         key="coverage",
         title="What was run?",
         items=items,
         opened=any(not cohort.done[cohort.status != ""].all() for cohort in given.all_cohorts),
-        lead="A trial is one training of a network. Those of all losses with the same seed and "
-        "fold start from the same weights and see the same patches: a cell, the unit in which "
-        "losses are compared. Only complete trials enter an average. A trial that diverged or "
+        lead=f"A trial is one training of a network. {given.what_cells_are} "
+        "Only complete trials enter an average. A trial that diverged or "
         "failed is absent from every average below, which flatters its loss: read the gaps first.",
+    )
+
+
+def _within_hours(given: ReportInput, limit: Mapping[str, Any]) -> str:
+    """What a sweep with --max-hours has, and that its end is no bias."""
+    parts = []
+    for cohort in given.all_cohorts:
+        asked = (cohort.status != "").any((1, 2))
+        whole = int(cohort.done[asked].all(0).sum())
+        most = f" of at most {cells}" if type(cells := limit.get("cells")) is int else ""
+        parts.append(f"{whole}{most} on {cohort.title}")
+    return (
+        "The sweep had a limit of time (`--max-hours`): (seed, fold) cells were begun in an order "
+        "fixed beforehand, and none that was not expected to end in time. Cells with every arm: "
+        f"{', '.join(parts)}. When it ended depended on time and not on results, so it biases no "
+        "comparison."
     )
 
 

@@ -47,6 +47,10 @@ TRAPS = (
     "sensitivity. Such cases are left out of that mean and counted; nothing is interpolated.",
 )
 
+CELL_OF_ARMS = (
+    "one (seed, fold), the unit that arms are paired in; networks of one form start from the same "
+    "weights in it, and patches that are cut and stacked alike come in the same batches"
+)
 GLOSSARY = {
     "DSC": "Dice similarity coefficient, 2 TP / (2 TP + FP + FN)",
     "sensitivity (TPf)": "TP / (TP + FN)",
@@ -93,8 +97,10 @@ def section(given: ReportInput) -> Section | None:
     if not given.cohorts:
         return None
     glossary = GLOSSARY
+    if not given.arms.share_all:
+        glossary = GLOSSARY | {"cell": CELL_OF_ARMS}
     if any(cohort.has_sessions for cohort in given.cohorts):
-        glossary = {"patient": PATIENT, **GLOSSARY}
+        glossary = {"patient": PATIENT, **glossary}
     return Section(
         key="methods",
         title="How was this computed?",
@@ -257,7 +263,11 @@ def provenance_table(given: ReportInput) -> Table:
         ("last change", meta.get("updated", "–")),
         ("ledger schema", SCHEMA_VERSION),
     ]
-    rows += [(f"training: {name}", value) for name, value in (meta.get("settings") or {}).items()]
+    settings, varied = dict(meta.get("settings") or {}), given.arms.varied
+    for name in varied:
+        levels = dict.fromkeys(given.arms.levels(label)[name] for label in given.arms.labels)
+        settings[name] = f"{', '.join(levels)} (varied)"
+    rows += [(f"training: {name}", value) for name, value in settings.items()]
     rows += [
         (f"trained with {name}", value) for name, value in (meta.get("versions") or {}).items()
     ]

@@ -252,10 +252,12 @@ def rate(value: float) -> str:
 def listed(names: Sequence[str]) -> str:
     """Names in words.
 
-    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"])
-    ('A', 'A and B', 'A, B and C')
+    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"]), listed(["A, 1", "A, 2"])
+    ('A', 'A and B', 'A, B and C', 'A, 1; and A, 2')
     """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    comma = "; " if any(", " in name for name in names) else ", "
+    last = "; and " if comma == "; " else " and "
+    return last.join([comma.join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def outcomes(given: ReportInput) -> list[Outcome]:

@@ -83,6 +83,8 @@ def section(given: ReportInput) -> Section | None:
                 _matrix(cohort, judged, given.rope),
                 _pair_table(cohort, judged, given.rope),
             ]
+        if judged.pairs and not given.arms.share_all:
+            items.append(Note(body=prose(_not_shared(given, cohort, judged))))
     return Section(
         key="differences",
         title="Which loss is better, and how sure is that?",
@@ -93,6 +95,20 @@ def section(given: ReportInput) -> Section | None:
         "needs the last one, and a cross-validation cannot measure it: how much other "
         "training sets move a difference is assumed or measured apart, and every verdict "
         "says how much of it would be borne.",
+    )
+
+
+def _not_shared(given: ReportInput, cohort: CohortScores, judged: Family) -> str:
+    """Which comparisons are of networks that do not begin alike, or see other batches."""
+    number: dict[str, int] = {}
+    for pair in judged.pairs:
+        shared = given.shared(cohort, pair.a, pair.b)
+        number[shared] = number.get(shared, 0) + 1
+    counted = ", ".join(f"{count} share {shared}" for shared, count in number.items())
+    return (
+        f"Of {len(judged.pairs)} pairs, in every (seed, fold), {counted}. Where weights or batches "
+        "are not the same, their luck is part of the difference: its interval is wider for that, "
+        "and as valid."
     )
 
 
@@ -116,6 +132,8 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
             **cohort.columns(pair.fit.num_cases, pair.fit.num_subjects),
             "cells": pair.fit.num_cells,
         }
+        if not given.arms.share_all:
+            row["shared"] = given.shared(cohort, pair.a, pair.b)
         frame.append(row)
     digits = decimals_for([pair.fit.se["L1"] for pair in pairs])
     effect = given.training.of(cohort.name)
@@ -153,6 +171,7 @@ def _forest_table(cohort: CohortScores, judged: Family, given: ReportInput) -> T
             Column(key="survives", header="Survives effects up to", decimals=3),
             Column(key="detectable", header="Detectable", decimals=3),
             Column(key="verdict", header="Verdict"),
+            *([] if given.arms.share_all else [Column(key="shared", header="Shares with it")]),
         ],
         caption="Holds for: how far the claim that there is a difference goes, each step including "
         f"those before it, adjusted over all {len(judged.pairs)} pairs (Holm{shares}), as p is. "

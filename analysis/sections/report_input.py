@@ -56,6 +56,25 @@ class ReportInput:
         """What is compared, where that is not losses alone: settings by label."""
         return shown_arms(self.sweep)
 
+    @property
+    def what_cells_are(self) -> str:
+        """What the trials of a cell share, in words."""
+        if self.arms.share_all:
+            return (
+                "Those of all losses with the same seed and fold start from the same weights and "
+                "see the same patches: a cell, the unit in which losses are compared."
+            )
+        return (
+            "Those of all arms with the same seed and fold are a cell, the unit in which arms are "
+            "compared. In it networks of one form start from the same weights, and patches that "
+            "are cut and stacked alike come in the same batches; which comparisons share what "
+            "stands in the table of differences."
+        )
+
+    def shared(self, cohort: CohortScores, a: int, b: int) -> str:
+        """What two arms of a cell share, in words."""
+        return self.arms.sharing(cohort.losses[a], cohort.losses[b]).in_words
+
     @cached_property
     def comparable(self) -> list[CohortScores]:
         """`cohorts` with the trainings alone that set their losses side by side."""

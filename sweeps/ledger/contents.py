@@ -75,6 +75,15 @@ class UntilDecidedEntry(TypedDict):
     """In words."""
 
 
+class MaxHoursEntry(TypedDict):
+    """When a sweep ends at the latest that ends within some hours."""
+
+    hours: float
+    """Of the newest command."""
+    cells: int
+    """(seed, fold) that there can be at most, each with all arms."""
+
+
 class SweepRequest(TypedDict):
     """What is asked of a results folder: sweep.json without the times."""
 
@@ -93,6 +102,8 @@ class SweepRequest(TypedDict):
     trials: list[TrialRow]
     until_decided: NotRequired[UntilDecidedEntry]
     """Of a sweep with `--until-decided`, whose trials are listed as they begin."""
+    max_hours: NotRequired[MaxHoursEntry]
+    """Of a sweep with `--max-hours`, whose trials are listed as their cells begin."""
 
 
 class SweepContent(SweepRequest):

@@ -515,6 +515,8 @@ def _merged(old: SweepContent, new: SweepContent) -> SweepContent:
     }
     if "until_decided" in new:
         merged["until_decided"] = new["until_decided"]
+    if "max_hours" in new:
+        merged["max_hours"] = new["max_hours"]
     return {**merged, "validation": validation} if validation else merged
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from lesion_core.arms import arms_of
 from sweeps.ledger.contents import SweepContent
 from sweeps.ledger.ledger import Ledger
 from sweeps.provenance import command_to_show
@@ -37,7 +38,8 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
     judged_on = list(dict.fromkeys(trial.get("split", "test") for trial in trials)) or ["test"]
     views = TRAINING | {f"{split}/image": f"{split} images" for split in judged_on}
     folds = sorted({trial["fold"] for trial in trials})
-    losses = {trial["loss"] for trial in trials}
+    arms = arms_of(meta)
+    factor = arms.factors[0] if len(arms.factors) == 1 else "loss"  # the one that runs differ by
 
     def band(title: str, key: str) -> dict:
         return {
@@ -46,7 +48,7 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
             "x": "Step",
             "y": [key],
             "title_x": "Epoch",
-            "groupby": {"config": "loss"},
+            "groupby": {"config": factor},
             "groupby_aggfunc": "mean",
             "groupby_rangefunc": "minmax",
             "max_runs_to_show": max(10, len(trials)),
@@ -76,11 +78,11 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
             "panel": "BarPlot",
             "title": f"{NAMES[metric]} of the {split} images, last epoch",
             "metrics": [{"summary": f"{split}/image/{metric}"}],
-            "groupby": {"config": "loss"},
+            "groupby": {"config": factor},
             "groupby_aggfunc": "mean",
             "groupby_rangefunc": "minmax",
             "max_runs_to_show": max(10, len(trials)),
-            "max_bars_to_show": max(10, len(losses)),
+            "max_bars_to_show": max(10, len(arms.labels)),
         }
         for split in judged_on
         for metric in scalars.VOXEL_METRICS
@@ -119,7 +121,7 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
         "filters": f"Metric('Group') == {group!r} and (Config('cohort') == {cohort!r} or "
         "Metric('JobType') == 'sweep')",
         "order": {"summary": f"{judged_on[0]}/image/dice", "ascending": False},
-        "groupby": {"config": "loss"},
+        "groupby": {"config": factor},
         "max_runs": min(1000, max(10, len(trials))),
         "sections": [{"name": name, "panels": panels} for name, panels in sections.items()],
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from analysis.reading.imports import read_results
 from analysis.report import report_input
-from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, by_arm, sharing
+from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, sharing
 from lesion_core.believed import wrong_with_row, wrong_with_sweep
 from lesion_core.paths import read_json
 from lesion_core.results import read_meta, read_sweep, write_json
@@ -18,6 +18,11 @@ from lesion_core.segmentation.networks import choose
 from lesion_core.settings import TrainSettings
 from lesion_core.standing import standings
 from sweeps.bench.fake_sweep import FakeSweep
+from sweeps.ledger.contents import TrialDescription
+from sweeps.status import states
+from sweeps.tracking.policy import Tracking
+from sweeps.tracking.run_content import identity
+from sweeps.tracking.sweep_run import content_of_sweep
 
 BASE = TrainSettings().to_dict()
 
@@ -122,7 +127,7 @@ LABELS = [
 
 def test_a_sweep_by_arms_has_the_scores_of_the_arms_own_trials(product: Path) -> None:
     plain = read_sweep(product)
-    sweep = by_arm(plain)
+    sweep = plain.by_arm()
     assert set(plain.runs["loss"]) == {"xent", "dsc"} and sweep.losses == LABELS
     assert (sweep.runs["status"] == "done").all() and len(sweep.runs) == 32
     rows = asked_rows(read_meta(product))
@@ -134,7 +139,7 @@ def test_a_sweep_by_arms_has_the_scores_of_the_arms_own_trials(product: Path) ->
         )
     by_trial = sweep.cases.groupby("trial")["loss"].unique()
     assert all(len(labels) == 1 for labels in by_trial) and set(sweep.cases["loss"]) == set(LABELS)
-    again = by_arm(sweep)
+    again = sweep.by_arm()
     assert again.losses == LABELS
 
 
@@ -144,6 +149,20 @@ def test_the_arm_that_comes_first_gives_the_networks(product: Path) -> None:
     assert choose(product, loss=LABELS[3]).loss == LABELS[3]
     with pytest.raises(ValueError, match="no complete trial of it; there: xent, batch_size 16"):
         choose(product, loss="xent")
+
+
+def test_status_and_the_sweeps_run_at_wandb_go_by_arms(product: Path) -> None:
+    found = states(product, None)
+    assert list(dict.fromkeys(state["loss"] for state in found.values())) == LABELS
+    run = content_of_sweep(product, Tracking(mode="offline", group="product"))
+    assert run is not None and run.identity.config["arms"] == LABELS
+    rows = run.ending.tables["losses"][1]
+    assert {row[1] for row in rows} == set(LABELS)
+    trial = read_json(product / "trials" / next(iter(found)) / "trial.json")
+    config = identity(
+        cast(TrialDescription, trial), Tracking(mode="offline", group="product")
+    ).config
+    assert {field.name for field in fields(TrainSettings)} <= config.keys()
 
 
 def test_settings_that_are_not_the_trials_make_it_corrupt(product: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from lesion_core.results import read_meta, read_sweep
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps.arms import Asked
+from sweeps.command import read_flags
 from sweeps.data import listed
 from sweeps.ledger.contents import SweepRequest
 from sweeps.ledger.ledger import Ledger
 from sweeps.paper_grid import PaperGrid, read_grid
 from sweeps.seed_ladder import SeedLadder
+from sweeps.train_one import TrainOne
 from sweeps.training_effect import TrainingEffect
 
 
@@ -42,6 +44,13 @@ def test_a_product_has_every_value_with_every_other_and_keeps_what_flags_say() -
 def test_a_stride_follows_the_patch_size_that_varies() -> None:
     asked = grid("--losses", "xent", "--vary", "patch_size=16,32").asked_arms
     assert [a.settings.stride for a in asked] == [8, 16]
+
+
+def test_the_flags_of_one_training_say_the_same_arm() -> None:
+    """So `lesion-sweep train` trains any arm of a grid under the arm's own names."""
+    typed = ["--cohort", "toy", "--learning-rate", "3e-4", "--batch-size", "8"]
+    vary = ("--vary", "learning_rate=1e-4,3e-4", "--vary", "batch_size=16,8")
+    assert grid(*vary).asked_arms[3].settings == read_flags(TrainOne, typed).settings()
 
 
 def test_every_field_can_be_varied_by_its_own_type() -> None:
@@ -70,7 +79,7 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
     ],
 )
 def test_a_wrong_vary_is_one_line(vary: str, says: str) -> None:
-    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         _ = grid("--losses", "xent", "--vary", vary).asked_arms
     assert says in str(error.value)
 
@@ -123,7 +132,8 @@ def test_a_list_of_arms_is_read_from_a_file_or_a_module(
         "SAME": "two arms are the same training", "CALLED": "two arms are called 'a'",
         "TYPE": "batch_size is '8'; expected a whole number", "FIELD": "did you mean batch_size",
         "VALUE": "arm 1 .patch_size=30.: patch_size 30", "LOSS": "arm 1: .*xnet",
-        "NONE": "expected a list of arms", "STRANGE": "expected an Arm", "AMRS": "did you mean ARMS",
+        "NONE": "expected a list of arms", "STRANGE": "expected an Arm",
+        "AMRS": "did you mean ARMS",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=says):
             _ = grid("--arms", f"arms_of_a_test:{name}").asked_arms
@@ -141,9 +151,9 @@ def test_a_ladder_takes_two_arms_and_a_training_effect_needs_two() -> None:
     read_grid(SeedLadder, two, SeedLadder()).check_arms()
     read_grid(TrainingEffect, two, TrainingEffect()).check_arms()
     four = ("--vary", "batch_size=8,16")
-    with pytest.raises(ValueError, match="4 arms.*one or two"):
+    with pytest.raises(ValueError, match=r"4 arms.*one or two"):
         read_grid(SeedLadder, four, SeedLadder()).check_arms()
-    with pytest.raises(ValueError, match="4 arms.*expected two"):
+    with pytest.raises(ValueError, match=r"4 arms.*expected two"):
         read_grid(TrainingEffect, four, TrainingEffect()).check_arms()
 
 
