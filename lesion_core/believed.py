@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.received import is_plain
+from lesion_core.settings import EVALUATION
 
 
 def wrong_with_row(row: object) -> str | None:
@@ -152,6 +153,11 @@ def wrong_with_search(search: Mapping[str, Any]) -> str | None:
     for key in ("in_fold", "importance"):
         if not isinstance(search.get(key, {}), dict):
             return f"{key} is {_shown(search[key])}"
+    evaluation = search.get("evaluation", {})
+    if not isinstance(evaluation, dict) or any(
+        value not in EVALUATION.get(name, ()) for name, value in evaluation.items()
+    ):
+        return f"evaluation is {_shown(evaluation)}"
     for cell in search["cells"]:
         if not (isinstance(cell, list) and len(cell) == 2 and all(type(n) is int for n in cell)):
             return f"a cell is {_shown(cell)}"

@@ -581,6 +581,8 @@ SEARCH = "search.json"
     tested          every number that was ever chosen: the test folds were opened so often
     comparators     labels; the chosen one and they are run on the test folds of the same cells
     confirm_seeds   fresh seeds on which the chosen one and the comparators are judged again
+    evaluation      what the search's own trials are evaluated on, and when (fields of
+                    TrainSettings); absent in older folders, where they are as the tested ones
 """
 
 

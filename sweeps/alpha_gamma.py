@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +27,7 @@ from lesion_core.cohorts.reading import Reading
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
-from sweeps.ledger.contents import SearchContent, SweepRequest
+from sweeps.ledger.contents import Evaluation, SearchContent, SweepRequest
 from sweeps.options import Machines, Reporting, Training
 from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 JOURNAL = "search-journal.log"
 """For optuna-dashboard; follows search.json."""
+
+EVALUATION: Evaluation = {"evaluate_on": "held_out", "evaluate_at": "last"}
+"""Of the search's own trials: nothing reads more of them than the last scores of their validation
+part.  The trials that are tested are evaluated as ``--evaluate-on`` and ``--evaluate-at`` say."""
 
 ORDER_SEED = 1
 """Decides the order in which every configuration meets the cells."""
@@ -158,6 +162,7 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
             first=known_settings(base, space),
             own=own_setting(base, space),
+            evaluation=EVALUATION,
         )
 
 
@@ -281,10 +286,20 @@ class SearchSetup:
             seed=cell.seed,
             fold=cell.fold,
             num_folds=self.folds,
-            settings=self.settings,
+            settings=self._judged_settings if validation else self.settings,
             test_cases=self._test_cases[cell.fold],
             validation_cases=self._validation_cases[cell.fold] if validation else None,
         )
+
+    @cached_property
+    def _judged_settings(self) -> TrainSettings:
+        """Settings of the search's own trials: of a search that goes on those that it began with,
+        since other ones would be other trials."""
+        from sweeps.searching.store import read_search
+
+        stored = read_search(self.results)
+        plan = self.plan if stored is None else self.plan.joined_with(stored)
+        return replace(self.settings, **(plan.evaluation or {}))
 
     @cached_property
     def _test_cases(self) -> list[tuple[str, ...] | None]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core import durable
+from lesion_core.descriptions import evaluated_epochs
 from lesion_core.paths import is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
@@ -285,7 +286,7 @@ class Ledger:
                 earlier = _table(folder / file, schema)
                 kept = [] if earlier is None else earlier.to_pylist()
                 kept = [row for row in kept if row["epoch"] < number]
-                if {row["epoch"] for row in kept} != set(range(number)):
+                if {row["epoch"] for row in kept} != _epochs_in(file, folder, number - 1):
                     raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
                 self._put(folder / file, results.table_bytes([*kept, *rows], schema))
             if final is not None:
@@ -340,7 +341,7 @@ class Ledger:
         for file in ("cases.parquet", "epochs.parquet"):
             table = _table(folder / file, results.TABLES[file])
             epochs = set() if table is None else set(table["epoch"].to_pylist())
-            if epochs != set(range(summary["epochs_done"] + 1)):
+            if epochs != _epochs_in(file, folder, summary["epochs_done"]):
                 raise NotTheTrialsFault(f"{name}: {file} does not hold every epoch")
         with self._writing():
             clocks = _table(folder / "epochs.parquet", results.EPOCHS)
@@ -430,7 +431,7 @@ class Ledger:
             found = _table(place, schema)
             rows = [] if found is None else found.to_pylist()
             kept[table] = [row for row in rows if row["epoch"] <= epoch]
-            if sorted({row["epoch"] for row in kept[table]}) != list(range(epoch + 1)):
+            if {row["epoch"] for row in kept[table]} != _epochs_in(place.name, folder, epoch):
                 notes.append(
                     f"{place.name} is damaged: it lacks epochs up to the checkpoint's, {epoch}"
                 )
@@ -587,6 +588,13 @@ def _configuration(trial: TrialDescription) -> dict[str, Any]:
 
     content = {"schema_version": results.SCHEMA_VERSION, **trial}
     return json.loads(json.dumps(content, allow_nan=False))
+
+
+def _epochs_in(file: str, folder: Path, until: int) -> set[int]:
+    """The epochs of a trial, up to this one, that a table of it must hold."""
+    if file == "epochs.parquet":
+        return set(range(until + 1))
+    return set(evaluated_epochs(_json(folder / "trial.json").get("config"), until))
 
 
 def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core.paths import read_json
+from lesion_core.settings import EVALUATION
 from sweeps.ledger.contents import CohortEntry, SweepRequest
 
 if TYPE_CHECKING:
@@ -39,15 +40,17 @@ def recovered(root: Path) -> SweepRequest:
         for trial in trials.values()
     ]
     first = next(iter(configs.values()))
-    shared = ("settings", "num_folds")
-    if any(config.get(key) != first.get(key) for config in configs.values() for key in shared):
+    if any(_shared(config) != _shared(first) for config in configs.values()):
         raise ValueError("its trials have different settings")
+    # What a search's own trials are evaluated on is theirs; sweep.json says that of the others.
+    compared = [config for config in configs.values() if "validation_cases" not in config]
+    settings = compared[0]["settings"] if compared else _shared(first)["settings"]
     request: SweepRequest = {
         "command": "",
         "git_commit": None,
         "versions": _versions(root, trials),
         "losses": list(dict.fromkeys(row["loss"] for row in rows)),
-        "settings": first["settings"],
+        "settings": settings,
         "num_folds": first["num_folds"],
         "folds": {},
         "cohorts": {},
@@ -80,6 +83,12 @@ def recovered(root: Path) -> SweepRequest:
                 parts = validation.setdefault(cohort, {})
                 parts[str(config["fold"])] = config["validation_cases"]
     return {**request, "validation": validation} if validation else request
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What all trials of a sweep have in common."""
+    settings = {k: v for k, v in config["settings"].items() if k not in EVALUATION}
+    return {"settings": settings, "num_folds": config["num_folds"]}
 
 
 def _trials(root: Path) -> list[tuple[str, dict[str, Any]]]:
