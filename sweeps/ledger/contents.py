@@ -236,6 +236,6 @@ class EpochContent(TypedDict):
     epoch: int
     cases: list[Row]
     epochs: Row
-    checkpoint: bytes | None
+    checkpoint: bytes | memoryview | None
     """None: the one before stays the place to go on from."""
     final: FinalContent | None
