@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import EVALUATION, TrainSettings
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -184,10 +184,15 @@ def worded(value: object) -> str:
 
 
 def _varied(known: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Fields that are not the same in all settings; not a stride that follows the patch size."""
+    """Fields that are not the same in all settings; not a stride that follows the patch size, and
+    not what trials are evaluated on, by which no training differs."""
     known = list(known)
     names = dict.fromkeys(name for settings in known for name in settings)
-    varied = [name for name in names if len({worded(each.get(name)) for each in known}) > 1]
+    varied = [
+        name
+        for name in names
+        if name not in EVALUATION and len({worded(each.get(name)) for each in known}) > 1
+    ]
     if "patch_size" in varied and all(_follows(each) for each in known):
         varied = [name for name in varied if name != "stride"]
     return tuple(varied)

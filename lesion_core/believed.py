@@ -13,6 +13,7 @@ from typing import Any, cast
 from lesion_core.arms import complete
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.received import is_plain
+from lesion_core.settings import EVALUATION
 
 
 def wrong_with_row(row: object) -> str | None:
@@ -197,6 +198,11 @@ def wrong_with_search(search: Mapping[str, Any]) -> str | None:
             isinstance(ends, list) and len(ends) == 2 and all(_is(end, float) for end in ends)
         ):
             return f"the range of {_shown(field)} is {_shown(ends)}"
+    evaluation = search.get("evaluation", {})
+    if not isinstance(evaluation, dict) or any(
+        value not in EVALUATION.get(name, ()) for name, value in evaluation.items()
+    ):
+        return f"evaluation is {_shown(evaluation)}"
     for cell in search["cells"]:
         if not (isinstance(cell, list) and len(cell) == 2 and all(type(n) is int for n in cell)):
             return f"a cell is {_shown(cell)}"

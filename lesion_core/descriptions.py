@@ -67,6 +67,17 @@ def configuration_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def evaluated_epochs(config: Mapping[str, Any] | None, until: int) -> list[int]:
+    """The epochs up to this one after which a trial of this configuration is evaluated.
+
+    All of them where the configuration does not say, as `settings.TrainSettings.evaluates`.
+    """
+    settings = (config or {}).get("settings") or {}
+    if settings.get("evaluate_at", "every") == "every":
+        return list(range(until + 1))
+    return [epoch for epoch in range(until + 1) if epoch == settings["epochs"]]
+
+
 def trial_name(cohort: str, loss: str, seed: int, fold: int, digits: str) -> str:
     """Name of a trial's folder in the ledger, given its loss's label and its hash."""
     label = re.sub(r"[^A-Za-z0-9.-]+", "_", loss).strip("_")

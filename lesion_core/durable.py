@@ -17,7 +17,7 @@ NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EP
 """What file systems say that cannot sync a folder, or of a folder that cannot be read."""
 
 
-def write_bytes(path: Path, content: bytes, *, staging: Path | None = None) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, *, staging: Path | None = None) -> None:
     """Write a file whole or not at all: under another name, synced, then renamed.
 
     Args:
@@ -118,7 +118,7 @@ def make_folder(path: Path) -> None:
         sync_folder(folder.parent)
 
 
-def write_all(handle: int, content: bytes) -> None:
+def write_all(handle: int, content: bytes | memoryview) -> None:
     """Write it all: the kernel may take a part, as on a disk that is nearly full."""
     rest = memoryview(content)
     while rest:

@@ -95,7 +95,8 @@ def evaluate(
     split: str = "test",
     final: bool = False,
 ) -> Evaluation:
-    """Score every image, and the training patches of the images that are not in ``held_out``.
+    """Score every image, and the training patches of the images that are not in ``held_out``;
+    or the held-out images alone, if ``settings.evaluate_on`` says so.
 
     Patch scores come from the same windows as the image scores; only mirrored patches are
     predicted on top.  ``split`` is what held-out images are called: test or validation.  ``final``
@@ -103,7 +104,9 @@ def evaluate(
     """
     network.eval()
     apart = set(held_out)
-    plans = [_Plan.of(volumes, index, index in apart, settings) for index in range(len(images))]
+    scored = [i for i in range(len(images)) if settings.evaluate_on == "all" or i in apart]
+    plans = [_Plan.of(volumes, index, index in apart, settings) for index in scored]
+    images = [images[index] for index in scored]
     out = Evaluation([], [], [], [])
     scored_there = _scored(network, loss, volumes, images, plans, settings)
     for plan, image, fetch in _one_behind(scored_there):

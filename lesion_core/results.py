@@ -350,7 +350,12 @@ def write_table(path: Path, rows: Iterable[Mapping[str, object]], schema: pa.Sch
 
 
 def table_bytes(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> bytes:
-    """Rows as a Parquet file's bytes.
+    """Rows as a Parquet file's bytes; ValueError as `table_of_rows`."""
+    return parquet_bytes(table_of_rows(rows, schema))
+
+
+def table_of_rows(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    """Rows (dictionaries with exactly the schema's columns; None is null) as a table.
 
     Raises:
         ValueError: a row has a column that the schema lacks, or lacks one that it has.
@@ -363,7 +368,11 @@ def table_bytes(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> byte
                 f"row does not fit the schema: unknown {sorted(row.keys() - expected)}, "
                 f"missing {sorted(expected - row.keys())}"
             )
-    table = pa.Table.from_pylist(rows, schema=schema)
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file's bytes."""
     table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
     sink = pa.BufferOutputStream()
     # Pages have checksums, for rows of a trial that is not done are recorded nowhere else.
@@ -608,6 +617,8 @@ SEARCH = "search.json"
     tested          every number that was ever chosen: the test folds were opened so often
     comparators     labels; the chosen one and they are run on the test folds of the same cells
     confirm_seeds   fresh seeds on which the chosen one and the comparators are judged again
+    evaluation      what the search's own trials are evaluated on, and when (fields of
+                    TrainSettings); absent in older folders, where they are as the tested ones
 """
 
 

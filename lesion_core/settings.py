@@ -19,6 +19,14 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 tf32 is fp32 but for the factors of convolutions, rounded to 10 bits.
 """
 
+EvaluateOn = Literal["all", "held_out"]
+EvaluateAt = Literal["every", "last"]
+EVALUATION: dict[str, tuple[str, ...]] = {
+    "evaluate_on": get_args(EvaluateOn),
+    "evaluate_at": get_args(EvaluateAt),
+}
+"""What a trial is evaluated on, and after which epochs: what the fields of these names allow."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -48,6 +56,11 @@ class TrainSettings:
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Precision = "fp32"
     """Precision of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+    evaluate_on: EvaluateOn = "all"
+    """Images that a trial predicts: all, with the training patches (the paper's three views), or
+    held_out ones alone."""
+    evaluate_at: EvaluateAt = "every"
+    """Epochs after which it predicts them: every one and the untrained network, or the last."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
@@ -73,6 +86,13 @@ class TrainSettings:
             raise ValueError(
                 f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
             )
+        for name, choices in EVALUATION.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the network is evaluated after this epoch; 0 is the untrained one."""
+        return self.evaluate_at == "every" or epoch == self.epochs
 
     @property
     def window_stride(self) -> int:

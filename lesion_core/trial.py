@@ -222,7 +222,7 @@ class EpochReport:
 
     epoch: int
     cases: list[dict[str, Any]]
-    """Complete `results.CASES` rows of this epoch."""
+    """Complete `results.CASES` rows of this epoch; none where it was not evaluated."""
     epochs: dict[str, Any]
     """A `results.EPOCHS` row."""
     checkpoint: bytes
@@ -306,11 +306,13 @@ def run(
                     step, patches, epoch=epoch, shuffle=shuffle, found=found, stop=stop
                 )
             trained = time.monotonic()
-            with _asked_before_each_batch(network, stop):
-                scores = evaluate(
-                    network, trial.loss, volumes, images, held_out, settings,
-                    split=trial.split, final=last,
-                )  # fmt: skip
+            scores = Evaluation([], [], [], [])
+            if settings.evaluates(epoch):
+                with _asked_before_each_batch(network, stop):
+                    scores = evaluate(
+                        network, trial.loss, volumes, images, held_out, settings,
+                        split=trial.split, final=last,
+                    )  # fmt: skip
         except TrainingStopped:
             if epoch in (0, trained_until):  # nothing was trained that is not saved
                 raise

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if __name__ == "__main__":  # run as a script from a clone, the repository is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -28,7 +28,7 @@ from lesion_core.search_space import grid_points, written
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
-from sweeps.ledger.contents import SearchContent, SweepRequest
+from sweeps.ledger.contents import Evaluation, SearchContent, SweepRequest
 from sweeps.options import Machines, Reporting, Training
 from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 JOURNAL = "search-journal.log"
 """For optuna-dashboard; follows search.json."""
+
+EVALUATION: Evaluation = {"evaluate_on": "held_out", "evaluate_at": "last"}
+"""Of the search's own trials: nothing reads more of them than the last scores of their validation
+part.  The trials that are tested are evaluated as ``--evaluate-on`` and ``--evaluate-at`` say."""
 
 ORDER_SEED = 1
 """Decides the order in which every configuration meets the cells."""
@@ -161,6 +165,7 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
             first=found.named_points(),
             own=found.unsearched(),
+            evaluation=EVALUATION,
         )
 
     def searched(self) -> Searched:
@@ -204,10 +209,25 @@ class SearchSetup:
             seed=cell.seed,
             fold=cell.fold,
             num_folds=self.folds,
-            settings=self.settings if compared else self.searched.settings_of(asked),
+            settings=self._settings_of({} if compared else asked, validation),
             test_cases=self._test_cases[cell.fold],
             validation_cases=self._validation_cases[cell.fold] if validation else None,
         )
+
+    def _settings_of(self, values: Mapping[str, Value], validation: bool) -> TrainSettings:
+        """Settings of a trial of these values; the search's own are evaluated in their own way."""
+        settings = self.searched.settings_of(values)
+        return replace(settings, **self._evaluation) if validation else settings
+
+    @cached_property
+    def _evaluation(self) -> Mapping[str, Any]:
+        """What the search's own trials are evaluated on, and when: of a search that goes on what it
+        began with, since other ones would be other trials."""
+        from sweeps.searching.store import read_search
+
+        stored = read_search(self.results)
+        plan = self.plan if stored is None else self.plan.joined_with(stored)
+        return plan.evaluation or {}
 
     @cached_property
     def _test_cases(self) -> list[tuple[str, ...] | None]:

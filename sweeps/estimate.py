@@ -182,13 +182,18 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     def count() -> None:
         image_counts(images[0], np.zeros(images[0].box_shape, dtype=np.float32))
 
-    training, _ = trial.training_and_judged_cases([image.case for image in images])
+    training, judged = trial.training_and_judged_cases([image.case for image in images])
     trained = len(patches) * len(training) / len(images)
-    evaluated = num_windows + num_mirrored * (trial.num_folds - 1) / trial.num_folds
+    scored, evaluated = len(images), num_windows * 1.0
+    if settings.evaluate_on == "held_out":
+        scored, evaluated = len(judged), num_windows * len(judged) / len(images)
+    else:
+        evaluated += num_mirrored * (trial.num_folds - 1) / trial.num_folds
     training = trained / len(batch) * _seconds(train)
     evaluation = evaluated / at_once * _seconds(predict)
-    evaluation += len(images) * _seconds(count)
-    return settings.epochs * training + (settings.epochs + 1) * evaluation
+    evaluation += scored * _seconds(count)
+    evaluations = sum(map(settings.evaluates, range(settings.epochs + 1)))
+    return settings.epochs * training + evaluations * evaluation
 
 
 class _NoStep:

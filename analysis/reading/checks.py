@@ -79,6 +79,16 @@ def cohort_findings(cohort: CohortScores) -> list[str]:
             "whose case each case is was not kept, so every one counts as a patient of its own, "
             f"though these look like sessions: {_some(sessions)}."
         )
+    if not cohort.has_course:
+        found.append(
+            "trials were evaluated after their last epoch alone: there are no curves over epochs, "
+            "and no epoch can be chosen."
+        )
+    if not cohort.has_training:
+        found.append(
+            "trials were evaluated on test images alone: nothing is known of training images and "
+            "training patches."
+        )
     lengths = sorted(set(cohort.last_epoch[cohort.done].tolist()))
     if len(lengths) > 1:
         found.append(f"complete trials end at different epochs ({', '.join(map(str, lengths))}).")

@@ -152,6 +152,24 @@ class CohortScores:
         return bool((~np.isnan(self.counts[..., :3])).any())
 
     @property
+    def has_training(self) -> bool:
+        """Whether training images or patches were evaluated."""
+        return bool((self.asked[..., : VIEWS.index("test")] > 0).any())
+
+    @property
+    def has_course(self) -> bool:
+        """Whether trained networks were evaluated at other epochs than a trial's last."""
+        epochs = np.arange(self.asked.shape[3])
+        before = (epochs > 0) & (epochs < self.last_epoch[..., None])
+        return bool((self.asked[before] > 0).any()) or self.num_epochs < 2
+
+    @property
+    def evaluated_views(self) -> tuple[str, ...]:
+        """The views that were evaluated, of `VIEWS`; all of them while nothing was."""
+        seen = (self.asked > 0).any((0, 1, 2, 3))
+        return tuple(view for view, there in zip(VIEWS, seen, strict=True) if there) or VIEWS
+
+    @property
     def shown(self) -> list[int]:
         """Losses with at least one complete trial."""
         return [index for index in range(len(self.losses)) if self.done[index].any()]

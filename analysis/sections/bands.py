@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import Figure, Heading, Section
+from analysis.page.items import Figure, Heading, Note, Section, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.absence import side_by_side
@@ -20,10 +20,13 @@ def section(given: ReportInput) -> Section | None:
     """Bands over all seeds and folds, one figure per cohort."""
     if not given.cohorts:
         return None
-    items: list[Figure | Heading] = []
+    items: list[Figure | Heading | Note] = []
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
+        if not cohort.has_course:
+            items.append(no_course(cohort))
+            continue
         items.append(
             Figure(
                 key=f"bands-{cohort.name}",
@@ -35,7 +38,8 @@ def section(given: ReportInput) -> Section | None:
                 f"over {cohort.units} (patches: "
                 "over patches). Band: lowest to highest trial; a range, not a confidence "
                 "interval, and it widens with every trial added. Epoch 0 is the untrained "
-                f"network.{cohort.averaged} {cohort.presence}.{undefined_words(cohort)}",
+                f"network.{cohort.averaged} {cohort.presence}.{undefined_words(cohort)}"
+                f"{unevaluated(cohort)}",
                 alt=describe(cohort),
             )
         )
@@ -47,6 +51,22 @@ def section(given: ReportInput) -> Section | None:
         "not show that they differ: all losses share the same seeds and folds, so the "
         "paired differences further down are what decides.",
     )
+
+
+def no_course(cohort: CohortScores) -> Note:
+    """What stands in place of curves where only last epochs were evaluated."""
+    return Note(
+        body=prose(
+            f"{cohort.title}: the networks were evaluated after their last epoch alone, so nothing "
+            "is known of the way there. A sweep with --evaluate-at every has curves."
+        )
+    )
+
+
+def unevaluated(cohort: CohortScores) -> str:
+    """A sentence where a view was not evaluated, with a space before it; "" if all were."""
+    absent = [VIEW_NAMES[view] for view in VIEWS if view not in cohort.evaluated_views]
+    return f" Not evaluated: {', '.join(absent)}." if absent else ""
 
 
 def undefined_words(cohort: CohortScores) -> str:
@@ -72,25 +92,27 @@ def describe(cohort: CohortScores) -> str:
         if not np.isnan(ends[loss])
     ]
     return (
-        f"Nine panels of learning curves for {cohort.title}. Mean test DSC at the last epoch "
+        f"{'Nine' if cohort.has_training else 'Three'} panels of learning curves for "
+        f"{cohort.title}. Mean test DSC at the last epoch "
         f"({side_by_side(cohort)}): {', '.join(parts) or 'none'}."
     )
 
 
 # ---------------------------------------------------------------------------------------- drawing
 def draw(cohort: CohortScores) -> Drawing:
-    """Three rows of metrics, three columns of views."""
+    """Three rows of metrics, a column per view."""
     top = style.legend_height(cohort.losses, cohort.shown) + 0.24
-    figure, axes = style.panels(3, 3, height=6.1 + top, top=top, gap_x=0.2, gap_y=0.2)
+    views = cohort.evaluated_views
+    figure, axes = style.panels(3, len(views), height=6.1 + top, top=top, gap_x=0.2, gap_y=0.2)
     low, mean, high, _ = band(cohort.curves, (1, 2))
     for row, metric in enumerate(METRICS):
-        for column, view in enumerate(VIEWS):
-            axis = axes[row, column]
+        for column, view in enumerate(views):
+            axis, place = axes[row, column], VIEWS.index(view)
             style.bands(
                 axis,
-                low[..., column, row],
-                mean[..., column, row],
-                high[..., column, row],
+                low[..., place, row],
+                mean[..., place, row],
+                high[..., place, row],
                 cohort.shown,
             )
             if row == 0:

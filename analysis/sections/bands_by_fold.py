@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import Figure, Heading, Section, many
+from analysis.page.items import Figure, Heading, Note, Section, many
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.bands import no_course, unevaluated
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.bands import band, band_frame
 
@@ -20,10 +21,13 @@ def section(given: ReportInput) -> Section | None:
     """One row of panels per fold, one figure per metric."""
     if not given.cohorts:
         return None
-    items: list[Figure | Heading] = []
+    items: list[Figure | Heading | Note] = []
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
+        if not cohort.has_course:
+            items.append(no_course(cohort))
+            continue
         paper = PAPER_FIGURES.get(cohort.name)
         for metric in METRICS:
             same = f" (the paper's {paper})" if paper and metric != "precision" else ""
@@ -35,7 +39,7 @@ def section(given: ReportInput) -> Section | None:
                     data=fold_frame(cohort, metric),
                     caption="Line: mean over seeds. Band: lowest to highest of the "
                     f"{_seeds(cohort)} that are complete. Every fold tests other patients. "
-                    f"{cohort.presence}.",
+                    f"{cohort.presence}.{unevaluated(cohort)}",
                     alt=f"{METRIC_NAMES[metric]} over epochs in each of {len(cohort.folds)} "
                     "folds of "
                     f"{cohort.title}, one band per loss over {_seeds(cohort)}.",
@@ -66,21 +70,21 @@ def fold_frame(cohort: CohortScores, metric: str) -> pd.DataFrame:
 
 
 def draw(cohort: CohortScores, metric: int) -> Drawing:
-    """One row per fold, three columns of views."""
-    rows = len(cohort.folds)
+    """One row per fold, a column per view."""
+    rows, views = len(cohort.folds), cohort.evaluated_views
     top = style.legend_height(cohort.losses, cohort.shown) + 0.24
     figure, axes = style.panels(
-        rows, 3, height=0.42 + top + 1.45 * rows, top=top, gap_x=0.2, gap_y=0.18
+        rows, len(views), height=0.42 + top + 1.45 * rows, top=top, gap_x=0.2, gap_y=0.18
     )
     low, mean, high, _ = band(cohort.curves, (1,))
     for row, fold in enumerate(cohort.folds):
-        for column, view in enumerate(VIEWS):
-            axis = axes[row, column]
+        for column, view in enumerate(views):
+            axis, place = axes[row, column], VIEWS.index(view)
             style.bands(
                 axis,
-                low[:, row, :, column, metric],
-                mean[:, row, :, column, metric],
-                high[:, row, :, column, metric],
+                low[:, row, :, place, metric],
+                mean[:, row, :, place, metric],
+                high[:, row, :, place, metric],
                 cohort.shown,
             )
             if row == 0:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table
+from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics.absence import compared, side_by_side
@@ -20,11 +20,21 @@ def section(given: ReportInput) -> Section | None:
     """Slopes from training patches over training images to test images."""
     if not given.cohorts:
         return None
-    items: list[Figure | Table | Heading] = []
+    items: list[Figure | Table | Heading | Note] = []
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        items += [_slopes(cohort), _gap_table(cohort)]
+        if cohort.has_training:
+            items += [_slopes(cohort), _gap_table(cohort)]
+            continue
+        items.append(
+            Note(
+                body=prose(
+                    f"{cohort.title}: the networks were evaluated on test images alone, so there "
+                    "is nothing to compare these with. A sweep with --evaluate-on all has it."
+                )
+            )
+        )
     return Section(
         key="gap",
         title="Do training patches tell how whole images will do?",

@@ -25,6 +25,7 @@ from analysis.page.items import (
 )
 from analysis.reading.names import frame_as_shown
 from analysis.reading.scores import VIEWS, CohortScores
+from analysis.sections.bands import no_course
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.absence import comparable, side_by_side
 from analysis.statistics.bands import band
@@ -48,7 +49,8 @@ def section(given: ReportInput) -> Section | None:
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        items += [_confidence_figure(cohort), _confidence_table(cohort)]
+        course = _confidence_figure(cohort) if cohort.has_course else no_course(cohort)
+        items += [course, _confidence_table(cohort)]
     return Section(
         key="gradients",
         title="What does a loss pull on?",

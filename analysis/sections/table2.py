@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.page.items import LOSS, Column, Heading, Note, Section, Table
+from analysis.page.items import LOSS, Column, Heading, Note, Section, Table, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.bands import unevaluated
 from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics import selection
 from analysis.statistics.collapse import collapsed
@@ -21,11 +22,18 @@ def section(given: ReportInput) -> Section | None:
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        items += [
-            optimism_table(cohort),
-            nine_columns(cohort, "oracle"),
-            nine_columns(cohort, "last"),
-        ]
+        if cohort.has_course:
+            items += [optimism_table(cohort), nine_columns(cohort, "oracle")]
+        else:
+            items.append(
+                Note(
+                    body=prose(
+                        f"{cohort.title}: the networks were evaluated after their last epoch "
+                        "alone, so there is no best epoch, and the paper's rule cannot be followed."
+                    )
+                )
+            )
+        items.append(nine_columns(cohort, "last"))
     return Section(
         key="table2",
         title="What would Table 2 say?",
@@ -125,7 +133,7 @@ def nine_columns(cohort: CohortScores, selector: str) -> Table:
                 decimals=3,
                 best="max",
             )
-            for view in VIEWS
+            for view in cohort.evaluated_views
         ]
     columns += [Column(key="coherent", header="Coherent")]
     if selector == "oracle":
@@ -163,7 +171,8 @@ def nine_columns(cohort: CohortScores, selector: str) -> Table:
         caption=f"{rule} Coherent: mean DSC does not exceed 2PR/(P+R) of the mean sensitivity R "
         "and precision P, as it must for one network on one set of cases."
         f"{cohort.averaged}{words} "
-        f"{cohort.presence}.{_uneven_folds(cohort)}{undefined_words(cohort, selector)}",
+        f"{cohort.presence}.{_uneven_folds(cohort)}"
+        f"{undefined_words(cohort, selector, cohort.evaluated_views)}{unevaluated(cohort)}",
     )
 
 

@@ -54,8 +54,10 @@ def _trajectory(cohort: CohortScores) -> Figure:
             "trials": int(trials[loss, epoch, TEST, 0]),
         }
         for loss in cohort.shown
-        for epoch in range(cohort.num_epochs + 1)
+        for epoch in range(0 if cohort.has_course else cohort.num_epochs, cohort.num_epochs + 1)
     ]
+    start = "Small dot: epoch 1; large" if cohort.has_course else "Large"
+    course = "" if cohort.has_course else "; no other epoch was evaluated"
     ends = last_means(cohort)
     words = "; ".join(
         f"{cohort.losses[loss]} sensitivity {written(ends[loss, TEST, 1], '.3f')}, precision "
@@ -67,7 +69,7 @@ def _trajectory(cohort: CohortScores) -> Figure:
         data=pd.DataFrame(rows),
         title=f"Sensitivity against precision over epochs, test images, {cohort.title}",
         draw=partial(draw_trajectory, cohort.losses, cohort.shown, mean[:, :, TEST]),
-        caption="Small dot: epoch 1; large marker: last epoch; the untrained network (epoch 0) is "
+        caption=f"{start} marker: last epoch{course}; the untrained network (epoch 0) is "
         "left out. Means over seeds, then over patients. Contours: equal DSC of a single case; the "
         f"mean DSC of many cases lies below the contour. {side_by_side(cohort)}.",
         alt=f"At the last epoch: {words}.",

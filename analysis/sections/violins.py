@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Figure, Heading, Section
+from analysis.page.items import LOSS, Figure, Heading, Note, Section
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEWS, CohortScores
+from analysis.sections.bands import no_course, unevaluated
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.absence import comparable, compared, given_up, side_by_side
 from analysis.statistics.order import SAME, last_means
@@ -22,30 +23,14 @@ def section(given: ReportInput) -> Section | None:
     """The paper's violins beside the honest ones."""
     if not given.cohorts:
         return None
-    items: list[Figure | Heading] = []
+    items: list[Figure | Heading | Note] = []
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        pooled = pooled_epochs(cohort.curves)
-        sizes = {int((~np.isnan(pooled[loss, :, 1, 0])).sum()) for loss in cohort.shown}
-        trainings = {int(cohort.done[loss].sum()) for loss in cohort.shown}
-        items.append(
-            Figure(
-                key=f"violins-pooled-{cohort.name}",
-                title=f"As the authors pooled them, {cohort.title} (the paper's Fig. 8)",
-                draw=partial(draw_pooled, cohort),
-                data=pooled_frame(cohort),
-                caption="Each violin holds the epoch means of **all epochs after 0, all "
-                "seeds and all "
-                f"folds** as if they were independent: {_range(sizes)} values per loss from "
-                f"{_range(trainings)} trainings. It shows how long a loss "
-                "spends at a value while it trains, not how patients fare. Left half: "
-                f"training images; right half: test images. {cohort.presence}.",
-                alt=f"Split violins of pooled epoch means for {cohort.title}, one per loss, "
-                "for DSC, "
-                "sensitivity and precision.",
-            )
-        )
+        if cohort.has_course:
+            items.append(_pooled(cohort))
+        else:
+            items.append(no_course(cohort))
         own = comparable(cohort)
         scores = patient_scores(own)
         defined = {
@@ -75,6 +60,26 @@ def section(given: ReportInput) -> Section | None:
         items=items,
         lead="The paper's violins mix epochs, seeds and folds; the second figure of each pair "
         "asks what a clinician would: how do my patients fare with the finished network?",
+    )
+
+
+def _pooled(cohort: CohortScores) -> Figure:
+    pooled = pooled_epochs(cohort.curves)
+    view = VIEWS.index("train" if cohort.has_training else "test")
+    sizes = {int((~np.isnan(pooled[loss, :, view, 0])).sum()) for loss in cohort.shown}
+    trainings = {int(cohort.done[loss].sum()) for loss in cohort.shown}
+    return Figure(
+        key=f"violins-pooled-{cohort.name}",
+        title=f"As the authors pooled them, {cohort.title} (the paper's Fig. 8)",
+        draw=partial(draw_pooled, cohort),
+        data=pooled_frame(cohort),
+        caption="Each violin holds the epoch means of **all epochs after 0, all seeds and all "
+        f"folds** as if they were independent: {_range(sizes)} values per loss from "
+        f"{_range(trainings)} trainings. It shows how long a loss "
+        "spends at a value while it trains, not how patients fare. Left half: "
+        f"training images; right half: test images. {cohort.presence}.{unevaluated(cohort)}",
+        alt=f"Split violins of pooled epoch means for {cohort.title}, one per loss, for DSC, "
+        "sensitivity and precision.",
     )
 
 

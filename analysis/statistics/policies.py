@@ -29,6 +29,13 @@ EPOCHS = {
 }
 
 
+def selectors(cohort: CohortScores) -> list[str]:
+    """The ways to choose an epoch that there are where not every epoch or image was evaluated."""
+    if not cohort.has_course:
+        return ["last"]
+    return [name for name in EPOCHS if name != "best_train" or cohort.has_training]
+
+
 def fold_values(
     tp: np.ndarray,
     fp: np.ndarray,
@@ -116,7 +123,7 @@ def worlds(cohort: CohortScores) -> pd.DataFrame:
     rows = []
     reference = None
     choices = product(
-        EPOCHS,
+        selectors(cohort),
         AGGREGATIONS,
         UNDEFINED if empty else ("drop",),
         LABEL_2 if differs else ("counted",),

@@ -151,10 +151,11 @@ def by_arm(search: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
     Where settings are searched, several configurations have the same loss.
     """
     arms = shown_arms(sweep)
+    base = complete(sweep.meta.get("settings") or {})
     plain = {
         loss: label
         for label, loss in reversed(arms.losses.items())
-        if arms.settings[label] == complete(sweep.meta.get("settings") or {})
+        if all(arms.settings[label].get(name) == base.get(name) for name in arms.varied)
     }
     return {
         **search,

@@ -53,6 +53,18 @@ class PlainUNet(nn.Module):
         return self.head(x)
 
 
+class Autocast(nn.Module):
+    """A network that computes in bf16 where autocast has it so."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x).float()
+
+
 def plain_twin(network: nn.Module, **arguments) -> PlainUNet:
     """A `PlainUNet` with the weights of a `UNet3d`, which load by order."""
     parameters = list(network.parameters())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeps.bench.peers import PEERS, steps, without_kernels
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -29,6 +31,9 @@ IMAGE = (2, 128, 144, 96)
 
 SHAPE = (64, 80, 48)
 """Voxels of each image of the epoch's cohort: 24 windows, 8 of them with lesion."""
+
+COHORTS = {"small": (4, SHAPE), "real": (12, (150, 190, 48))}
+"""Images of a cohort and their voxels; real: as large as cases of the WMH challenge."""
 
 FILTERS = {"paper": (32, 64, 128, 256), "narrow": (8, 16, 32, 64)}
 
@@ -136,7 +141,7 @@ def whole_image(kind: str, precision: Precision, device: str) -> Callable[[], An
     from lesion_core.evaluate import predict_volume
     from sweeps.bench import plain
 
-    _prepare(device, keep_memory=kind == "ours")
+    _prepare(device, keep_memory=kind == "ours", precision=precision)
     image = torch.randn(IMAGE, generator=torch.Generator().manual_seed(0))
     net = _network("ours" if kind == "ours" else "plain", device)
     if kind == "ours":
@@ -151,7 +156,7 @@ def epoch(kind: str, precision: Precision, device: str) -> Callable[[], dict[str
 
     _prepare(device, keep_memory=kind == "ours")
     if kind == "plain":
-        return plain_trial(0, device, epochs=1)
+        return plain_trial(0, device, epochs=1, precision=precision)
     cohort = _cohort()
     mine = _trial(cohort, 0, precision, epochs=2, filters=FILTERS["paper"])
     untrained = _report(mine, cohort, device, None)
@@ -163,8 +168,9 @@ def training(
 ) -> Callable[[], Mapping[str, Any]]:
     """An epoch of full batches, cut from images, without its evaluations: what it says.
 
-    ``kind`` is recorded (as trials train on a GPU), launched (kernel by kernel) or plain (that and
-    the plain network, of batches that are already cut).
+    ``kind`` is recorded (as trials train on a GPU; "recorded, without kernels": without those of
+    our own), launched (kernel by kernel) or plain (that and the plain network, of batches that are
+    already cut).
     """
     import torch
 
@@ -174,6 +180,10 @@ def training(
     from lesion_core.training.randomness import generator
 
     _prepare(device, keep_memory=kind != "plain")
+    if kind == "recorded, without kernels":
+        off = without_kernels()
+        assert off is not None
+        off.__enter__()  # for all that this process does
     cohort = _cohort()
     mine = _trial(cohort, 0, precision, epochs=1, filters=FILTERS[width])
     settings = mine.settings
@@ -205,17 +215,50 @@ def training(
     return lambda: train_epoch(one, patches, epoch=1, shuffle=generator(0, 0, 1, "order"))
 
 
-def plain_trial(
-    seed: int, device: str, epochs: int, width: str = "paper"
+def peer_training(
+    name: str, device: str, num_batches: int, width: str = "paper", backend: str = "inductor"
 ) -> Callable[[], dict[str, float]]:
-    """A trial as one would write it down, with the numbers of its last epoch."""
+    """So many steps of a peer (`peers.PEERS`) on a batch: the last loss."""
+    import torch
+
+    from lesion_core.losses import LOSSES
+    from lesion_core.settings import TrainSettings
+
+    peer = PEERS[device][name]
+    _prepare(device, keep_memory=peer.keeps_memory, precision="tf32")
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, generator=random).to(device)
+    target = (torch.rand(BATCH[0], 1, *BATCH[2:], generator=random) < 0.01).float().to(device)
+    kind = peer.network if peer.network == "plain" or width == "paper" else "narrow BasicUNet"
+    net = _network(kind, device, filters=FILTERS[width])
+    rate = TrainSettings().learning_rate
+    once = steps(peer, net, inputs, target, LOSSES["new"], rate, backend)
+
+    def run() -> dict[str, float]:
+        value = None
+        for _ in range(num_batches):
+            value = once()
+        return {"loss": float("nan") if value is None else value.item()}  # waits for the device
+
+    return run
+
+
+def plain_trial(
+    seed: int,
+    device: str,
+    epochs: int,
+    width: str = "paper",
+    precision: Precision = "fp32",
+    size: str = "small",
+) -> Callable[[], dict[str, float]]:
+    """A trial as one would write it down, with the numbers of its last epoch; bf16 by autocast."""
     import torch
 
     from lesion_core.training.randomness import generator
     from sweeps.bench import plain
 
-    _prepare(device, keep_memory=False)
-    cohort = _cohort()
+    _prepare(device, keep_memory=False, precision=precision)
+    cohort = _cohort(size)
     ours = _trial(cohort, seed, "fp32", epochs, FILTERS[width])
     tested = ours.tested([image.case for image in cohort.images])
     test = [image for image in cohort.images if image.case in tested]
@@ -226,19 +269,25 @@ def plain_trial(
 
     def run() -> dict[str, float]:
         net.load_state_dict(weights)
+        used = plain.Autocast(net) if precision == "bf16" else net
         optimiser = torch.optim.Adam(net.parameters(), lr=ours.settings.learning_rate)
         found: dict[str, float] = {}
         for number in range(epochs):
             shuffle = generator(seed, 0, number + 1, "order")
             order = torch.randperm(num_patches, generator=shuffle).tolist()
-            found = plain.epoch(net, optimiser, ours.loss, training, test, order=order)
+            found = plain.epoch(used, optimiser, ours.loss, training, test, order=order)
         return found
 
     return run
 
 
 def trial(
-    seed: int, precision: Precision, device: str, epochs: int = 7, width: str = "paper"
+    seed: int,
+    precision: Precision,
+    device: str,
+    epochs: int = 7,
+    width: str = "paper",
+    size: str = "small",
 ) -> Callable[[], dict[str, Any]]:
     """A short trial: its numbers after the last epoch, and how much memory on a GPU it had then
     over what it had after its second.
@@ -251,7 +300,7 @@ def trial(
     from sweeps.bench import plain
 
     _prepare(device, keep_memory=True)
-    cohort = _cohort()
+    cohort = _cohort(size)
     mine = _trial(cohort, seed, precision, epochs, FILTERS[width])
 
     turns = itertools.count()
@@ -274,7 +323,12 @@ def trial(
     return run
 
 
-def _prepare(device: str, *, keep_memory: bool) -> None:
+def _prepare(
+    device: str,
+    *,
+    keep_memory: bool,
+    precision: str = "fp32",
+) -> None:
     import torch
 
     from lesion_core.training.memory import keep_freed_memory
@@ -283,7 +337,8 @@ def _prepare(device: str, *, keep_memory: bool) -> None:
     one_core = device == "cuda" and keep_memory
     torch.set_num_threads(1 if one_core else len(os.sched_getaffinity(0)))
     cudnn: Any = torch.backends.cudnn
-    cudnn.conv.fp32_precision = "ieee"  # peers called fp32 compute in fp32; unasked it is tf32
+    # Peers called fp32 compute in fp32; unasked it is tf32.
+    cudnn.conv.fp32_precision = "ieee" if precision == "fp32" else "tf32"
     if keep_memory:
         keep_freed_memory()
 
@@ -305,6 +360,10 @@ def _network(
         from monai.networks.nets.basic_unet import BasicUNet
 
         return BasicUNet(3, 2, 1, features=(24, 24, 48, 96, 176, 24)).to(device)
+    if kind == "narrow BasicUNet":
+        from monai.networks.nets.basic_unet import BasicUNet
+
+        return BasicUNet(3, 2, 1, features=(8, 8, 16, 16, 16, 8)).to(device)
     if kind == "UNet":
         from monai.networks.nets.unet import UNet
 
@@ -317,16 +376,17 @@ def _network(
     return plain_twin(ours, filters=filters).to(device)
 
 
-def _cohort() -> LoadedCohort:
-    """Four images; a third of their windows hold lesion, as in real cases."""
+def _cohort(size: str = "small") -> LoadedCohort:
+    """Images of which a third of the windows hold lesion, as in real cases."""
     from lesion_core.images import LoadedCohort
 
-    images = [_image(seed) for seed in range(4)]
+    number, shape = COHORTS[size]
+    images = [_image(seed, shape) for seed in range(number)]
     channels = images[0].channels
     return LoadedCohort(name="toy", channels=channels, images=images, fingerprint="f" * 64)
 
 
-def _image(seed: int) -> Image:
+def _image(seed: int, shape: tuple[int, int, int] = SHAPE) -> Image:
     """Bright blobs in noise, which are the lesions."""
     from scipy import ndimage
 
@@ -334,11 +394,11 @@ def _image(seed: int) -> Image:
     from lesion_core.metrics import components
 
     rng = np.random.default_rng(seed)
-    field = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5)
+    field = ndimage.gaussian_filter(rng.normal(size=shape), 1.5)
     lesion = field > np.quantile(field, 0.97)
-    voxels = rng.normal(size=(2, *SHAPE)).astype(np.float32)
+    voxels = rng.normal(size=(2, *shape)).astype(np.float32)
     voxels[1] += 4 * lesion
-    lesion[16:] = False
+    lesion[shape[0] // 4 :] = False
     labels, number = components(lesion)
     return Image(
         case=str(seed),
@@ -349,8 +409,8 @@ def _image(seed: int) -> Image:
         num_lesions=number,
         lesion_outside_box=np.zeros((0, 4), dtype=np.int32),
         other=None,
-        brain=np.ones(SHAPE, dtype=bool),
-        shape=SHAPE,
+        brain=np.ones(shape, dtype=bool),
+        shape=shape,
         origin=(0, 0, 0),
         spacing_mm=(1.0, 1.0, 3.0),
         affine=np.diag([1.0, 1, 3, 1]),

@@ -39,6 +39,18 @@ class Row:
         return None if self.peer_value is None else self.peer_value / self.value
 
     @property
+    def in_words(self) -> str:
+        """The row as a line that is printed once it is known.
+
+        >>> Row(what="step", value=0.002, peer="plain", peer_value=0.006).in_words
+        'step: 0.002 s; plain: 0.006 s, 3.00 x'
+        """
+        line = f"{self.what}: {self.value:.4g} {self.unit}"
+        if self.peer_value is not None:
+            line += f"; {self.peer}: {self.peer_value:.4g} {self.unit}, {self.ratio:.2f} x"
+        return f"{line} ({self.note})" if self.value != self.value else line
+
+    @property
     def target(self) -> str:
         if self.least_ratio is not None:
             return f"≥ {self.least_ratio:g} x"

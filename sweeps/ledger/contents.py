@@ -141,6 +141,13 @@ class SearchTerms(TypedDict):
     cells: list[list[int]]
 
 
+class Evaluation(TypedDict):
+    """What a search's own trials are evaluated on, and when (`TrainSettings`)."""
+
+    evaluate_on: Literal["all", "held_out"]
+    evaluate_at: Literal["every", "last"]
+
+
 class SearchContent(SearchTerms):
     """search.json; `lesion_core.results.SEARCH` says what the fields mean."""
 
@@ -157,6 +164,8 @@ class SearchContent(SearchTerms):
     tested: list[int]
     comparators: list[str]
     confirm_seeds: list[int]
+    evaluation: NotRequired[Evaluation]
+    """Absent in a search of before 0.3.0, whose trials are evaluated as the tested ones are."""
 
 
 # --------------------------------------------------------------------------------------- one trial
@@ -239,6 +248,6 @@ class EpochContent(TypedDict):
     epoch: int
     cases: list[Row]
     epochs: Row
-    checkpoint: bytes | None
+    checkpoint: bytes | memoryview | None
     """None: the one before stays the place to go on from."""
     final: FinalContent | None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lesion_core import durable
 from lesion_core.arms import complete, differing, settings_of
+from lesion_core.descriptions import evaluated_epochs
 from lesion_core.paths import is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
@@ -73,6 +74,8 @@ class Ledger:
     def __init__(self, path: Path, token: str | None = None) -> None:
         self.path = Path(path)
         self._token = token
+        self._written: dict[Path, tuple[_Stamp | None, pa.Table]] = {}
+        """Tables of trials that run, as this process wrote them last."""
 
     # ------------------------------------------------------------------------------- the sweep
     def refuse_other_sweep(self, request: SweepRequest) -> None:
@@ -165,7 +168,7 @@ class Ledger:
         checksums.add(self.path, [(name, content)])
         self._put(place, content)
 
-    def _put(self, place: Path, content: bytes) -> None:
+    def _put(self, place: Path, content: bytes | memoryview) -> None:
         """Put a file in its place, unless the lock was taken over: one step on the disk."""
         from lesion_core import results
 
@@ -224,6 +227,7 @@ class Ledger:
 
         name = trial["name"]
         folder = self._folder(name)
+        self._forget_rows(folder)
         config = _configuration(trial)
         found = results.trial_status(folder)
         if found["status"] == "done":
@@ -284,12 +288,11 @@ class Ledger:
                 ("cases.parquet", report["cases"], results.CASES),
                 ("epochs.parquet", [report["epochs"]], results.EPOCHS),
             ):
-                earlier = _table(folder / file, schema)
-                kept = [] if earlier is None else earlier.to_pylist()
-                kept = [row for row in kept if row["epoch"] < number]
-                if {row["epoch"] for row in kept} != set(range(number)):
+                new = results.table_of_rows(rows, schema)
+                kept = self._rows_before(folder / file, schema, number)
+                if set(kept["epoch"].to_pylist()) != _epochs_in(file, folder, number - 1):
                     raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
-                self._put(folder / file, results.table_bytes([*kept, *rows], schema))
+                self._put_rows(folder / file, _joined(kept, new))
             if final is not None:
                 for file, rows in (
                     ("lesions.parquet", final["lesions"]),
@@ -300,6 +303,30 @@ class Ledger:
                 self._put(folder / "model.pt", final["model"])
             elif report["checkpoint"] is not None:
                 self._put_checkpoint(folder, report["checkpoint"], number)
+
+    def _rows_before(self, place: Path, schema: pa.Schema, epoch: int) -> pa.Table:
+        """The rows of a trial's table before an epoch.
+
+        What this process wrote itself is not read again while the file is the same.
+        """
+        import pyarrow.compute as pc
+
+        stamp, table = self._written.get(place, (None, None))
+        if table is None or stamp is None or stamp != _stamp(place):
+            table = _table(place, schema)
+        if table is None:
+            return schema.empty_table()
+        return table.filter(pc.less(table["epoch"], epoch))
+
+    def _put_rows(self, place: Path, table: pa.Table) -> None:
+        from lesion_core import results
+
+        self._put(place, results.parquet_bytes(table))
+        self._written[place] = _stamp(place), table
+
+    def _forget_rows(self, folder: Path) -> None:
+        for place in [place for place in self._written if place.parent == folder]:
+            del self._written[place]
 
     def checkpoint(
         self, name: str, checkpoint: bytes, epoch: int, attempt: int | None = None
@@ -315,7 +342,7 @@ class Ledger:
         with self._writing():
             self._put_checkpoint(folder, checkpoint, epoch)
 
-    def _put_checkpoint(self, folder: Path, checkpoint: bytes, epoch: int) -> None:
+    def _put_checkpoint(self, folder: Path, checkpoint: bytes | memoryview, epoch: int) -> None:
         from lesion_core import results
 
         # Two files cannot change at once, so the first names the second's old and new content.
@@ -339,13 +366,14 @@ class Ledger:
         absent = [file for file in (*results.TABLES, "model.pt") if not (folder / file).exists()]
         if absent:
             raise RuntimeError(f"{name}: marked done without {', '.join(absent)}")
-        for file in ("cases.parquet", "epochs.parquet"):
-            table = _table(folder / file, results.TABLES[file])
+        tables = {}
+        for file in ("cases.parquet", "epochs.parquet"):  # as they lie there, and will be believed
+            tables[file] = table = _table(folder / file, results.TABLES[file])
             epochs = set() if table is None else set(table["epoch"].to_pylist())
-            if epochs != set(range(summary["epochs_done"] + 1)):
+            if epochs != _epochs_in(file, folder, summary["epochs_done"]):
                 raise NotTheTrialsFault(f"{name}: {file} does not hold every epoch")
         with self._writing():
-            clocks = _table(folder / "epochs.parquet", results.EPOCHS)
+            clocks = tables["epochs.parquet"]
             spent = 0.0
             if clocks is not None:
                 rows = clocks.to_pylist()
@@ -365,6 +393,7 @@ class Ledger:
             self._write(f"trials/{name}/done.json", results.json_bytes(content))
             for file in ("failed.json", "checkpoint.pt", PROGRESS):
                 self._remove(folder / file)
+        self._forget_rows(folder)
 
     def failed(self, trial: TrialDescription, failure: Failure, attempt: int | None = None) -> None:
         """Mark a trial failed, and say why.
@@ -393,6 +422,7 @@ class Ledger:
             }
             checksums.add_log(self.path, f"trials/{name}/log.txt")
             self._write(f"trials/{name}/failed.json", results.json_bytes(content))
+        self._forget_rows(folder)
 
     def log(self, name: str, text: str) -> None:
         """Append to what a trial printed."""
@@ -432,7 +462,7 @@ class Ledger:
             found = _table(place, schema)
             rows = [] if found is None else found.to_pylist()
             kept[table] = [row for row in rows if row["epoch"] <= epoch]
-            if sorted({row["epoch"] for row in kept[table]}) != list(range(epoch + 1)):
+            if {row["epoch"] for row in kept[table]} != _epochs_in(place.name, folder, epoch):
                 notes.append(
                     f"{place.name} is damaged: it lacks epochs up to the checkpoint's, {epoch}"
                 )
@@ -611,6 +641,31 @@ def _configuration(trial: TrialDescription) -> dict[str, Any]:
     return json.loads(json.dumps(content, allow_nan=False))
 
 
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """Which file lies at a path, its size and when it was changed; None where none does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _joined(kept: pa.Table, new: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables([kept.replace_schema_metadata(), new]).combine_chunks()
+
+
+def _epochs_in(file: str, folder: Path, until: int) -> set[int]:
+    """The epochs of a trial, up to this one, that a table of it must hold."""
+    if file == "epochs.parquet":
+        return set(range(until + 1))
+    return set(evaluated_epochs(_json(folder / "trial.json").get("config"), until))
+
+
 def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
     newest = _json(folder / PROGRESS).get("attempts")
     if attempt is not None and attempt != newest:
@@ -643,5 +698,5 @@ def _checkpoints(progress: Mapping[str, Any]) -> dict[str, int]:
     return {digest: epoch for digest, epoch in pairs if type(epoch) is int}
 
 
-def _sha256(content: bytes) -> str:
+def _sha256(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()

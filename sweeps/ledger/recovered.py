@@ -38,13 +38,16 @@ def recovered(root: Path) -> SweepRequest:
     first = next(iter(configs.values()))
     if any(config["num_folds"] != first["num_folds"] for config in configs.values()):
         raise ValueError("its trials have different numbers of folds")
-    rows = [_row(trial, first["settings"]) for trial in trials.values()]
+    # What a search's own trials are evaluated on is theirs; sweep.json says that of the others.
+    compared = [config for config in configs.values() if "validation_cases" not in config]
+    settings = (compared or [first])[0]["settings"]
+    rows = [_row(trial, settings) for trial in trials.values()]
     request: SweepRequest = {
         "command": "",
         "git_commit": None,
         "versions": _versions(root, trials),
         "losses": list(dict.fromkeys(row["loss"] for row in rows)),
-        "settings": first["settings"],
+        "settings": settings,
         "num_folds": first["num_folds"],
         "folds": {},
         "cohorts": {},

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lesion_core.search_space import Choices, Domain, Space, Value, tried_ends
-from sweeps.ledger.contents import ConfigurationContent, SearchContent, SearchTerms
+from sweeps.ledger.contents import (
+    ConfigurationContent,
+    Evaluation,
+    SearchContent,
+    SearchTerms,
+)
 from sweeps.searching.optuna_study import Sampler
 
 State = Literal["running", "complete", "pruned", "failed"]
@@ -52,6 +57,8 @@ class SearchPlan:
     """Configurations to begin with."""
     own: Mapping[str, Value] | None = None
     """What a training has without a search: configuration 0 of a new search, but of a grid."""
+    evaluation: Evaluation | None = None
+    """What its trials are evaluated on, and when; none: as the tested ones are."""
 
     def terms(self) -> SearchTerms:
         """What decides what a score means; a search goes on only under the same terms."""
@@ -98,11 +105,13 @@ class SearchPlan:
 
     def joined_with(self, stored: SearchContent) -> SearchPlan:
         """This plan, with the comparators and fresh seeds that were asked for before; a search
-        that was begun has begun with what it began with."""
+        that was begun has begun with what it began with, and its trials stay what they are."""
         seeds = (*stored["confirm_seeds"], *self.confirm_seeds)
+        begun = bool(stored["configurations"])
         return replace(
             self,
-            own=None if stored["configurations"] else self.own,
+            own=None if begun else self.own,
+            evaluation=stored.get("evaluation") if begun else self.evaluation,
             comparators=tuple(dict.fromkeys((*stored["comparators"], *self.comparators))),
             confirm_seeds=tuple(dict.fromkeys(seeds)),
         )

@@ -436,21 +436,20 @@ class Search:
         return tuple(configuration.score[name] for name in self.plan.objectives)
 
     def _save(self) -> None:
-        self._store.save(
-            {
-                **self.plan.terms(),
-                "ranges": self.plan.ranges(),
-                **({"domains": domains} if (domains := self.plan.domains()) else {}),
-                "sampler": self.plan.sampler,
-                "prune_p": self.plan.prune_p,
-                "planned": self.plan.configurations,
-                "exhausted": self._exhausted,
-                "configurations": [each.stored() for each in self.configurations],
-                "importance": self.importance,
-                "chosen": self.chosen,
-                "in_fold": {} if self.chosen is None else self.chosen_in_fold(),
-                "tested": self.tested,
-                "comparators": list(self.plan.comparators),
-                "confirm_seeds": list(self.plan.confirm_seeds),
-            }
-        )
+        evaluation = self.plan.evaluation
+        kept: SearchContent = {
+            **self.plan.terms(),
+            "ranges": self.plan.ranges(),
+            "sampler": self.plan.sampler,
+            "prune_p": self.plan.prune_p,
+            "planned": self.plan.configurations,
+            "exhausted": self._exhausted,
+            "configurations": [each.stored() for each in self.configurations],
+            "importance": self.importance,
+            "chosen": self.chosen,
+            "in_fold": {} if self.chosen is None else self.chosen_in_fold(),
+            "tested": self.tested,
+            "comparators": list(self.plan.comparators),
+            "confirm_seeds": list(self.plan.confirm_seeds),
+        }
+        self._store.save(kept if evaluation is None else {**kept, "evaluation": evaluation})

@@ -101,7 +101,7 @@ def attempt(
             numbers = scalars.by_epoch(
                 report.cases, [report.epochs], trial["epochs"], tracking.site_name
             )[report.epoch]
-            print(_line(report.epoch, trial["epochs"], numbers))
+            print(_line(report.epoch, trial["epochs"], numbers, bool(report.cases)))
             output.deliver()
             tracked.log(report.epoch, numbers)
 
@@ -247,11 +247,13 @@ def _announce(name: str, begun: Go, device: str, threads: int) -> None:
         print(f"thrown away, since it cannot be trusted: {note}")
 
 
-def _line(epoch: int, of: int, summary: Mapping[str, float]) -> str:
+def _line(epoch: int, of: int, summary: Mapping[str, float], evaluated: bool) -> str:
+    loss = f"loss {summary['train_loss']:.5f}, " if "train_loss" in summary else "untrained, "
+    if not evaluated:
+        return f"epoch {epoch}/{of}: {loss}not evaluated"
     split = next((s for s in ("test", "validation") if f"{s}/image/dice_cases" in summary), "test")
     dice = summary.get(f"{split}/image/dice")
     score = "undefined" if dice is None else f"{dice:.3f}"
-    loss = f"loss {summary['train_loss']:.5f}, " if "train_loss" in summary else "untrained, "
     return f"epoch {epoch}/{of}: {loss}mean Dice of the {split} images {score}"
 
 

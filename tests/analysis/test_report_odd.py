@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import report
-from analysis.page.items import Table
+from analysis.page.items import Figure, Note, Table
 from analysis.reading import checks
 from analysis.reading.scores import cohort_scores
-from analysis.sections import imbalance, methods
+from analysis.sections import (
+    bands,
+    bands_by_fold,
+    gap,
+    gradients,
+    imbalance,
+    methods,
+    policies,
+    table2,
+    tradeoff,
+    violins,
+)
 from analysis.statistics.pairs import ROPE
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
@@ -28,6 +40,54 @@ TINY = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), nu
 
 def page_of(sweep: FakeSweep, folder: Path) -> str:
     return report.build(sweep.write(folder / "sweep"), formats=()).read_text()
+
+
+UNEVALUATED = {
+    "last": lambda rows: rows["epoch"] == rows["epoch"].max(),
+    "held_out": lambda rows: rows["split"] == "test",
+    "held_out, last": lambda rows: (
+        (rows["split"] == "test") & (rows["epoch"] == rows["epoch"].max())
+    ),
+}
+
+
+@pytest.mark.parametrize("kept", UNEVALUATED)
+def test_what_was_not_evaluated_is_said_and_nothing_stands_in_for_it(kept, tmp_path):
+    """Scores of the last epoch's test images are the same; of the rest there are words."""
+    whole = results.read_sweep(TINY.write(tmp_path))
+    lean = replace(whole, cases=whole.cases[UNEVALUATED[kept](whole.cases)])
+    given = report.report_input(lean, None, ROPE, False)
+    (ours,), (theirs,) = given.cohorts, cohort_scores(whole)
+    np.testing.assert_array_equal(ours.last_by_case(ours.test), theirs.last_by_case(theirs.test))
+    shown = [bands, bands_by_fold, gap, gradients, policies, table2, tradeoff, violins]
+    items = [item for each in shown for item in each.section(given).unfolded]
+    said = " ".join(
+        item.body if isinstance(item, Note) else item.caption
+        for item in items
+        if isinstance(item, Note | Figure | Table)
+    )
+    said = html.unescape(said)
+    no_course, no_training = "last" in kept, "held_out" in kept
+    assert ("after their last epoch alone, so nothing is known of the way" in said) == no_course
+    assert ("the paper's rule cannot be followed" in said) == no_course
+    assert ("on test images alone, so there is nothing to compare these with" in said) == (
+        no_training
+    )
+    assert ("Not evaluated: training patches, training images." in said) == no_training
+    (table,) = (item for item in items if getattr(item, "key", "").startswith("table2-last"))
+    assert ("dice_patch" in {column.key for column in table.columns}) == (not no_training)
+    (table,) = (item for item in items if getattr(item, "key", "").startswith("policies"))
+    chosen = set(table.frame["epoch"])
+    assert ("best training DSC" in chosen) == (not no_training and not no_course)
+    assert ("chosen on other folds" in chosen) == (not no_course)
+    for item in items:
+        if isinstance(item, Figure):
+            item.draw()
+    sentences = " ".join(checks.findings(lean, given.all_cohorts))
+    assert ("no curves over epochs" in sentences, "nothing is known of training" in sentences) == (
+        no_course,
+        no_training,
+    )
 
 
 ODD = [

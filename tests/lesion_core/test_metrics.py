@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from lesion_core import metrics
 from lesion_core.metrics import (
     components,
     lesion_counts,
@@ -34,6 +35,27 @@ def test_components_equal_simpleitks(seed):
     labels, number = components(reference)
     assert number == int(sitk.GetArrayFromImage(theirs).max())
     assert (labels > 0).sum() == reference.sum()
+
+
+@pytest.mark.parametrize("dense", [0.0, metrics.DENSE, 1.0])
+def test_components_are_scipys_with_its_numbers(dense, monkeypatch):
+    """Run by run and voxel by voxel, of any shape, density and order in memory."""
+    monkeypatch.setattr(metrics, "DENSE", dense)
+    full = np.ones((3, 3, 3))
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        mask = rng.random(rng.integers(1, 9, 3)) < rng.random()
+        expected, number = ndimage.label(mask, full)
+        for same in (mask, np.asfortranarray(mask)):
+            labels, found = components(same)
+            assert found == number
+            np.testing.assert_array_equal(labels, expected)
+        reference, most = ndimage.label(rng.random(mask.shape) < 0.2, full)
+        counts = lesion_counts(reference, most, mask)
+        both = mask & (reference > 0)
+        assert counts.n_ref_hit == len(set(reference[both]))
+        assert counts.n_pred_hit == len(set(expected[both]))
+        assert (counts.n_ref, counts.n_pred) == (most, number)
 
 
 def test_lesion_counts_by_hand():
@@ -67,6 +89,44 @@ def test_lesion_rows_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_rows_of_lesions_are_scipys(seed):
+    mask, other = random_masks(seed)
+    labels, number = components(mask)
+    rows = lesion_rows(labels, other, 2.0)
+    every = range(1, number + 1)
+    centres = ndimage.center_of_mass(mask, labels, every)
+    assert [(row["x"], row["y"], row["z"]) for row in rows] == centres
+    assert [row["voxels"] for row in rows] == ndimage.sum_labels(mask, labels, every).tolist()
+    overlaps = ndimage.sum_labels(other, labels, every)
+    assert [row["overlap_voxels"] for row in rows] == overlaps.tolist()
+
+
+SPACINGS = [(1.0, 1.0, 1.0), (0.95, 0.96, 3.0), (0.6, 0.8, 0.5), (2.0, 1.5, 1.0)]
+
+
+@pytest.mark.filterwarnings("ignore:.*get_mask_edges:FutureWarning")  # MONAI's, of its own call
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_surface_distances_are_monais(spacing):
+    """At the image's edge too, for one voxel, and where 0.6 and 0.8 mm are 1 mm away."""
+    import torch
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    pairs = [random_masks(seed) for seed in range(3)]
+    one = np.zeros((16, 15, 14), bool)
+    one[0, 0, 0] = True
+    pairs += [(one, pairs[0][0]), (~one, pairs[1][1]), (np.roll(one, (1, 1), (0, 1)), one)]
+    for reference, prediction in pairs:
+        batch = [torch.from_numpy(mask.copy())[None, None] for mask in (prediction, reference)]
+        more = {"include_background": True, "spacing": list(spacing)}
+        hd95 = compute_hausdorff_distance(*batch, percentile=95, **more)
+        nsd = compute_surface_dice(*batch, [1.0], use_subvoxels=True, **more)
+        found = surface_distances(reference, prediction, spacing)
+        assert found["hd95_mm"] == pytest.approx(float(hd95), rel=1e-6)
+        assert found["nsd"] == pytest.approx(float(nsd), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_hausdorff_percentile_of_the_challenge_equals_simpleitks_route(seed):
     """The challenge's own route, boundary by BinaryErode and points in mm, done with SimpleITK."""
     reference, prediction = random_masks(seed)
@@ -84,6 +144,20 @@ def test_hausdorff_percentile_of_the_challenge_equals_simpleitks_route(seed):
     expected = max(np.percentile(between.min(axis=0), 95), np.percentile(between.min(axis=1), 95))
     affine = np.diag([*spacing, 1])
     assert wmh_h95_mm(reference, prediction, affine) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_challenges_distance_takes_an_edge_of_the_image_for_no_boundary():
+    """By its definition over the whole image: a lesion that is cut off there has none."""
+    cut = np.zeros((6, 7, 3), bool)
+    cut[:3, 2:5] = True
+    other = np.roll(cut, 1, 1)
+    inner = ndimage.binary_erosion(cut, np.ones((3, 3, 1)), border_value=1)
+    assert (cut & ~inner)[0, 3].sum() == 0
+    points = [np.argwhere(m & ~ndimage.binary_erosion(m, np.ones((3, 3, 1)), border_value=1))
+              for m in (cut, other)]  # fmt: skip
+    between = np.linalg.norm(points[0][:, None] - points[1][None], axis=2)
+    expected = max(np.percentile(between.min(axis), 95) for axis in (0, 1))
+    assert wmh_h95_mm(cut, other, np.eye(4)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_distances_of_voxels_two_mm_apart():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
+from lesion_core.descriptions import evaluated_epochs
 from lesion_core.losses import LOSSES
 from lesion_core.settings import ALWAYS_STORED, PAPER_LOSSES, PRECISIONS, TrainSettings
 from lesion_core.trial import Trial
@@ -59,6 +60,18 @@ def test_every_field_of_the_first_release_is_stored_and_must_be_there():
     del stored["flip"]
     with pytest.raises(ValueError, match=r"unknown \[\], missing \['flip'\]"):
         TrainSettings.from_dict(stored)
+
+
+def test_a_trial_that_is_evaluated_otherwise_is_another_one_and_unknown_ways_are_refused():
+    assert "evaluate_on" not in TrainSettings().to_dict()
+    lean = TrainSettings(evaluate_on="held_out", evaluate_at="last")
+    assert hash_of(lean) != hash_of(TrainSettings())
+    for settings in (TrainSettings(), lean):
+        every = [epoch for epoch in range(26) if settings.evaluates(epoch)]
+        assert every == evaluated_epochs({"settings": settings.to_dict()}, 25)
+    assert every == [25]
+    with pytest.raises(ValueError, match=r"evaluate_on is 'test'; expected one of all, held_out"):
+        TrainSettings(evaluate_on="test")  # type: ignore[arg-type]
 
 
 def test_the_papers_losses_are_among_the_built_in_ones():

@@ -75,6 +75,42 @@ def test_resumed_equals_uninterrupted_bit_for_bit(uninterrupted, stopped_after):
             assert comparable(ours) == comparable(theirs)
 
 
+LEAN = replace(SETTINGS, evaluate_on="held_out", evaluate_at="last")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        (replace(SETTINGS, evaluate_at="last"), lambda row: row["epoch"] == 3),
+        (replace(SETTINGS, evaluate_on="held_out"), lambda row: row["split"] == "test"),
+        (LEAN, lambda row: row["epoch"] == 3 and row["split"] == "test"),
+    ],
+)
+def test_what_is_not_evaluated_changes_nothing_else(uninterrupted, settings, kept):
+    """Weights, losses and the rows that are there are those of a trial that is evaluated whole."""
+    whole, lean = uninterrupted[0], outcome(trial(settings=settings))[0]
+    named = {"trial": trial(settings=settings).name}
+    rows = [row | named for report in whole for row in report.cases if kept(row)]
+    found = [row for report in lean for row in report.cases]
+    assert len(found) == len(rows)
+    for row, expected in zip(found, rows, strict=True):
+        for column, value in expected.items():  # in batches of other windows
+            near = pytest.approx(value, rel=1e-5, nan_ok=True) if type(value) is float else value
+            assert row[column] == near, column
+    for ours, theirs in zip(lean, whole, strict=True):
+        assert ours.epochs["train_loss"] == theirs.epochs["train_loss"]
+        assert ours.checkpoint == theirs.checkpoint
+    assert lean[-1].final.model == whole[-1].final.model
+
+
+def test_a_trial_that_is_evaluated_at_the_end_is_resumed_to_the_same_bits():
+    reports, _ = outcome(trial(settings=LEAN))
+    for stopped_after in (0, 2):
+        resumed, _ = outcome(trial(settings=LEAN), checkpoint=reports[stopped_after].checkpoint)
+        for ours, theirs in zip(resumed, reports[stopped_after + 1 :], strict=True):
+            assert comparable(ours) == comparable(theirs)
+
+
 class StopAt:
     """Says stop when it is asked for the ``number``-th time, and from then on."""
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from lesion_core.losses import LOSSES, loss_named, search_space
 from lesion_core.search_space import Choices, Condition, Range
 from lesion_core.settings import TrainSettings
 from sweeps import alpha_gamma, seed_ladder, sweep
-from sweeps.alpha_gamma import AlphaGamma
+from sweeps.alpha_gamma import AlphaGamma, SearchSetup
 from sweeps.distributed.cluster import connected
 from sweeps.options import Machines, Training
 from sweeps.provenance import ROOT
@@ -131,6 +132,37 @@ def test_trials_of_a_search_never_predict_the_test_fold(searched):
         assert set(rows.loc[rows["split"] == "validation", "case"]) == set(held_out)
         assert not seen & set(meta["folds"]["lit"][int(fold)])
         assert "test" not in set(rows["split"])
+
+
+def test_only_the_trials_that_are_tested_are_evaluated_on_everything(searched):
+    """The search reads the last scores of the validation part, and nothing else is predicted."""
+    found = results.read_sweep(searched[0])
+    lean, whole = found.judged_on("validation").cases, found.judged_on("test").cases
+    assert set(lean["split"]) == {"validation"} and set(lean["epoch"]) == {1}
+    assert set(whole["split"]) == {"train", "test"} and set(whole["epoch"]) == {0, 1}
+    assert set(found.epochs["epoch"]) == {0, 1}
+    assert "evaluate_on" not in found.meta["settings"]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_search_that_goes_on_makes_the_trials_that_it_began_with(
+    searched, place, monkeypatch, tmp_path, older
+):
+    monkeypatch.chdir(place)
+    search = results.read_search(searched[0])
+    if older:
+        del search["evaluation"]
+    results.write_json(tmp_path / results.SEARCH, search)
+    flags = AlphaGamma(cohorts=("lit",), results=tmp_path, folds=2, seeds=(1, 2))
+    data, settings = flags.cohort_data(), flags.settings()
+    for folder, lean in ((tmp_path, not older), (tmp_path / "new", True)):
+        setup = SearchSetup(flags.plan("lit"), flags.searched(), data, 2, folder)
+        cell = setup.plan.cells[0]
+        judged = setup.trial({}, cell, True).settings
+        assert (judged != settings) == lean
+        assert setup.trial({}, cell, False).settings == settings
+        if lean:
+            assert judged == replace(settings, evaluate_on="held_out", evaluate_at="last")
 
 
 def test_the_journal_says_what_the_ledger_says(searched):

@@ -9,10 +9,22 @@ import time
 import pytest
 import torch
 
+from lesion_core.losses import LOSSES
 from lesion_core.training.precision import convolutions
+from lesion_core.unet import UNet3d
 from sweeps.bench import __main__ as bench
-from sweeps.bench.core import _busy_row, _difference, packing_rows, training_rows
-from sweeps.bench.rivals import plain_trial, trial
+from sweeps.bench.core import (
+    _busy_row,
+    _difference,
+    _precisions,
+    packing_rows,
+    peer_rows,
+    training_rows,
+    whole_trial_rows,
+)
+from sweeps.bench.peers import PEERS, UNASKED, Peer, steps
+from sweeps.bench.plain import plain_twin
+from sweeps.bench.rivals import peer_training, plain_trial, trial
 from sweeps.bench.roofline import kernels
 from sweeps.bench.timing import Rival, Row, Stage, paired
 
@@ -80,7 +92,11 @@ def test_a_row_is_judged_by_its_target_alone(row, ratio, met):
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["nonsense"], "nonsense"), (["report", "--json", "nowhere/x.json"], "no folder nowhere")],
+    [
+        (["nonsense"], "nonsense"),
+        (["sweep", "--only", "step"], "part of core"),
+        (["report", "--json", "nowhere/x.json"], "no folder nowhere"),
+    ],
 )
 def test_a_wrong_flag_is_one_line_and_status_2(flags, said, pytestconfig):
     bench = pytestconfig.rootpath / "sweeps" / "bench.py"
@@ -103,7 +119,9 @@ def test_without_a_gpu_its_benchmark_is_one_line_and_status_2(pytestconfig):
 @pytest.mark.slow
 def test_trials_side_by_side_have_the_results_of_trials_alone():
     """How many share a device is the GPU's question; the measurement runs on any."""
-    alone, together, difference = packing_rows("cpu", (1, 2), epochs=2, width="narrow")
+    alone, together, difference = packing_rows(
+        "cpu", (1, 2), epochs=2, width="narrow", size="small"
+    )
     assert alone.ratio == 1
     assert "2 at a time" in together.what
     assert difference.value == 0 and difference.met
@@ -114,6 +132,75 @@ def test_training_is_compared_with_steps_launched_one_by_one_and_with_the_plain_
     """On a CPU ours is not recorded: the measurement runs on any."""
     rows = list(training_rows("cpu", ("fp32",), num_batches=2, width="narrow"))
     assert [row.peer.split()[0] for row in rows] == ["launched", "plain"]
+    assert all(row.ratio > 0 for row in rows)
+
+
+@pytest.mark.parametrize("name", PEERS["cpu"])
+def test_a_peer_trains_the_network_that_ours_is(name):
+    """Its first loss is that of the plain formulation on the same batch; then it learns."""
+    first, later = (peer_training(name, "cpu", number, "narrow")() for number in (1, 4))
+    assert 0 < later["loss"] < first["loss"]
+    if PEERS["cpu"][name].network == "plain":
+        unasked = peer_training(UNASKED, "cpu", 1, "narrow")()
+        assert first["loss"] == pytest.approx(unasked["loss"], rel=1e-2)
+
+
+def test_ways_of_a_gpu_take_the_same_step():
+    """Compiled is eager there, and what a graph records is what it would replay."""
+    batch = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = (batch[:, :1] > 1).float()
+    found = []
+    for peer in (Peer(), Peer(how="compiled"), Peer(channels_last=True)):
+        net = plain_twin(UNet3d(2, (8, 16, 16, 16)).initialise(torch.Generator().manual_seed(1)),
+                         filters=(8, 16, 16, 16))  # fmt: skip
+        once = steps(peer, net, batch, target, LOSSES["xent"], 1e-3, backend="eager")
+        found.append([float(once()) for _ in range(3)])
+    for losses in found[1:]:
+        assert losses == pytest.approx(found[0], rel=1e-4)
+    assert found[0][2] < found[0][0]
+
+
+def test_steps_are_held_against_the_best_peer_and_one_that_cannot_run_is_named(monkeypatch):
+    seconds = {"ours, bf16": 1.0, UNASKED: 5.0, "plain bf16": 4.0, "MONAI BasicUNet bf16": 4.5}
+
+    class Staged(Stage):
+        def __init__(self, rivals):
+            self.rivals = rivals
+
+        def run(self, name):
+            if name not in seconds:
+                raise RuntimeError(f"{name}: Traceback\n  no compiler")
+            return 20 * seconds[name]
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr("sweeps.bench.core.Stage", Staged)
+    monkeypatch.setattr("sweeps.bench.core._precisions", lambda device: ["tf32", "bf16"])
+    monkeypatch.setattr("sweeps.bench.core.without_kernels", lambda: None)
+    rows = list(peer_rows("cuda"))
+    unable = [row for row in rows if row.value != row.value]
+    assert [row.note for row in unable] == ["  no compiler"] * 2
+    assert "no compiler" in unable[0].in_words
+    assert rows[-1].peer == "the best of them: plain bf16"
+    assert (rows[-1].ratio, rows[-1].met) == (4.0, True)
+    assert [row.ratio for row in rows[2:-1]] == [5.0, 4.0, 4.5]
+
+
+def test_each_part_is_measured_alone(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "sweeps.bench.core.PARTS", {"image": lambda device: [Row(what="x", value=1)]}
+    )
+    assert bench.main(["core", "--only", "image"]) == 0
+    assert "core: x: 1 s" in capsys.readouterr().out
+    assert _precisions("cpu")[0] == "fp32"
+
+
+@pytest.mark.slow
+def test_a_real_trial_is_held_against_straightforward_ones():
+    """On a CPU and small: the measurement runs on any."""
+    rows = list(whole_trial_rows("cpu", "bf16", width="narrow", size="small", epochs=1))
+    assert [row.peer for row in rows] == [f"straightforward trial, {p}" for p in ("fp32", "bf16")]
     assert all(row.ratio > 0 for row in rows)
 
 
@@ -129,7 +216,7 @@ def test_a_straightforward_trial_has_the_numbers_of_ours():
 
 
 def test_what_was_measured_before_a_failure_is_printed_and_written(tmp_path, monkeypatch, capsys):
-    def core(device):
+    def core(device):  # without --only, none is asked for
         yield Row(what="first", value=1)
         raise RuntimeError("peers disagree")
 

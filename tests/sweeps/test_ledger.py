@@ -15,7 +15,7 @@ import pytest
 from lesion_core import durable, results
 from sweeps.bench.fake_sweep import description
 from sweeps.ledger import lock
-from sweeps.ledger.ledger import Ledger, LedgerError
+from sweeps.ledger.ledger import Ledger, LedgerError, NotTheTrialsFault
 from sweeps.ledger.lock import Lock
 
 EPOCHS = 3
@@ -76,6 +76,17 @@ def train(ledger, stop_after=EPOCHS):
     return begun
 
 
+LEAN = TRIAL | {
+    "config": TRIAL["config"] | {"settings": TRIAL["config"]["settings"] | {"evaluate_at": "last"}}
+}
+"""The same trial, evaluated after its last epoch alone (the hash, which nobody looks at, aside)."""
+
+
+def report_evaluated_last(epoch):
+    made = report(epoch, "")
+    return made if epoch == EPOCHS else made | {"cases": []}
+
+
 @pytest.fixture
 def ledger(tmp_path):
     return Ledger(tmp_path)
@@ -96,6 +107,27 @@ def contents(ledger):
 
 def status(ledger):
     return ledger.states([NAME])[NAME]["status"]
+
+
+def test_a_trial_that_is_evaluated_last_has_rows_of_that_epoch_alone(ledger):
+    ledger.begin(LEAN)
+    for epoch in range(EPOCHS):
+        ledger.epoch(NAME, report_evaluated_last(epoch))
+    begun = ledger.begin(LEAN)  # another attempt, after the first one was lost
+    assert (begun["epoch"], begun["cases"], begun["notes"]) == (EPOCHS - 1, [], [])
+    assert [row["epoch"] for row in begun["epochs"]] == list(range(EPOCHS))
+    ledger.epoch(NAME, report_evaluated_last(EPOCHS))
+    ledger.done(NAME, SUMMARY)
+    assert set(results.read_table(folder(ledger) / "cases.parquet")["epoch"].to_pylist()) == {3}
+
+
+def test_a_trial_whose_evaluation_is_lost_is_not_done(ledger):
+    ledger.begin(LEAN)
+    for epoch in range(EPOCHS):
+        ledger.epoch(NAME, report_evaluated_last(epoch))
+    ledger.epoch(NAME, report_evaluated_last(EPOCHS) | {"cases": []})
+    with pytest.raises(NotTheTrialsFault, match=r"cases\.parquet does not hold every epoch"):
+        ledger.done(NAME, SUMMARY)
 
 
 # --------------------------------------------------------------------------------- interruptions
