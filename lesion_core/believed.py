@@ -237,6 +237,11 @@ def _wrong_with_configuration(one: object, search: Mapping[str, Any]) -> str | N
     for cell, name in one["trials"].items():
         if not (cell.isdecimal() and int(cell) < len(search["cells"]) and is_plain(name)):
             return f"{_shown(name)} is no trial"
+    stopped = one.get("stopped", {})
+    if not isinstance(stopped, dict) or not all(
+        cell in one["trials"] and _is(epoch, int) for cell, epoch in stopped.items()
+    ):
+        return f"stopped is {_shown(stopped)}"
     scores = (one.get("score") or {}).values()
     if not all(_is(number, float) for number in scores) or not _is_in_space(one["values"], search):
         return "its values or scores are no numbers of the space"

@@ -610,7 +610,9 @@ SEARCH = "search.json"
     configurations  in the order asked: number, values, loss, loss_params, state (running,
                     complete, pruned, failed), trials ({cell index: name}), score ({metric: mean}),
                     reason (of a failure), blameless (its machines failed), against (number that
-                    a pruned one was worse than), sampler ("": given), prune_p
+                    a pruned one was worse than), sampler ("": given), prune_p; only where trials
+                    were given up by their validation curves, stopped ({cell index: epoch})
+    stop_trials     only then: by which rule, as last asked for
     importance      {objective: {field: share}}, PED-ANOVA
     chosen          number, or null until every configuration has ended
     in_fold         {fold: number} best in the cells of that fold alone, tested there

@@ -31,7 +31,7 @@ from sweeps.data import Data, request
 from sweeps.ledger.contents import Evaluation, SearchContent, SweepRequest
 from sweeps.options import Machines, Reporting, Training
 from sweeps.paper_grid import DEMO, cohort_objects
-from sweeps.searching.optuna_study import Sampler
+from sweeps.searching.optuna_study import Sampler, StopTrials
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ JOURNAL = "search-journal.log"
 EVALUATION: Evaluation = {"evaluate_on": "held_out", "evaluate_at": "last"}
 """Of the search's own trials: nothing reads more of them than the last scores of their validation
 part.  The trials that are tested are evaluated as ``--evaluate-on`` and ``--evaluate-at`` say."""
+
+EVERY_EPOCH: Evaluation = {"evaluate_on": "held_out", "evaluate_at": "every"}
+"""The same where trials may be given up by their validation curves."""
 
 ORDER_SEED = 1
 """Decides the order in which every configuration meets the cells."""
@@ -89,6 +92,9 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
     prune_p: float = 0.1
     """Give a configuration up when Wilcoxon's test against the best, cell by cell, is below this
     (four cells at least); 0 never does."""
+    stop_trials: StopTrials = "never"
+    """Give a trial up in the middle, and its configuration, by its validation curve against others
+    on the same cell: median, or hyperband.  Saves time, and is unfair to slow starters."""
     seeds: tuple[int, ...] = PAPER_SEEDS
     """Each configuration is judged on every seed in every fold."""
     folds: int = 5
@@ -137,6 +143,11 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
         found = self.searched()
         if self.configurations < 1:
             raise ValueError(f"--configurations {self.configurations}: expected 1 or more")
+        if self.stop_trials != "never" and "+" in self.objective:
+            raise ValueError(
+                f"--stop-trials {self.stop_trials}: of two objectives nothing is given up; leave "
+                "it out, or search for dice"
+            )
         if not 0 <= self.prune_p < 1:
             raise ValueError(f"--prune-p {self.prune_p:g}: expected 0 or more, below 1")
         if not self.seeds:
@@ -165,7 +176,8 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
             confirm_seeds=tuple(dict.fromkeys(self.confirm_seeds)),
             first=found.named_points(),
             own=found.unsearched(),
-            evaluation=EVALUATION,
+            evaluation=EVALUATION if self.stop_trials == "never" else EVERY_EPOCH,
+            stop_trials=self.stop_trials,
         )
 
     def searched(self) -> Searched:

@@ -73,6 +73,7 @@ def search_section(
     if len(found.search["objectives"]) > 1:
         items.append(_front_figure(found))
     items.append(_cost(found))
+    items += _given_up(found)
     if found.search["importance"] and len(found.fields) > 1:
         items.append(_importance(found))
     items.append(_table(found))
@@ -209,6 +210,27 @@ def _cost(found: SearchOutcome) -> Figure:
         f"fell below {_thresholds(found)}. {words.capitalize()}. {counted(found)}.",
         alt=f"{words.capitalize()}; {counted(found)}.",
     )
+
+
+def _given_up(found: SearchOutcome) -> list[Item]:
+    """What validation curves decided, and what that is worth; [] where they decided nothing."""
+    stopped = [epoch for one in found.configurations for epoch in one.get("stopped", {}).values()]
+    if not stopped:
+        return []
+    unscored = int(((found.met == 0) & (found.states == "pruned")).sum())
+    return [
+        Note(
+            body=prose(
+                f"{many(len(stopped), 'training')} of {int(found.begun.sum())} were given up in "
+                f"the middle by their validation curves (rule: {found.search['stop_trials']}), "
+                f"after {min(stopped)} to {max(stopped)} epochs, and their configurations with "
+                "them. **This favours what is good early**: a setting that learns slowly and "
+                "would have ended higher is given up like a poor one, and nothing here can show "
+                f"it. {many(unscored, 'configuration')} of these met no whole cell and "
+                f"{'has' if unscored == 1 else 'have'} no score."
+            )
+        )
+    ]
 
 
 def _thresholds(found: SearchOutcome) -> str:

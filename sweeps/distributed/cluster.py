@@ -180,6 +180,9 @@ class Cluster:
                 warning += "\nno more trials go to those with an error; the others go on"
             slots = sum(node.slots for node in nodes if node.node_id not in newcomers.unfit)
             supply.set_slots(slots)
+            curves = {name: run.get("curve", {}) for name, run in snapshot["running"].items()}
+            for name in supply.to_give_up(curves):
+                ledger.give_up.remote(name)
             ended = progress.done.union(snapshot["done"], progress.failed, snapshot["failed"])
             left = len(progress.trials) - len(ended) - len(snapshot["running"])
             return {

@@ -23,6 +23,7 @@ from sweeps.ledger.contents import (
     TrialDescription,
 )
 from sweeps.ledger.ledger import Ledger, LedgerError, NotTheTrialsFault
+from sweeps.trials.curve import validation_dice
 from sweeps.trials.progress import Running, Snapshot
 
 
@@ -38,6 +39,7 @@ class LedgerActor(Ledger):
         self._broken: str | None = None
         self._key: str | None = None
         self._stopping = False
+        self._given_up: set[str] = set()
 
     def take_key(self, key: str | None) -> None:
         """Keep W&B's key for the workers: by a call, since Ray and Tune keep all else in files."""
@@ -52,9 +54,13 @@ class LedgerActor(Ledger):
         self._stopping = True
         return list(self._running)
 
-    def is_stopping(self) -> bool:
-        """Whether trials are asked to leave a checkpoint."""
-        return self._stopping
+    def give_up(self, name: str) -> None:
+        """Ask one trial to leave a checkpoint and end, though its training is not over."""
+        self._given_up.add(name)
+
+    def is_stopping(self, name: str) -> bool:
+        """Whether a trial is asked to leave a checkpoint."""
+        return self._stopping or name in self._given_up
 
     def snapshot(self) -> Snapshot:
         """How far the trials of this driver are."""
@@ -71,7 +77,7 @@ class LedgerActor(Ledger):
         """Start or continue a trial, unless it has ended under this driver."""
         if trial["name"] in self._failed:  # its worker died before Tune heard of it
             return {"state": "failed"}
-        if self._stopping:
+        if self.is_stopping(trial["name"]):
             return {"state": "stopping"}
         begun = super().begin(trial, worker)
         if begun["state"] != "go":  # its worker died before Tune heard of it
@@ -92,6 +98,8 @@ class LedgerActor(Ledger):
         self._epochs_trained += report["epoch"] > 0
         if name in self._running:
             self._running[name]["epoch"] = report["epoch"]
+            if (score := validation_dice(report["cases"])) is not None:
+                self._running[name].setdefault("curve", {})[report["epoch"]] = score
 
     def epoch_in_parts(
         self, name: str, report: EpochContent, attempt: int, checkpoint: np.ndarray | None
@@ -101,9 +109,10 @@ class LedgerActor(Ledger):
         content = None if checkpoint is None else checkpoint.data
         self.epoch(name, {**report, "checkpoint": content}, attempt)
 
-    def stopped(self, name: str) -> None:
-        """Note that a trial does not go on: it has left what it had."""
+    def stopped(self, name: str) -> bool:
+        """Note that a trial does not go on: it has left what it had.  Whether that is its end."""
         self._running.pop(name, None)
+        return name in self._given_up and not self._stopping
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete; it does not run any more."""
@@ -176,13 +185,13 @@ class RemoteLedger:
         """`Ledger.checkpoint`, after all that was handed over."""
         self._answer(self._actor.checkpoint, name, checkpoint, epoch, attempt)
 
-    def stopped(self, name: str) -> None:
+    def stopped(self, name: str) -> bool:
         """`LedgerActor.stopped`, after all that was handed over."""
-        self._answer(self._actor.stopped, name)
+        return self._answer(self._actor.stopped, name)
 
-    def is_stopping(self) -> bool:
+    def is_stopping(self, name: str) -> bool:
         """`LedgerActor.is_stopping`, past what was handed over."""
-        return _answers([self._actor.is_stopping.remote()])[0]
+        return _answers([self._actor.is_stopping.remote(name)])[0]
 
     def done(self, name: str, summary: Summary, attempt: int) -> None:
         """`Ledger.done`, after all that was handed over."""

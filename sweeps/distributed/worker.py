@@ -76,15 +76,14 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
         )
 
     # The driver hears of it from the ledger, and stops.
-    with contextlib.suppress(LedgerError), _asked_to_stop(shared.ledger) as asked:
+    with contextlib.suppress(LedgerError), _asked_to_stop(shared.ledger, trial["name"]) as asked:
         try:
             if shared.device == "cuda":
                 _one_thread().submit(train_it).result()
             else:
                 train_it()
         except TrainingStopped:
-            ledger.stopped(trial["name"])
-            while True:  # an end of any sort would make Tune begin another trial here
+            while not ledger.stopped(trial["name"]):  # an end would make Tune begin another here
                 time.sleep(1)
         ledger.settle()
     if shared.device == "cuda":  # the next trial here finds the memory free
@@ -95,15 +94,15 @@ def train(config: Mapping[str, str], shared: Shared) -> None:
 
 
 @contextlib.contextmanager
-def _asked_to_stop(actor: Any) -> Iterator[threading.Event]:
-    """An event that is set, within seconds, once the driver wants trials to leave a checkpoint."""
+def _asked_to_stop(actor: Any, name: str) -> Iterator[threading.Event]:
+    """An event that is set, within seconds, once the driver wants a trial to leave a checkpoint."""
     asked, over = threading.Event(), threading.Event()
 
     def look() -> None:
         ledger = RemoteLedger(actor)
         with contextlib.suppress(Exception):  # no ledger, no stop: whoever needs it says why
             while not over.wait(SECONDS_BETWEEN_LOOKS):
-                if ledger.is_stopping():
+                if ledger.is_stopping(name):
                     asked.set()
                     return
 

@@ -129,6 +129,7 @@ class ConfigurationContent(TypedDict):
     against: int | None
     sampler: str
     prune_p: float
+    stopped: NotRequired[dict[str, int]]
 
 
 class SearchTerms(TypedDict):
@@ -164,6 +165,7 @@ class SearchContent(SearchTerms):
     tested: list[int]
     comparators: list[str]
     confirm_seeds: list[int]
+    stop_trials: NotRequired[str]
     evaluation: NotRequired[Evaluation]
     """Absent in a search of before 0.3.0, whose trials are evaluated as the tested ones are."""
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
 
+StopTrials = Literal["never", "median", "hyperband"]
+
 MIN_PAIRS = 4
 """Cells before a configuration can be given up: the smallest one-sided p of n pairs is 2^-n."""
 
@@ -318,6 +320,69 @@ class OptunaStudy:
 
     def _number_of_trials(self) -> int:
         return len(self._trials())
+
+
+class CurveRule:
+    """Which trials of a cell are given up by their validation curves: Optuna's own pruners, one
+    study in memory per cell, so that only trainings on the same cases are compared.
+
+    ``median``: below the median of those that are done, at the same epoch (four at least, after a
+    fifth of the epochs).  ``hyperband``: not among the best third at a rung, as they come.
+    """
+
+    def __init__(self, rule: StopTrials, epochs: int) -> None:
+        import optuna
+
+        self._optuna, self._epochs = optuna, epochs
+        self._rule = rule
+        self._studies: dict[int, Any] = {}
+        self._trials: dict[str, Any] = {}
+
+    def is_hopeless(self, cell: int, name: str, curve: Mapping[int, float]) -> bool:
+        """Whether a trial that runs is to be given up, given its scores so far."""
+        trial = self._trial(cell, name)
+        known = self._known(trial)
+        hopeless = False
+        for epoch in sorted(curve.keys() - known - {0}):  # the untrained network says nothing
+            trial.report(curve[epoch], epoch)
+            with _quiet():
+                hopeless = hopeless or trial.should_prune()
+        return hopeless
+
+    def ended(self, cell: int, name: str, curve: Mapping[int, float], *, done: bool) -> None:
+        """Learn how a trial ended: the others are compared with those that are done."""
+        self.is_hopeless(cell, name, curve)
+        trial = self._trials.pop(name)
+        states = self._optuna.trial.TrialState
+        study = self._studies[cell]
+        if done and curve:
+            study.tell(trial, curve[max(curve)])
+        else:
+            study.tell(trial, state=states.PRUNED if self._known(trial) else states.FAIL)
+
+    def _known(self, trial: Any) -> set[int]:
+        frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+        return set(frozen.intermediate_values)
+
+    def _trial(self, cell: int, name: str) -> Any:
+        if cell not in self._studies:
+            self._studies[cell] = self._optuna.create_study(
+                direction="maximize", study_name=str(cell), pruner=self._pruner(),
+                sampler=self._optuna.samplers.RandomSampler(seed=0),
+            )  # fmt: skip
+        if name not in self._trials:
+            self._trials[name] = self._studies[cell].ask()
+        return self._trials[name]
+
+    def _pruner(self) -> Any:
+        pruners = self._optuna.pruners
+        if self._rule == "median":
+            return pruners.MedianPruner(
+                n_startup_trials=MIN_PAIRS, n_warmup_steps=self._epochs // 5, n_min_trials=MIN_PAIRS
+            )
+        return pruners.HyperbandPruner(
+            min_resource=max(1, self._epochs // 9), max_resource=self._epochs, reduction_factor=3
+        )
 
 
 def distribution(where: Domain) -> BaseDistribution:

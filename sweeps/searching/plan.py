@@ -15,7 +15,7 @@ from sweeps.ledger.contents import (
     SearchContent,
     SearchTerms,
 )
-from sweeps.searching.optuna_study import Sampler
+from sweeps.searching.optuna_study import Sampler, StopTrials
 
 State = Literal["running", "complete", "pruned", "failed"]
 METRICS = ("dice", "sensitivity", "precision")
@@ -53,6 +53,8 @@ class SearchPlan:
     """0: no pruning."""
     comparators: tuple[str, ...]
     confirm_seeds: tuple[int, ...]
+    stop_trials: StopTrials = "never"
+    """By which rule a trial is given up in the middle, and its configuration with it."""
     first: tuple[Mapping[str, Value], ...] = ()
     """Configurations to begin with."""
     own: Mapping[str, Value] | None = None
@@ -92,6 +94,13 @@ class SearchPlan:
                 found.append("it is judged on other seeds or folds there")
             elif before != now:
                 found.append(f"{key} is {_words(before)} there, {_words(now)} now")
+        if self.stop_trials != "never" and stored["configurations"]:
+            evaluation = stored.get("evaluation")
+            if evaluation is not None and evaluation["evaluate_at"] != "every":
+                found.append(
+                    "its trials are evaluated at the last epoch alone there, so that none can be "
+                    f"given up before (--stop-trials {self.stop_trials})"
+                )
         grids = [stored.get("sampler") == "grid", self.sampler == "grid"]
         if any(grids) and stored.get("configurations"):
             if not all(grids):
@@ -140,12 +149,14 @@ class Configuration:
     """Who proposed it; empty: it was given."""
     prune_p: float = 0.0
     """The threshold that it was held against last."""
+    stopped: dict[int, int] = field(default_factory=dict)
+    """Epoch by cell, of the trials that were given up in the middle."""
     scores: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By cell; read from the ledger, not stored here."""
 
     def stored(self) -> ConfigurationContent:
         """What search.json says of it; `of` undoes it."""
-        return {
+        kept: ConfigurationContent = {
             "number": self.number,
             "values": self.values,
             "loss": self.loss,
@@ -159,6 +170,9 @@ class Configuration:
             "sampler": self.sampler,
             "prune_p": self.prune_p,
         }
+        if self.stopped:
+            kept["stopped"] = {str(cell): epoch for cell, epoch in self.stopped.items()}
+        return kept
 
     @staticmethod
     def of(stored: ConfigurationContent) -> Configuration:
@@ -166,6 +180,7 @@ class Configuration:
         values: dict[str, Any] = dict(stored)
         values["trials"] = {int(cell): name for cell, name in stored["trials"].items()}
         values["machines_failed"] = values.pop("blameless")
+        values["stopped"] = {int(cell): n for cell, n in stored.get("stopped", {}).items()}
         return Configuration(**values)
 
     def mean(self) -> dict[str, float]:

@@ -26,11 +26,13 @@ from lesion_core.search_space import grid_points
 from sweeps.ledger.contents import SearchContent, TrialDescription, described
 from sweeps.searching.optuna_study import (
     MIN_PAIRS,
+    CurveRule,
     KnownConfiguration,
     OptunaStudy,
 )
 from sweeps.searching.plan import Cell, Configuration, SearchPlan, shuffled_cells
 from sweeps.searching.store import Outcome, SearchStore
+from sweeps.trials.curve import Curve
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -84,6 +86,14 @@ class Search:
         self._running: dict[str, _Assignment] = {}
         self._exhausted = False
         self._retry_failed = False
+        self._curves: CurveRule | None = None
+        self._curve_of: dict[str, dict[int, float]] = {}
+        """Validation scores by epoch of trials that run, or are done."""
+        self._given_up: set[str] = set()
+        """Trials that run and are asked to end."""
+        if plan.stop_trials != "never":
+            epochs = trial({}, plan.cells[0], True).settings.epochs
+            self._curves = CurveRule(plan.stop_trials, epochs)
 
     # ------------------------------------------------------------------------- trials one by one
     def take(self) -> TrialDescription | None:
@@ -113,9 +123,31 @@ class Search:
         """Learn from a trial that the ledger has done or failed."""
         assignment = self._running.pop(name)
         if assignment.configuration is not None:
-            self._learn(assignment.configuration, assignment.cell, self._store.outcome(name))
+            outcome = self._store.outcome(name)
+            self._learn_curve(assignment, outcome)
+            given_up = name in self._given_up
+            self._given_up.discard(name)
+            if given_up and outcome.status not in ("done", "failed", "diverged"):
+                self._stop(assignment.configuration, assignment.cell)
+            else:
+                self._learn(assignment.configuration, assignment.cell, outcome)
         if self._searched and self._final is None:
             self._conclude()
+
+    def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
+        """The running trials that are hopeless by their validation curves, and those of
+        configurations that have ended."""
+        if self._curves is None:
+            return []
+        for name, curve in curves.items():
+            assignment = self._running.get(name)
+            if assignment is None or assignment.configuration is None or name in self._given_up:
+                continue
+            self._curve_of.setdefault(name, {}).update(curve)
+            ended = assignment.configuration.state in ("pruned", "failed")
+            if ended or self._curves.is_hopeless(assignment.cell, name, curve):
+                self._given_up.add(name)
+        return [name for name in self._given_up if name in curves]
 
     def progress_note(self) -> str:
         """How many configurations have ended, and the best score so far."""
@@ -150,6 +182,7 @@ class Search:
             self.plan = self.plan.joined_with(stored)
         for configuration in self.configurations:
             self._read_scores(configuration)
+            self._read_curves(configuration)
         self._study.reconcile([self._for_optuna(each) for each in self.configurations])
         for configuration in self.configurations:
             self._end_if_decided(configuration)
@@ -164,6 +197,8 @@ class Search:
             outcome = self._store.outcome(name)
             if outcome.status == "done" and outcome.scores is not None:
                 configuration.scores[cell] = outcome.scores
+            elif cell in configuration.stopped:  # its end was decided, and is no failure
+                continue
             elif outcome.status in ("failed", "diverged") and not self._to_retry(outcome):
                 blame.append(f"{name}: {outcome.reason}")
             else:
@@ -177,6 +212,15 @@ class Search:
         for cell in again:
             trial = self._trial(configuration.values, self.plan.cells[cell], True)
             self._to_repeat.append(_Assignment(trial, configuration, cell))
+
+    def _read_curves(self, configuration: Configuration) -> None:
+        """Read the curves back that others are compared with."""
+        if self._curves is None:
+            return
+        for cell in configuration.scores:
+            name = configuration.trials[cell]
+            self._curve_of[name] = dict(self._store.curve(name))
+            self._curves.ended(cell, name, self._curve_of[name], done=True)
 
     def _to_retry(self, outcome: Outcome) -> bool:
         return outcome.machines_failed or self._retry_failed
@@ -312,6 +356,46 @@ class Search:
             self._save()
             if not known:
                 self._study.tell(configuration.number, None)
+
+    def _learn_curve(self, assignment: _Assignment, outcome: Outcome) -> None:
+        if self._curves is None:
+            return
+        name, done = assignment.trial.name, outcome.status == "done"
+        if done:
+            self._curve_of[name] = dict(self._store.curve(name))
+        curve = self._curve_of.get(name, {})
+        self._curves.ended(assignment.cell, name, curve, done=done)
+
+    def _stop(self, configuration: Configuration, cell: int) -> None:
+        """Give a configuration up whose trial was stopped in the middle.
+
+        Optuna learns what it may come to: the best one's mean, and the difference at that epoch
+        in that cell.
+        """
+        curve = self._curve_of.get(configuration.trials[cell], {})
+        epoch = max(curve, default=0)
+        configuration.stopped[cell] = epoch
+        if configuration.state != "running":
+            self._save()
+            return
+        best = next(iter(self.pareto_front()), None)
+        value = curve.get(epoch, 0.0)
+        if best is not None and best.scores.keys() & configuration.scores.keys():
+            configuration.score = configuration.paired_estimate(best)
+        else:
+            theirs = {} if best is None else self._curve_of.get(best.trials.get(cell, ""), {})
+            if best is not None and epoch in theirs:
+                value += best.mean()["dice"] - theirs[epoch]
+            configuration.score = {"dice": value}
+        configuration.state = "pruned"
+        configuration.against = None if best is None else best.number
+        where = self.plan.cells[cell]
+        configuration.reason = (
+            f"its training in seed {where.seed}, fold {where.fold} was given up after epoch "
+            f"{epoch}, by its validation curve ({self.plan.stop_trials})"
+        )
+        self._save()
+        self._study.tell(configuration.number, self._objectives(configuration), pruned=True)
 
     def _end_if_decided(self, configuration: Configuration) -> None:
         """Complete or prune a configuration, if it is so far."""
@@ -452,4 +536,8 @@ class Search:
             "comparators": list(self.plan.comparators),
             "confirm_seeds": list(self.plan.confirm_seeds),
         }
+        if domains := self.plan.domains():
+            kept["domains"] = domains
+        if self.plan.stop_trials != "never":
+            kept["stop_trials"] = self.plan.stop_trials
         self._store.save(kept if evaluation is None else {**kept, "evaluation": evaluation})

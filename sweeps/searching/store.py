@@ -12,6 +12,7 @@ from sweeps.data import listed
 from sweeps.ledger.contents import SearchContent, SweepRequest
 from sweeps.ledger.gradients import add_gradients
 from sweeps.searching.plan import METRICS
+from sweeps.trials.curve import Curve, curve_of
 
 if TYPE_CHECKING:
     from lesion_core.settings import TrainSettings
@@ -37,6 +38,10 @@ class SearchStore(Protocol):
 
     def outcome(self, name: str) -> Outcome:
         """How a trial ended, or that it has not."""
+        ...
+
+    def curve(self, name: str) -> Curve:
+        """The validation scores of a trial that is done, by epoch."""
         ...
 
     def expect(self, trial: Trial) -> None:
@@ -90,6 +95,13 @@ class LedgerStore:
             reason = "none of the cases that it is judged on has a lesion"
             return Outcome("failed", None, reason)
         return Outcome("done", {metric: float(scores[name][metric]) for metric in METRICS})
+
+    def curve(self, name: str) -> Curve:
+        """The validation scores of a trial that is done, by epoch."""
+        from lesion_core import results
+
+        file = self._ledger.path / "trials" / name / "cases.parquet"
+        return curve_of(read_table(file, results.CASES).to_pylist())
 
     def expect(self, trial: Trial) -> None:
         """List a trial in sweep.json."""

@@ -34,6 +34,8 @@ class Running(TypedDict):
     """HOST:PROCESS."""
     since: float
     """When this attempt began, seconds since 1970."""
+    curve: NotRequired[dict[int, float]]
+    """Of a search's own trials: their validation Dice by epoch, in this attempt."""
 
 
 class Snapshot(TypedDict):

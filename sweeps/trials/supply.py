@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from sweeps.ledger.contents import TrialDescription, described
+from sweeps.trials.curve import Curve
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -58,6 +59,11 @@ class Supply(Protocol):
 
     def set_slots(self, slots: int) -> None:
         """Hear how many trials can run at a time from now on: machines join and leave."""
+        ...
+
+    def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
+        """Those of the running trials that shall leave a checkpoint and end, by their scores so
+        far; called by a thread of its own, again and again.  `ended` follows."""
         ...
 
     def progress_note(self) -> str:
@@ -118,6 +124,10 @@ class FixedSupply:
 
     def set_slots(self, slots: int) -> None:
         """Nothing follows from it here."""
+
+    def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
+        """None: all are asked for."""
+        return []
 
     def progress_note(self) -> str:
         """Nothing: the number of trials says it all."""

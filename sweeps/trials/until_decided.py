@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweeps.ledger.contents import TrialDescription, described
+from sweeps.trials.curve import Curve
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -122,6 +123,10 @@ class UntilDecided:
     def set_slots(self, slots: int) -> None:
         """Hear how many trials can run at a time."""
         self._slots = max(1, slots)
+
+    def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
+        """None: what was begun is asked for."""
+        return []
 
     def progress_note(self) -> str:
         """How many cells have ended, and what is open."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lesion_core.progress import duration
 from sweeps.ledger.contents import TrialDescription, described
+from sweeps.trials.curve import Curve
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -110,6 +111,10 @@ class WithinHours:
     def set_slots(self, slots: int) -> None:
         """Hear how many trials can run at a time."""
         self._slots = max(1, slots)
+
+    def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
+        """None: what was begun is asked for."""
+        return []
 
     def progress_note(self) -> str:
         """How many cells were begun, and how much time is left."""

@@ -221,13 +221,13 @@ def test_the_space_is_the_losss_own_unless_flags_say_otherwise(place, monkeypatc
     assert space_of("my_searched:Mine", "gamma=1:2").space == {"gamma": Range(1, 2)}
     assert space_of(
         "gdsc", "learning_rate=1e-5:1e-2:log", "batch_size=4:32", "precision=fp32,bf16",
-        "flip=true,false", "weights=inverse,volume", "epochs=2:8:log@precision=bf16",
+        "flip=true,false", "weights=inverse,inverse_square", "epochs=2:8:log@precision=bf16",
     ).space == {
         "learning_rate": Range(1e-5, 1e-2, log=True),
         "batch_size": Range(4, 32, whole=True),
         "precision": Choices(("fp32", "bf16")),
         "flip": Choices((True, False)),
-        "weights": Choices(("inverse", "volume")),
+        "weights": Choices(("inverse", "inverse_square")),
         "epochs": Range(2, 8, log=True, whole=True, only=Condition("precision", ("bf16",))),
     }  # fmt: skip
 

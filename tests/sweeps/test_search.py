@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -46,6 +47,9 @@ class Surface:
             return Outcome("missing")
         if name in self.fails:
             return self.fails[name]
+        return Outcome("done", self._scores(name))
+
+    def _scores(self, name):
         trial = self.trials[name]
         cell = np.random.default_rng([self._seed, trial.seed, trial.fold]).normal()
         own = np.random.default_rng([self._seed, int(trial.hash, 16)]).normal()
@@ -54,7 +58,14 @@ class Surface:
         precision = (
             1 - 0.4 * getattr(trial.loss, "alpha", 0) - 0.04 * getattr(trial.loss, "gamma", 0)
         )
-        return Outcome("done", {"dice": dice, "sensitivity": recall, "precision": precision})
+        return {"dice": dice, "sensitivity": recall, "precision": precision}
+
+    def curve(self, name):
+        """Rises to the final score; slowly where gamma is above 4."""
+        final = self.outcome(name).scores if name in self.finished else self._scores(name)
+        slow = getattr(self.trials[name].loss, "gamma", 0) > 4
+        last = self.trials[name].settings.epochs
+        return {e: final["dice"] - (0.5 if slow else 0.2) * (1 - e / last) for e in range(last + 1)}
 
     def expect(self, trial):
         self.trials[trial.name] = trial
@@ -152,6 +163,68 @@ def is_near(values):
 
 
 # ------------------------------------------------------------------------ what a search is good for
+def drive_by_epochs(search, surface, *, slots, until=math.inf):
+    """Run trials side by side, an epoch of each at a time; returns the epochs trained in all."""
+    running, trained = {}, 0
+    while len(surface.finished) < until:
+        while len(running) < slots and (trial := search.take()) is not None:
+            running[trial["name"]] = 0
+        if not running:
+            break
+        given_up = search.to_give_up(
+            {
+                name: {e: s for e, s in surface.curve(name).items() if 0 < e <= epoch}
+                for name, epoch in running.items()
+                if surface.trials[name].split == "validation"
+            }
+        )
+        for name in list(running):
+            if name in given_up:
+                del running[name]
+                search.ended(name)
+                continue
+            running[name] += 1
+            trained += 1
+            if running[name] == surface.trials[name].settings.epochs:
+                del running[name]
+                surface.finished.add(name)
+                search.ended(name)
+    return trained
+
+
+@pytest.mark.parametrize("rule", ["median", "hyperband"])
+def test_curves_save_epochs_and_choose_the_same_neighbourhood(rule, monkeypatch):
+    settings = replace(SETTINGS, epochs=9)
+    monkeypatch.setattr(sys.modules[__name__], "SETTINGS", settings)
+    cells = tuple(shuffled_cells([1, 2], 3, 1))
+    trained = {}
+    for stop in ("never", rule):
+        surface = Surface(5)
+        first = ({"alpha": 0.6, "gamma": 1.5},)
+        plan = a_plan(
+            configurations=16, sampler="random", cells=cells, stop_trials=stop, first=first
+        )
+        search = a_search(plan, surface)
+        half = drive_by_epochs(search, surface, slots=3, until=20)
+        search = a_search(plan, surface)  # the driver was killed
+        trained[stop] = half + drive_by_epochs(search, surface, slots=3)
+        assert is_near(chosen(search).values)
+        stopped = [one for one in search.configurations if one.stopped]
+        assert bool(stopped) == (stop != "never")
+        for one in stopped:
+            assert one.state == "pruned" and set(one.stopped) <= set(one.trials)
+            assert all(surface.trials[one.trials[c]].name not in surface.finished
+                       for c in one.stopped)  # fmt: skip
+            assert "was given up after epoch" in (one.reason or "validation")
+        assert believed.wrong_with_search(surface.saved | {"schema_version": 1}) is None
+        assert {one.state for one in search.configurations} <= {"complete", "pruned"}
+    assert trained[rule] < 0.85 * trained["never"]
+    lean = surface.saved | {"configurations": surface.saved["configurations"][:1]}
+    lean["evaluation"] = {"evaluate_on": "held_out", "evaluate_at": "last"}
+    with pytest.raises(ValueError, match="at the last epoch alone there"):
+        a_search(plan, SimpleNamespace(saved=lean))
+
+
 def test_a_search_over_settings_finds_a_planted_optimum_and_goes_on_where_it_stopped(tmp_path):
     flags = (
         "alpha=0:1", "learning_rate=1e-5:1e-1:log", "precision=fp32,bf16",
