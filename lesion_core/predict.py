@@ -75,11 +75,12 @@ class Predict:
     """Where the masks go; of new patients it must be said; default: predictions/ inside the results
     folder."""
     score: bool = False
-    """Write no masks: score, on the test cases of each fold, the mean probability of two, three, ...
-    all seeds of every loss, and whether their disagreement finds the errors; counts go to scores/
+    """Write no masks: score, on the test cases of each fold, the mean probability of two, three or
+    more seeds of every loss, and whether their disagreement finds the errors; counts go to scores/
     inside the results folder, and the report shows them.  Given again, it goes on."""
     cohort: str = ""
-    """New patients: whose networks, where the sweep has several cohorts.  --score: only this one."""
+    """New patients: whose networks, where the sweep has several cohorts.  --score: only
+    this one."""
     loss: str = ""
     """New patients: networks of this loss; default: the one that the report puts first.  --score:
     only this one; default: all."""

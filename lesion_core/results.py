@@ -14,7 +14,7 @@ A results folder (a *ledger*) holds
     trials/<trial>/lesions.parquet histograms.parquet slices.parquet model.pt    at the end
     trials/<trial>/done.json | failed.json       last: the trial is complete | why it is not
     trials/<trial>/progress.json                 until then: attempts, and which epoch is saved
-    scores/<ensemble>/ensembles.parquet scores.json  what seeds do together (`scores`); made on request
+    scores/<ensemble>/ensembles.parquet scores.json   on request: what seeds do together
     .lock  ray.log                               who writes; what Ray said
     wandb/offline-run-*  unsent-*  tracking.json    runs to upload; what W&B missed; may hear
 

@@ -56,6 +56,32 @@ LENGTHS = {
 """Columns that hold a histogram or nothing, and its bins."""
 
 
+MOST_STARTS = 10
+EVERY_SIZE = 5
+"""Up to so many networks every number of them is looked at, then each doubling."""
+
+
+def parts_of(networks: int) -> list[tuple[int, ...]]:
+    """Which networks (from 0) are averaged: each alone, balanced parts, all.
+
+    A part of k networks is k neighbours on a circle of all, from every start, or from `MOST_STARTS`
+    of them evenly apart: so each network counts alike, or nearly, at every k.
+
+    >>> parts_of(3)
+    [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)]
+    """
+    doubled = {2**power for power in range(3, max(networks, 1).bit_length())}
+    sizes = {*range(1, EVERY_SIZE + 1), networks - 1, *doubled} & {*range(1, networks)}
+    parts = []
+    for size in sorted(sizes):
+        whole = size in (1, networks - 1)
+        starts = networks if whole else min(networks, MOST_STARTS)
+        for number in range(starts):
+            begin = number * networks // starts
+            parts.append(tuple(sorted((begin + i) % networks for i in range(size))))
+    return [*parts, tuple(range(networks))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnsembleIdentity:
     """Whose probabilities are averaged, and on which cases none of them was trained."""
@@ -203,16 +229,17 @@ def recorded_weights(folder: Path) -> str:
 
 
 def usable(
-    scored: Sequence[Scored], complete: Mapping[str, str]
+    scored: Sequence[Scored], complete: Mapping[str, tuple[str, int, int, str]]
 ) -> dict[tuple[str, str, int], Scored]:
     """By cohort, loss and fold the largest ensemble all of whose networks are complete trials.
 
-    ``complete``: `recorded_weights` by name of each complete trial.
+    ``complete``: cohort, fold, seed and `recorded_weights` of each complete trial, by name.
     """
     best: dict[tuple[str, str, int], Scored] = {}
     for one in scored:
         own = one.ensemble
-        if any(complete.get(t) != w for t, w in zip(own.trials, own.weights, strict=True)):
+        networks = zip(own.trials, own.seeds, own.weights, strict=True)
+        if any(complete.get(t) != (own.cohort, own.fold, s, w) for t, s, w in networks):
             continue
         if own.group not in best or len(best[own.group].ensemble.seeds) < len(own.seeds):
             best[own.group] = one
@@ -233,8 +260,11 @@ def _scored(folder: Path) -> Scored:
         raise Damaged(f"{folder / TABLE}: is not what was written")
     rows = rows_so_far(folder.parents[1], folder.name)
     cases = tuple(content["cases"])
-    if set(rows["case"].to_pylist()) != set(cases):
+    parts = [(row["case"], tuple(row["seeds"] or ())) for row in rows.select(_PART).to_pylist()]
+    if {case for case, _ in parts} != set(cases) or len(parts) != len(set(parts)):
         raise Damaged(f"{folder / TABLE}: is of other cases than {RECORD}")
+    if not all(part and {*part} <= {*ensemble.seeds} for _, part in parts):
+        raise Damaged(f"{folder / TABLE}: is of other seeds than {RECORD}")
     return Scored(
         ensemble=ensemble,
         cases=cases,
@@ -242,6 +272,9 @@ def _scored(folder: Path) -> Scored:
         device=content["device"],
         rows=rows,
     )
+
+
+_PART = ["case", "seeds"]
 
 
 def _identity(content: Mapping[str, Any]) -> EnsembleIdentity | None:

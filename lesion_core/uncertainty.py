@@ -12,7 +12,7 @@ from lesion_core.results import UNCERTAINTY_BINS, UNCERTAINTY_STEPS
 
 
 def disagreement(probabilities: np.ndarray) -> np.ndarray:
-    """Twice the standard deviation over the networks of ``[M, ...]``: 1 where half say 0 and half 1.
+    """Twice the standard deviation over the networks of ``[M, ...]``: 1 where half say 1.
 
     Half of it is `ensemble.Maps.disagreement`.
 
@@ -44,6 +44,6 @@ def binned(uncertainty: np.ndarray) -> np.ndarray:
 
 
 def voxels_and_errors(bins: np.ndarray, *wrong: np.ndarray) -> list[list[int]]:
-    """Of voxels [n] in bins: how many each bin holds, and how many of those are wrong (bool [n])."""
+    """Of voxels [n] by their bin: how many there are, and how many are wrong (bool [n])."""
     chosen = (bins, *(bins[each] for each in wrong))
     return [np.bincount(part, minlength=UNCERTAINTY_BINS).tolist() for part in chosen]

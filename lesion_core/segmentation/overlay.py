@@ -81,7 +81,7 @@ def busiest_slice(
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 ``[height, width, 3]`` (ISO/IEC 15948: true colour, 8 bits, no filter)."""
+    """A PNG file of uint8 ``[height, width, 3]`` (ISO/IEC 15948; true colour, no filter)."""
     height, width, _ = pixels.shape
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
 

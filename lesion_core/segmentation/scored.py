@@ -22,7 +22,6 @@ from lesion_core.settings import Precision
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
     from lesion_core.images import Image, LoadedCohort
-    from lesion_core.segmentation.ensemble import Ensemble
 
 Say = Callable[[str], None]
 

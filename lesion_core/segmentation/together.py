@@ -1,8 +1,4 @@
-"""What one case says of every part of the seeds together: counts, never an image.
-
-Parts are balanced: of k networks, neighbours on a circle of all in the sweep's order, from every
-start (or from `MOST_STARTS` of them, evenly apart), so that each network counts alike at every k.
-"""
+"""What one case says of every part of the seeds together: counts, never an image."""
 
 from __future__ import annotations
 
@@ -13,29 +9,8 @@ import numpy as np
 
 from lesion_core.evaluate import THRESHOLD, histogram_pair, image_counts
 from lesion_core.images import Image
+from lesion_core.scores import LENGTHS, parts_of
 from lesion_core.uncertainty import binned, disagreement, entropy_bits, voxels_and_errors
-
-MOST_STARTS = 10
-EVERY_SIZE = 5
-"""Up to so many networks every number of them is looked at, then each doubling."""
-
-
-def parts_of(networks: int) -> list[tuple[int, ...]]:
-    """Which networks (from 0) are averaged: each alone, balanced parts, all.
-
-    >>> parts_of(3)
-    [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)]
-    """
-    doubled = {2**power for power in range(3, max(networks, 1).bit_length())}
-    sizes = {*range(1, EVERY_SIZE + 1), networks - 1, *doubled} & {*range(1, networks)}
-    parts = []
-    for size in sorted(sizes):
-        whole = size in (1, networks - 1)
-        starts = networks if whole else min(networks, MOST_STARTS)
-        for number in range(starts):
-            begin = number * networks // starts
-            parts.append(tuple(sorted((begin + i) % networks for i in range(size))))
-    return [*parts, tuple(range(networks))]
 
 
 def case_rows(
@@ -65,7 +40,7 @@ def case_rows(
             **image_counts(image, mean),
             "brier_sum": float(off @ off),
             "brier_voxels": len(off),
-            **dict.fromkeys(HISTOGRAM_COLUMNS),
+            **dict.fromkeys(LENGTHS),
         }
         if len(part) in (1, len(seeds) - 1, len(seeds)):
             row["lesion"], row["background"] = histogram_pair(image, mean)
@@ -83,12 +58,6 @@ def case_rows(
                 )
         rows.append(row)
     return rows
-
-
-HISTOGRAM_COLUMNS = (
-    "lesion", "background", "disagreement_voxels", "disagreement_errors", "entropy_voxels",
-    "entropy_errors", "ensemble_errors",
-)  # fmt: skip
 
 
 def _mean(probabilities: np.ndarray, part: Sequence[int]) -> np.ndarray:
