@@ -17,7 +17,7 @@ from analysis.sections.report_input import ROUNDED, ReportInput
 from analysis.statistics import confidence
 from analysis.statistics.ladder import ladder
 from analysis.statistics.retention import area, at_shares, found_in, ideal
-from analysis.statistics.together import contributions, mean_over_seeds, own_error
+from analysis.statistics.together import gain, mean_over_seeds, own_error
 from lesion_core import standing
 
 LOOKED = 0.01
@@ -80,7 +80,8 @@ def _items(cohort: CohortScores, own: Together) -> list[Figure | Table]:
             row |= {name: fit.estimate, f"{name}_half": fit.half_width("L2")}
             if name == "disagreement":
                 row |= cohort.columns(fit.num_cases, fit.num_subjects)
-        row |= _gained(own, areas, loss, cohort)
+        fit, _ = gain(own, areas["disagreement"][0], loss, cohort, areas["single"][0], (-2.0, 2.0))
+        row |= {"gain": fit.estimate, "gain_half": fit.half_width("L2")}
         rows.append(row)
         points += _points(own, counts, loss, cohort)
     frame, data = pd.DataFrame(rows), pd.DataFrame(points)
@@ -98,28 +99,16 @@ def _items(cohort: CohortScores, own: Together) -> list[Figure | Table]:
             title=f"Errors left, by share of the brain looked at, {cohort.title}",
             draw=partial(draw, cohort.losses, own.losses, data),
             data=data,
-            caption="Errors of all networks together at 0.5, of the voxels inside the brain; those "
-            "looked at first are the most uncertain, by the disagreement of the networks (line), by the "
-            "entropy of their mean probability (dashed), or by the entropy of one network's (dotted). "
-            "Grey, dashed: in any order; grey, dotted: the errors themselves first. The axis is logarithmic. "
+            caption="Errors of all networks together at 0.5, of the voxels inside the brain; the "
+            "most uncertain are looked at first, by the disagreement of the networks (line), by "
+            "the entropy of their mean probability (dashed), or by the entropy of one network's "
+            "(dotted, black). Grey, dashed: in any order; grey, dotted: the errors themselves "
+            "first. The axis is logarithmic. "
             f"Mean over patients.{cohort.averaged} {own.counted}.",
             alt=f"Errors left by share of voxels looked at. Area from chance 0 to ideal 1: {said}.",
         ),
         _table(cohort, own, frame, off),
     ]
-
-
-def _gained(
-    own: Together, areas: dict[str, tuple[np.ndarray, np.ndarray]], loss: int, cohort: CohortScores
-) -> dict[str, float]:
-    """By disagreement minus by one network's entropy, per patient."""
-    values, alone = areas["disagreement"][0], own.alone(areas["single"][0])[loss]
-    together = contributions(own.all(values)[loss], own.without(values)[loss], own.member[loss])
-    if np.isnan(together).all():
-        together = own.all(values)[loss][None]
-        alone = mean_over_seeds(own.alone(areas["single"][0]))[loss][None]
-    fit = ladder(together - alone, cohort.fold_of, cohort.subject_of)
-    return {"gain": fit.estimate, "gain_half": fit.half_width("L2")}
 
 
 def _points(
@@ -198,7 +187,7 @@ def draw(losses: list[str], shown: list[int], data: pd.DataFrame) -> Drawing:
             )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlim(SHARES[0], 1)
-        axis.set_xticks([1e-4, 1e-3, 1e-2, 0.1, 1], [".01%", ".1%", "1%", "10%", "100%"])
+        axis.set_xticks([1e-3, 1e-2, 0.1], [".1%", "1%", "10%"])
         axis.minorticks_off()
         style.rate_axis(axis)
         if first:

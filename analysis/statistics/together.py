@@ -26,6 +26,10 @@ from lesion_core import results, standing
 
 SCORES = (*METRICS, "lesion_f1")
 
+FEWEST = 3
+"""Networks from which on leaving one out tells anything: of two, what is left is a network alone,
+and a gain over networks alone would seem to have no error."""
+
 
 def contributions(whole: np.ndarray, without: np.ndarray, member: np.ndarray) -> np.ndarray:
     """[S, P] contributions of the seeds to a score of all [P], from those without one [S, P].
@@ -54,30 +58,49 @@ def score_rows(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {str(name): values for name, values in found.items()}
 
 
+def of_all(own: Together, values: np.ndarray, loss: int) -> np.ndarray:
+    """[S, P] what each seed contributes to a score of all networks of a loss, of values along the
+    rows; [1, P] the score itself, a single draw, where some fold has fewer than `FEWEST` networks
+    or nothing is known of all but one."""
+    whole, member = own.all(values)[loss], own.member[loss]
+    if own.networks[loss][own.networks[loss] > 0].min() >= FEWEST:
+        found = contributions(whole, own.without(values)[loss], member)
+        if not np.isnan(found).all():
+            return found
+    return whole[None]
+
+
 def own_error(
-    own: Together, values: np.ndarray, loss: int, cohort: CohortScores, bounds=ANYWHERE
+    own: Together,
+    values: np.ndarray,
+    loss: int,
+    cohort: CohortScores,
+    bounds: tuple[float, float] = ANYWHERE,
 ) -> Ladder:
     """The mean over patients of a score of all networks of a loss together, and its errors; of
     values along the rows."""
-    found = contributions(own.all(values)[loss], own.without(values)[loss], own.member[loss])
-    if np.isnan(found).all():  # nothing is known of all networks but one: one draw, no more
-        found = own.all(values)[loss][None]
-    return ladder(found, cohort.fold_of, cohort.subject_of, bounds=bounds)
+    return ladder(of_all(own, values, loss), cohort.fold_of, cohort.subject_of, bounds=bounds)
 
 
 def gain(
-    own: Together, values: np.ndarray, loss: int, cohort: CohortScores
+    own: Together,
+    values: np.ndarray,
+    loss: int,
+    cohort: CohortScores,
+    of_one: np.ndarray | None = None,
+    bounds: tuple[float, float] = DIFFERENCE,
 ) -> tuple[Ladder, float]:
-    """All networks of a loss together minus one alone, of values along the rows; and the mean of
-    one alone, over the same cases."""
-    alone = own.alone(values)[loss]
-    found = contributions(own.all(values)[loss], own.without(values)[loss], own.member[loss])
+    """All networks of a loss together minus one alone, of values along the rows (of one alone, of
+    others if they are given); and the mean of one alone, over the same cases."""
+    found = of_all(own, values, loss)
+    alone = own.alone(values if of_one is None else of_one)[loss]
+    if len(found) < len(alone):  # a draw of all, so against the mean of all its networks
+        undefined = (own.member[loss] & np.isnan(alone)).any(0)
+        alone = np.where(undefined, np.nan, mean_over(alone, 0))[None]
     difference = found - alone
-    fit = ladder(difference, cohort.fold_of, cohort.subject_of, bounds=DIFFERENCE)
-    single = ladder(
-        np.where(np.isnan(difference), np.nan, alone), cohort.fold_of, cohort.subject_of
-    )
-    return fit, single.estimate
+    fit = ladder(difference, cohort.fold_of, cohort.subject_of, bounds=bounds)
+    single = np.where(np.isnan(difference), np.nan, alone)
+    return fit, ladder(single, cohort.fold_of, cohort.subject_of).estimate
 
 
 def curve(own: Together, values: np.ndarray, loss: int, cohort: CohortScores) -> dict[int, float]:
