@@ -193,7 +193,8 @@ class Ensemble:
         """
         shape = (len(self.choice.members), *voxels.shape[1:])
         found = np.empty(shape, np.float32)
-        for where, before, values in self._planes(voxels, on_progress):
+        own = np.array(voxels, np.float32)  # images from the cache are read-only
+        for where, before, values in self._planes(own, on_progress):
             found[before : before + len(values), where] = values.cpu().numpy()
         _check_finite(found)
         return found

@@ -90,7 +90,7 @@ def test_networks_of_several_folds_are_never_scored_together(root):
     held_out = {m.trial: {"ab"[m.fold]} for m in chosen.members}
     with pytest.raises(ValueError, match=r"was trained on a, which .* is tested on; .*one fold$"):
         unseen_cases(chosen, held_out)
-    for choice in by_fold(root / "results"):
+    for choice in by_fold(root / "results", loss="dsc"):
         assert unseen_cases(choice, held_out) == {"ab"[choice.folds[0]]}
 
 
