@@ -59,7 +59,7 @@ def section(given: ReportInput) -> Section | None:
         title="What do seeds gain together?",
         items=items,
         lead="Networks that differ by nothing but their seed can be averaged: the mean of their "
-        "probabilities is one segmentation, usually better than that of a single one. Each case is "
+        "probabilities is one segmentation, better or not than that of a single one. Each case is "
         "scored by the networks of its own fold, which never saw it.",
     )
 
