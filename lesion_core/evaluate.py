@@ -295,6 +295,16 @@ def image_counts(image: Image, probability: np.ndarray) -> ImageCounts:
     }
 
 
+def histogram_pair(image: Image, probability: np.ndarray) -> tuple[list[int], list[int]]:
+    """Lesion and background voxels of the brain box by probability (`results.HISTOGRAMS`)."""
+    bins = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    lesion, background = (
+        np.bincount(bins[part], minlength=NUM_BINS).tolist()
+        for part in (image.lesion, image.background)
+    )
+    return lesion, background
+
+
 def _prediction(image: Image, probability: np.ndarray) -> np.ndarray:
     """What is predicted to be lesion in the brain box, but where it is ignored."""
     prediction = probability >= THRESHOLD
@@ -374,20 +384,13 @@ def _describe(image: Image, probability: np.ndarray, out: Evaluation) -> dict[st
     ):
         rows = lesion_rows(ours, theirs, image.voxel_mm3)
         out.lesions.extend({"case": image.case, "side": side} | row for row in rows)
-    bins = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    lesion, background = image.lesion, image.background
-    out.histograms.append(
-        {
-            "case": image.case,
-            "lesion": np.bincount(bins[lesion], minlength=NUM_BINS).tolist(),
-            "background": np.bincount(bins[background], minlength=NUM_BINS).tolist(),
-        }
-    )
+    lesion, background = histogram_pair(image, probability)
+    out.histograms.append({"case": image.case, "lesion": lesion, "background": background})
     shown = slice_view(prediction, image)
     out.slices.append({"case": image.case, "prediction": np.packbits(shown).tobytes()})
     distances = surface_distances(labels > 0, whole, image.spacing_mm)
     official = whole
     if image.other is not None:  # the challenge masks other pathology before anything else
         official = whole.copy()
-        official[box] &= ~image.other | lesion
+        official[box] &= ~image.other | image.lesion
     return distances | {"wmh_h95_mm": wmh_h95_mm(labels > 0, official, image.affine)}

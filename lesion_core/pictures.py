@@ -32,12 +32,18 @@ def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
     """
     axis, index = shown_slice(image)
     plane = volume_box.take(index - image.origin[axis], axis=axis)
-    rows, rows_sign = axis_and_sign(image.affine, BACK_FRONT)
-    columns, columns_sign = axis_and_sign(image.affine, LEFT_RIGHT)
+    return np.ascontiguousarray(turned(plane, image.affine))
+
+
+def turned(plane: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """A plane across the axis closest to foot-head as a picture ``[height, width]``: anterior is up
+    and the subject's left on the right."""
+    rows, rows_sign = axis_and_sign(affine, BACK_FRONT)
+    columns, columns_sign = axis_and_sign(affine, LEFT_RIGHT)
     if rows > columns:
         plane = plane.T
     # The first row is the most anterior, the first column the subject's rightmost.
-    return np.ascontiguousarray(plane[::-rows_sign, ::-columns_sign])
+    return plane[::-rows_sign, ::-columns_sign]
 
 
 def picture(channel: np.ndarray, image: Image) -> np.ndarray:

@@ -2,11 +2,12 @@
 
     RESULTS --images DIR_OR_FILES --out OUT    new patients, by one loss's networks together
     RESULTS --data DIR                         the sweep's own test cases, trial by trial
+    RESULTS --data DIR --score                 the same cases, seeds together: counts for the report
 
 Of test cases it writes ``OUT/<trial>/<case>.nii.gz``, a uint8 mask on the grid of the case's own
 images, by networks that never saw the case.  Where the sweep resampled its cases, probabilities are
 taken back to that grid before the threshold.  What is written of new patients is said in
-`segmentation.new_patients`.
+`segmentation.new_patients`, of scores in `lesion_core.scores`.
 """
 
 from __future__ import annotations
@@ -48,17 +49,20 @@ NEW_ONLY = (
 )  # fmt: skip
 """Flags that say something of new patients alone."""
 
-TESTED_ONLY = ("data", "probabilities")
+TESTED_ONLY = ("data", "probabilities", "score")
 """Flags that say something of a sweep's own test cases alone."""
+
+OF_SCORES = ("results", "score", "data", "cohort", "loss", "device", "precision", "overwrite")
+"""Flags that say something where seeds are scored together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
     """Write the masks that trained networks predict, as NIfTI files: of new patients with --images,
-    else of the sweep's own test cases.
+    else of the sweep's own test cases.  Or, with --score, how well the seeds do together.
 
-    Exit status: 0 every case done; 1 a case could not be segmented (named at the end); 2 wrong
-    input.
+    Exit status: 0 every case done; 1 a case could not be segmented, or seeds could not be scored
+    (named at the end); 2 wrong input.
     """
 
     results: Path
@@ -70,11 +74,16 @@ class Predict:
     out: Path | None = None
     """Where the masks go; of new patients it must be said; default: predictions/ inside the results
     folder."""
+    score: bool = False
+    """Write no masks: score, on the test cases of each fold, the mean probability of two, three or
+    more seeds of every loss, and whether their disagreement finds the errors; counts go to scores/
+    inside the results folder, and the report shows them.  Given again, it goes on."""
     cohort: str = ""
-    """New patients: whose networks, where the sweep has several cohorts."""
+    """New patients: whose networks, where the sweep has several cohorts.  --score: only
+    this one."""
     loss: str = ""
     """New patients: networks of this loss, or of the arm that the report calls so; default: the
-    one that the report puts first."""
+    one that the report puts first.  --score: only this one; default: all."""
     seeds: tuple[int, ...] = ()
     """New patients: networks of these seeds; default: all."""
     folds: tuple[int, ...] = ()
@@ -112,17 +121,24 @@ class Predict:
     """Where to run the network: cpu, cuda, cuda:1; default: cuda if there is a GPU."""
     precision: Precision | None = None
     """Precision of the network's arithmetic; default: what it was trained in."""
+    overlay: bool = False
+    """Write CASE_overlay.png beside the mask: the slice with most lesion and disagreement, the
+    mask's outline, and, of several networks, where they disagree."""
     overwrite: bool = False
-    """Replace masks that are there already."""
+    """Replace masks, or scores, that are there already."""
 
 
 def predict(options: Predict) -> Iterator[Path]:
-    """Write masks; yields every one as it is written.
+    """Write masks, or scores; yields every file as it is written.
 
     Raises:
-        ValueError: wrong input, as `segmentation.tested.predict_tested` or `predict_new` say; or,
-            once all others are written, new cases that could not be segmented.
+        ValueError: wrong input, as `segmentation.tested.predict_tested`, `predict_new` or
+            `segmentation.scored.score_ensembles` say; or, once all others are written, what could
+            not be segmented or scored.
     """
+    if options.score and not options.images:
+        yield from _score(options)
+        return
     if not options.images:
         _refuse(options, NEW_ONLY, "say whom with --images, or leave it out")
         _check_threshold(options)
@@ -133,6 +149,7 @@ def predict(options: Predict) -> Iterator[Path]:
             trials=options.trials,
             threshold=options.threshold,
             probabilities=options.probabilities,
+            overlay=options.overlay,
             device=options.device,
             precision=options.precision,
             overwrite=options.overwrite,
@@ -145,16 +162,41 @@ def predict(options: Predict) -> Iterator[Path]:
         else:
             yield outcome.files["mask"]
     if failed:
-        raise Failed(failed)
+        raise Failed([f"{outcome.case.id}: {outcome.failure}" for outcome in failed])
+
+
+def _score(options: Predict) -> Iterator[Path]:
+    """Score seeds together; yields the record of every ensemble."""
+    others = [each.name for each in fields(options) if each.name not in OF_SCORES]
+    _refuse(options, others, "has no part in --score; leave it out")
+    from lesion_core.segmentation.scored import score_ensembles
+
+    failed = []
+    for outcome in score_ensembles(
+        options.results,
+        options.data,
+        cohort=options.cohort,
+        loss=options.loss,
+        device=options.device,
+        precision=options.precision,
+        overwrite=options.overwrite,
+        say=say,
+    ):
+        if outcome.record is None:
+            failed.append(f"{outcome.name}: {outcome.failure}")
+        else:
+            yield outcome.record
+    if failed:
+        raise Failed(failed, "ensemble", "scored")
 
 
 class Failed(ValueError):
-    """New cases that could not be segmented; the others were."""
+    """What could not be done of a list; the others were."""
 
-    def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        self.lines = [f"{outcome.case.id}: {outcome.failure}" for outcome in outcomes]
-        number = len(outcomes)
-        super().__init__(f"{number} {'case' if number == 1 else 'cases'} could not be segmented")
+    def __init__(self, lines: Sequence[str], what: str = "case", done: str = "segmented") -> None:
+        self.lines = list(lines)
+        number = len(self.lines)
+        super().__init__(f"{number} {what if number == 1 else f'{what}s'} could not be {done}")
 
 
 def predict_new(options: Predict) -> Iterator[Outcome]:
@@ -195,6 +237,7 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
         threshold=options.threshold,
         probability=options.probability,
         disagreement=options.disagreement,
+        overlay=options.overlay,
         brain=brain,
         as_is=options.as_is,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesion_core import results
+from lesion_core import results, scores
 from lesion_core.arms import asked_rows
 from lesion_core.paths import Damaged, existing, is_there, read_json
 from lesion_core.received import is_plain, sha256_of
@@ -127,6 +127,8 @@ def _parts(path: Path) -> Iterator[str]:
         path / results.TRAINING_EFFECT_FILE,
         *tables,
     ):
+        yield f"{file.relative_to(path).as_posix()} {_digest(file)}"
+    for file in sorted(path.glob(f"{scores.FOLDER}/*/{scores.RECORD}")):
         yield f"{file.relative_to(path).as_posix()} {_digest(file)}"
     names = asked_rows(meta)
     here = sorted(each.name for each in (path / "trials").glob("*"))

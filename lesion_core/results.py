@@ -14,6 +14,7 @@ A results folder (a *ledger*) holds
     trials/<trial>/lesions.parquet histograms.parquet slices.parquet model.pt    at the end
     trials/<trial>/done.json | failed.json       last: the trial is complete | why it is not
     trials/<trial>/progress.json                 until then: attempts, and which epoch is saved
+    scores/<ensemble>/ensembles.parquet scores.json   on request: what seeds do together
     .lock  ray.log                               who writes; what Ray said
     wandb/offline-run-*  unsent-*  tracking.json    runs to upload; what W&B missed; may hear
 
@@ -171,6 +172,48 @@ HISTOGRAMS = pa.schema(
     ]
 )
 """Predicted probabilities of the held-out images at the last epoch, per reference label."""
+
+UNCERTAINTY_BINS = 200
+UNCERTAINTY_STEPS = 10
+"""Bins of an uncertainty between 0 and 1, so many to each halving: bin k > 0 holds
+2^((k - UNCERTAINTY_BINS) / UNCERTAINTY_STEPS) <= u < 2^((k + 1 - UNCERTAINTY_BINS) /
+UNCERTAINTY_STEPS), the last one u = 1 too, bin 0 all that is less (`uncertainty.binned`)."""
+
+ENSEMBLES = pa.schema(
+    [
+        pa.field("ensemble", pa.string()),  # name of the folder; its scores.json says of whom
+        pa.field("cohort", pa.string()),
+        pa.field("loss", pa.string()),
+        pa.field("fold", pa.int16()),
+        pa.field("precision", pa.string()),  # of the arithmetic
+        pa.field("case", pa.string()),
+        pa.field("seeds", pa.list_(pa.int64())),  # whose probabilities are averaged; one: alone
+        # As in CASES: voxels and lesions at a probability of 0.5 and more.
+        *(
+            CASES.field(name)
+            for name in (
+                "site", "tp", "fp", "fn", "tn", "voxel_mm3", "fp_masked", "fp_sure", "fn_sure",
+                "n_ref", "n_pred", "n_ref_hit", "n_pred_hit", "n_pred_masked", "n_pred_hit_masked",
+            )
+        ),
+        # Sum of (probability - outcome)^2 over the voxels of the brain box, and their number.
+        pa.field("brier_sum", pa.float64()),
+        pa.field("brier_voxels", pa.int64()),
+        # What follows is null but for one network, for all, and for all but one.
+        pa.field("lesion", pa.list_(pa.int64())),  # as in HISTOGRAMS
+        pa.field("background", pa.list_(pa.int64())),
+        # Voxels inside the brain, and those of them that are wrong at 0.5, in UNCERTAINTY_BINS of
+        # twice the standard deviation over the networks (null for one)
+        pa.field("disagreement_voxels", pa.list_(pa.int64())),
+        pa.field("disagreement_errors", pa.list_(pa.int64())),
+        # and of the probability's entropy, in bits.
+        pa.field("entropy_voxels", pa.list_(pa.int64())),
+        pa.field("entropy_errors", pa.list_(pa.int64())),
+        # Of one network: voxels that all together get wrong, by this one's entropy.
+        pa.field("ensemble_errors", pa.list_(pa.int64())),
+    ]
+)  # fmt: skip
+"""One row per (case, part of the seeds) of one cohort, loss and fold (`scores`)."""
 
 SLICES = pa.schema(
     [

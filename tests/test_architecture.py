@@ -135,7 +135,7 @@ def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
         "results", "report_record", "looks", "standing", "stopping", "spreadsheets", "table1",
-        "settings", "paths", "terminal", "arms",
+        "settings", "paths", "terminal", "arms", "scores",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():
@@ -216,6 +216,7 @@ def test_package_never_loads(package: str, forbidden: set[str]) -> None:
         "lesion_core.descriptions",
         "lesion_core.report_record",
         "lesion_core.results",
+        "lesion_core.scores",
         "lesion_core.settings",
         "lesion_core.standing",
     ],

@@ -12,6 +12,7 @@ from analysis.flags import ROPE
 from analysis.reading.arms import shown_arms
 from analysis.reading.looks import Seen
 from analysis.reading.scores import METRICS, CohortScores
+from analysis.reading.together import Together, together
 from analysis.reading.training_effect import TrainingEffect
 from analysis.statistics.absence import comparable, compared
 from analysis.statistics.pairs import Family, every_pair, judge
@@ -79,6 +80,15 @@ class ReportInput:
     def comparable(self) -> list[CohortScores]:
         """`cohorts` with the trainings alone that set their losses side by side."""
         return [comparable(cohort) for cohort in self.cohorts]
+
+    @cached_property
+    def together(self) -> dict[str, Together]:
+        """What the seeds of a cohort do together, by name of the cohort; of those that were
+        scored (`predict --score`)."""
+        if not self.is_ledger:
+            return {}
+        found = {cohort.name: together(self.sweep, cohort) for cohort in self.cohorts}
+        return {name: own for name, own in found.items() if own is not None}
 
     def reference_in(self, cohort: CohortScores) -> int:
         """Index of the reference in a cohort's losses; of the first one that can be compared if it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,8 +176,35 @@ class Ensemble:
         """Mean and standard deviation over the networks of ``[C, X, Y, Z]``, each ``[X, Y, Z]``."""
         shape = voxels.shape[1:]
         mean, squares = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        for where, before, values in self._planes(voxels, on_progress):
+            _merge(mean[where], squares[where], before, values)
+        _check_finite(mean)
+        return mean, np.sqrt(squares / len(self.choice.members))
+
+    def each(self, voxels: np.ndarray, on_progress: Progress | None = None) -> np.ndarray:
+        """Lesion probability by every network alone, float32 ``[M, X, Y, Z]``.
+
+        Args:
+            voxels: ``[C, X, Y, Z]``, z-scores inside the brain as in `images.Image.voxels`.
+            on_progress: hears how far it is.
+
+        Raises:
+            ValueError: a network predicts values that are no numbers.
+        """
+        shape = (len(self.choice.members), *voxels.shape[1:])
+        found = np.empty(shape, np.float32)
+        own = np.array(voxels, np.float32)  # images from the cache are read-only
+        for where, before, values in self._planes(own, on_progress):
+            found[before : before + len(values), where] = values.cpu().numpy()
+        _check_finite(found)
+        return found
+
+    def _planes(
+        self, voxels: np.ndarray, on_progress: Progress | None
+    ) -> Iterator[tuple[slice, int, Tensor]]:
+        """Which planes, how many networks came before, and the next ones' ``[m, planes, Y, Z]``."""
         settings = self.choice.members[0].settings
-        groups, before = self._groups(shape), 0
+        groups, before = self._groups(voxels.shape[1:]), 0
         total = len(self.choice.members)
         for group in groups:
             networks = [self._network(member) for member in group]
@@ -195,13 +222,8 @@ class Ensemble:
                 precision=self.precision,
                 on_batch=on_batch,
             ):
-                _merge(mean[where], squares[where], before, values)
+                yield where, before, values
             before += len(group)
-        if not np.isfinite(mean).all():
-            raise ValueError(
-                "the networks predict values that are no numbers; try --precision fp32"
-            )
-        return mean, np.sqrt(squares / total)
 
     def _groups(self, shape: Sequence[int]) -> list[list[Member]]:
         """The networks in as few groups as memory allows to look at windows together."""
@@ -317,6 +339,11 @@ def usable_device(asked: str | None) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {asked}: no such GPU is usable here; use --device cpu")
     return asked
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError("the networks predict values that are no numbers; try --precision fp32")
 
 
 def _merge(mean: np.ndarray, squares: np.ndarray, before: int, values: Tensor) -> None:

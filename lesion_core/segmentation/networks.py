@@ -167,6 +167,57 @@ def choose(
     )
 
 
+def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
+    """The complete networks of every cohort, loss and fold, the seeds of each together.
+
+    Args:
+        results: a ledger, finished or not.
+        cohort: only this one.
+        loss: only this label.
+
+    Raises:
+        ValueError: there is no such cohort or loss, or networks cannot be used together.
+    """
+    from lesion_core.results import read_meta, trial_statuses
+
+    meta = read_meta(results)
+    rows = _of_comparison(meta["trials"])
+    if cohort:
+        _one(cohort, [row["cohort"] for row in rows], "cohort", results)
+    if loss:
+        _one(loss, [row["loss"] for row in rows], "loss", results)
+    rows = [r for r in rows if cohort in ("", r["cohort"]) and loss in ("", r["loss"])]
+    status = trial_statuses(results, {row["name"]: row for row in rows})
+    groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["cohort"], row["loss"], row["fold"]), []).append(row)
+    found = []
+    for (own, label, fold), group in sorted(
+        groups.items(), key=lambda each: (each[0][0], each[0][2])
+    ):
+        done = [row for row in group if status[row["name"]]["status"] == "done"]
+        members = tuple(_member(results / "trials" / row["name"], row) for row in done)
+        if not members:
+            continue
+        _check_alike(members)
+        found.append(
+            Choice(
+                cohort=own,
+                channels=_channels(results, meta, own),
+                loss=label,
+                loss_params=_object(done[0]["loss_params"]),
+                why=f"all complete seeds of fold {fold}",
+                members=members,
+                absent=tuple(
+                    f"{row['name']} ({status[row['name']]['status']})"
+                    for row in group
+                    if status[row["name"]]["status"] != "done"
+                ),
+            )
+        )
+    return found
+
+
 def load_network(model: bytes, device: str = "cpu") -> UNet3d:
     """The network in a trial's ``model.pt``.
 

@@ -1,8 +1,8 @@
 """New patients one after the other: images read, segmented, and maps written where they lie.
 
 Per case ``CASE.nii.gz`` (the mask), on request ``CASE_probability.nii.gz``, of several networks
-``CASE_disagreement.nii.gz``, of a derived brain ``CASE_brain.nii.gz``, and, last, ``CASE.json``:
-what was done, with which networks.
+``CASE_disagreement.nii.gz``, of a derived brain ``CASE_brain.nii.gz``, on request
+``CASE_overlay.png``, and, last, ``CASE.json``: what was done, with which networks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from lesion_core.paths import existing, existing_folder, is_there, refuse_existi
 from lesion_core.placement import oddities_of
 from lesion_core.progress import duration, progress_line
 from lesion_core.received import inside
-from lesion_core.results import write_json
+from lesion_core.results import write_bytes, write_json
 from lesion_core.segmentation.cases import NewCase
 from lesion_core.segmentation.ensemble import Ensemble, Maps
 from lesion_core.segmentation.geometry import Brought, orientation_of
 from lesion_core.segmentation.networks import SELECTOR
+from lesion_core.segmentation.overlay import overlay_png, shown_channel
 from lesion_core.segmentation.tested import CURE
 from lesion_core.versions import installed_versions
 
@@ -48,6 +49,8 @@ class Wanted:
     """Of the probability, from which on a voxel is lesion."""
     probability: bool = False
     disagreement: bool = True
+    overlay: bool = False
+    """A picture of the slice with most lesion and disagreement."""
     brain: BrainSource = "mask"
     as_is: bool = False
     """Refuse a case that would have to be resampled."""
@@ -59,6 +62,7 @@ class Wanted:
             "probability": "_probability.nii.gz" if self.probability else "",
             "disagreement": "_disagreement.nii.gz" if self.disagreement and networks > 1 else "",
             "brain": "_brain.nii.gz" if self.brain == "derive" and case.brain is None else "",
+            "overlay": "_overlay.png" if self.overlay else "",
             "record": ".json",
         }
         return {what: inside(self.out, f"{case.id}{end}") for what, end in parts.items() if end}
@@ -186,6 +190,13 @@ def _segment_case(
     for what, values in voxels.items():
         if what in files and values is not None:
             write_like(files[what], values, found.first)
+    if "overlay" in files:
+        shown = case.channels[shown_channel(tuple(case.channels))]
+        image = found.first if shown == found.first.path else read_on_grid(shown, found.first)
+        write_bytes(
+            files["overlay"],
+            overlay_png(finite_values(image), mask == 1, maps.disagreement, found.first.affine),
+        )
     write_json(files["record"], _record(found, ensemble, wanted, maps, mask, files))
     return Outcome(case=case, files=files)
 

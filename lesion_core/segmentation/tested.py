@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,16 @@ from lesion_core.settings import Precision, TrainSettings
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
     import numpy as np
 
-    from lesion_core.cohorts import Cohort
+    from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import Image, LoadedCohort
     from lesion_core.unet import UNet3d
 
 PREDICTIONS = "predictions"
 """Folder of the masks in a results folder."""
+
+OTHER_FILES = (
+    "{}: these are not the files that {} was trained on; point --data at the ones that were"
+)
 
 CURE = "have it replaced by --overwrite, or choose another folder with --out"
 
@@ -55,6 +59,7 @@ def predict_tested(
     trials: Sequence[str] = (),
     threshold: float = 0.5,
     probabilities: bool = False,
+    overlay: bool = False,
     device: str | None = None,
     precision: Precision | None = None,
     overwrite: bool = False,
@@ -70,7 +75,6 @@ def predict_tested(
     import numpy as np
 
     from lesion_core.cohorts import cases_as_read
-    from lesion_core.folds import test_folds
     from lesion_core.images import load_cohort
     from lesion_core.nifti import read_header, write_like
     from lesion_core.resampling import Grid
@@ -88,14 +92,11 @@ def predict_tested(
         folder = results / "trials" / name
         config = read_json(folder / "trial.json")["config"]
         cohort = config["cohort"]
-        definition = _definition(results, meta, cohort)
+        definition = cohort_of(results, meta, cohort)
         if cohort not in loaded:
             loaded[cohort] = load_cohort(definition, data)
         if loaded[cohort].fingerprint != config["fingerprint"]:
-            raise ValueError(
-                f"{data / cohort}: these are not the files that {name} was trained on; "
-                "point --data at the ones that were"
-            )
+            raise ValueError(OTHER_FILES.format(data / cohort, name))
         settings = trained_settings(folder, config["settings"])
         if precision is not None:
             settings = replace(settings, precision=precision)
@@ -105,14 +106,7 @@ def predict_tested(
             network = load_network(read_model(folder), device)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        cases = [image.case for image in loaded[cohort].images]
-        if not 0 <= config["fold"] < config["num_folds"] <= len(cases):
-            raise ValueError(
-                f"{name}: fold {config['fold']} of {config['num_folds']} for {len(cases)} cases"
-            )
-        usual = test_folds(cases, config["num_folds"])[config["fold"]]
-        # A search's trial was judged on validation cases, and leaves the test cases alone.
-        held_out = set(config.get("validation_cases") or config.get("test_cases", usual))
+        held_out = held_out_cases(name, config, [image.case for image in loaded[cohort].images])
         for image in loaded[cohort].images:
             if image.case in held_out:
                 probability = predict_image(network, image, settings)
@@ -124,6 +118,45 @@ def predict_tested(
                 path = _place(results, out, name, image.case)
                 write_like(path, voxels, source)
                 yield path
+                if overlay:
+                    yield _write_overlay(path, case, voxels >= threshold)
+
+
+def _write_overlay(path: Path, case: Case, mask: np.ndarray) -> Path:
+    """The picture beside a mask or a probability; a single network disagrees with nobody."""
+    import numpy as np
+
+    from lesion_core.nifti import finite_values, read
+    from lesion_core.results import write_bytes
+    from lesion_core.segmentation.overlay import overlay_png, shown_channel
+
+    image = read(case.channels[shown_channel(tuple(case.channels))])
+    place = path.with_name(path.name.removesuffix(".nii.gz") + "_overlay.png")
+    nobody = np.zeros(mask.shape, np.float32)
+    write_bytes(place, overlay_png(finite_values(image), mask, nobody, image.affine))
+    return place
+
+
+def held_out_cases(name: str, config: Mapping[str, Any], cases: Sequence[str]) -> set[str]:
+    """The cases that a trial is judged on, which its network never saw.
+
+    Args:
+        name: of the trial, for people.
+        config: of its trial.json.
+        cases: of the cohort, in its order.
+
+    Raises:
+        ValueError: there is no such fold.
+    """
+    from lesion_core.folds import test_folds
+
+    if not 0 <= config["fold"] < config["num_folds"] <= len(cases):
+        raise ValueError(
+            f"{name}: fold {config['fold']} of {config['num_folds']} for {len(cases)} cases"
+        )
+    usual = test_folds(cases, config["num_folds"])[config["fold"]]
+    # A search's trial was judged on validation cases, and leaves the test cases alone.
+    return set(config.get("validation_cases") or config.get("test_cases", usual))
 
 
 def _refuse_existing(out: Path, names: Sequence[str]) -> None:
@@ -138,7 +171,7 @@ def _refuse_existing(out: Path, names: Sequence[str]) -> None:
             refuse_existing(path, CURE)
 
 
-def _definition(results: Path, meta: dict[str, Any], name: str) -> Cohort:
+def cohort_of(results: Path, meta: dict[str, Any], name: str) -> Cohort:
     """The cohort of this name as sweep.json defines it; ValueError if it defines another."""
     from lesion_core.cohorts import cohort_from_dict
 

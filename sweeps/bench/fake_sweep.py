@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lesion_core import results
+from lesion_core import results, scores
 from lesion_core.arms import complete, differing
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS, TrainSettings
@@ -90,6 +90,12 @@ class FakeSweep:
     run_sd: float = 0.12
     residual_sd: float = 0.15
     pictures: bool = True
+    scores: bool = False
+    """Whether seeds were scored together (`lesion_core.scores`)."""
+    ensemble_gain: float = 0.25
+    """Share of a single network's wrong voxels that all seeds of a fold together get right."""
+    disagreement_finds: float = 8.0
+    """How sharply wrong voxels gather where networks disagree; 0: as all others."""
     gradients: bool = True
     """Whether the gradient curves are recorded; older ledgers lack them."""
 
@@ -106,6 +112,7 @@ class FakeSweep:
             combinations = [
                 dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())
             ]
+            ended: dict[tuple[str, int], dict[str, list[dict]]] = {}
             for loss, (place, own) in product(self.losses, enumerate(combinations)):
                 drawn_as = self.same_as.get(loss, loss)
                 loss_number = list(self.losses).index(drawn_as) * len(combinations) + place
@@ -124,7 +131,7 @@ class FakeSweep:
                         rng = np.random.default_rng(
                             [self.rng_seed, number, loss_number, seed, fold]
                         )
-                        self._write_trial(
+                        final = self._write_trial(
                             path,
                             row,
                             cases,
@@ -135,6 +142,11 @@ class FakeSweep:
                             rng,
                             drawn_as,
                         )
+                        if final:
+                            ended.setdefault((loss, fold), {})[row["name"]] = final
+            for (loss, fold), rows in ended.items() if self.scores else ():
+                if len(rows) > 1:
+                    self._write_scores(path, cohort, loss, fold, rows, cases)
         names = [self._name(index) for index in range(self.num_cases)]
         results.write_json(
             path / "sweep.json",
@@ -293,7 +305,8 @@ class FakeSweep:
         status: str,
         rng: np.random.Generator,
         drawn_as: str,
-    ) -> None:
+    ) -> list[dict]:
+        """Write a trial's folder; returns the last rows of its test cases, if it is complete."""
         folder = path / "trials" / row["name"]
         identity = {
             "trial": row["name"],
@@ -389,7 +402,7 @@ class FakeSweep:
                 },
             )
         if not whole:
-            return
+            return []
         results.write_table(folder / "lesions.parquet", lesions, results.LESIONS)
         results.write_table(folder / "histograms.parquet", histograms, results.HISTOGRAMS)
         results.write_table(folder / "slices.parquet", slices, results.SLICES)
@@ -409,6 +422,67 @@ class FakeSweep:
         )
         if status == "corrupt":
             (folder / "cases.parquet").write_bytes(b"PAR1 cut short")
+            return []
+        return list(final_row.values())
+
+    def _write_scores(
+        self,
+        path: Path,
+        cohort: str,
+        loss: str,
+        fold: int,
+        networks: Mapping[str, list[dict]],
+        cases: list[dict],
+    ) -> None:
+        """What the networks of a fold do together: so much less wrong, the more there are."""
+        seeds = [rows[0]["seed"] for rows in networks.values()]
+        ensemble = scores.EnsembleIdentity(
+            cohort=cohort, loss=loss, fold=fold, trials=tuple(networks), seeds=tuple(seeds),
+            weights=("",) * len(seeds),
+        )  # fmt: skip
+        by_name = {case["case"]: case for case in cases}
+        said = {"ensemble": ensemble.name, "cohort": cohort, "loss": loss, "fold": fold}
+        rows = []
+        for singles in zip(*networks.values(), strict=True):
+            for part in scores.parts_of(len(seeds)):
+                own = [singles[place] for place in part]
+                better = self.ensemble_gain * (1 - 1 / len(own)) / (1 - 1 / len(seeds))
+                row = dict.fromkeys(results.ENSEMBLES.names) | said | {"precision": "fp32"}
+                row |= {"seeds": [seeds[place] for place in part]}
+                row |= counts_together(own, better)
+                if len(part) in (1, len(seeds) - 1, len(seeds)):
+                    row |= self._histograms_together(loss, by_name[row["case"]], row)
+                rows.append(row)
+        scores.write_rows(path, ensemble.name, rows)
+        names = list(dict.fromkeys(row["case"] for row in rows))
+        scores.write_record(
+            path, ensemble, names, precision="fp32", device="cpu", versions={"torch": "2.13.0"}
+        )
+
+    def _histograms_together(self, loss: str, case: dict, row: dict) -> dict:
+        """Histograms of a row of ENSEMBLES: of probabilities, and of how unsure networks are."""
+        lesion, background = self._histogram(loss, case, row)
+        wrong = row["fp"] + row["fn"]
+        rise = np.linspace(0, 1, results.UNCERTAINTY_BINS)
+        sure = np.exp(-8 * rise)
+        voxels = {}
+        for name, sharp in (
+            ("disagreement", self.disagreement_finds),
+            ("entropy", 0.8 * self.disagreement_finds),
+        ):
+            errors = spread_out(wrong, sure * np.exp((8 + sharp) * rise) if sharp else sure)
+            right = spread_out(case["brain"] - wrong, sure)
+            voxels[name] = np.add(errors, right).tolist(), errors
+        alone = len(row["seeds"]) == 1
+        return {
+            "lesion": lesion,
+            "background": background,
+            "entropy_voxels": voxels["entropy"][0],
+            "entropy_errors": voxels["entropy"][1],
+            "ensemble_errors": voxels["entropy"][1] if alone else None,
+            "disagreement_voxels": None if alone else voxels["disagreement"][0],
+            "disagreement_errors": None if alone else voxels["disagreement"][1],
+        }
 
     def _character(self, loss: str) -> tuple[float, float, float, float]:
         return self.character.get(loss) or CHARACTER.get(loss, (0.62, 0.7, 5.0, 1.0))
@@ -662,6 +736,40 @@ def lesion_rows(
     return rows
 
 
+def counts_together(rows: Sequence[Mapping[str, Any]], better: float) -> dict:
+    """The counts of networks together: means, with so much less wrong (a share)."""
+
+    def mean(name: str) -> float:
+        return sum(row[name] for row in rows) / len(rows)
+
+    def left(name: str) -> int:
+        return round((1 - better) * mean(name))
+
+    first = rows[0]
+    reference = first["tp"] + first["fn"]
+    fp, fn = left("fp"), left("fn")
+    hit = round(mean("n_pred_hit"))
+    false = round((1 - better) * (mean("n_pred") - mean("n_pred_hit")))
+    wrong = fp + fn
+    return {
+        **{name: first[name] for name in ("case", "site", "voxel_mm3", "n_ref")},
+        "tp": reference - fn,
+        "fp": fp,
+        "fn": fn,
+        "tn": first["tn"] + first["fp"] - fp,
+        "fp_masked": min(fp, left("fp_masked")),
+        "fp_sure": min(fp, left("fp_sure")),
+        "fn_sure": min(fn, left("fn_sure")),
+        "n_pred": hit + false,
+        "n_ref_hit": round(mean("n_ref_hit")),
+        "n_pred_hit": hit,
+        "n_pred_masked": hit + false,
+        "n_pred_hit_masked": hit,
+        "brier_sum": 0.4 * wrong + 0.1 * (reference - fn),
+        "brier_voxels": 48 * 60 * 36,
+    }
+
+
 def lesion_counts(rows: list[dict]) -> dict:
     """The lesion columns of CASES, from a case's rows of LESIONS."""
     number = {
@@ -746,6 +854,12 @@ def spread(total: int, weights: np.ndarray) -> list[int]:
     share = np.floor(total * weights / weights.sum()).astype(int)
     share[int(np.argmax(weights))] += total - share.sum()
     return share.tolist()
+
+
+def spread_out(total: int, weights: np.ndarray) -> list[int]:
+    """The same, with what rounding leaves in the neighbours: no bin gets more than one too many."""
+    ends = np.rint(total * weights.cumsum() / weights.sum()).astype(int)
+    return np.diff(ends, prepend=0).tolist()
 
 
 def expit(value: float) -> float:
