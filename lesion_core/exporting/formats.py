@@ -13,14 +13,12 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lesion_core.exporting.together import Together, example_windows
-
-Format = Literal["bundle", "onnx", "torchscript"]
 
 DESCRIPTION = "description.json"
 """Name of the description in a TorchScript file's ``_extra_files``."""

@@ -1,0 +1,99 @@
+"""Which cases, their normalisation, and the loop over them: the code that a MONAI bundle brings.
+
+The bundle's copy of this file is scripts/segment.py; its configs/inference.json says the rest.  It
+needs PyTorch alone, and nothing of the project that the networks come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+def find_cases(folder: str, channels: Sequence[str], brain: str) -> list[dict[str, Any]]:
+    """The cases below a folder: ``folder/CASE/{channel...,brain}.nii.gz``, one case per folder.
+
+    Raises:
+        ValueError: there is none, or one lacks a file; which one is said.
+    """
+    root = Path(folder)
+    cases = []
+    for place in sorted(inner for inner in root.glob("*") if inner.is_dir()):
+        files = [_file(place, name) for name in channels]
+        cases.append({"image": files, "brain": _file(place, brain)})
+    if not cases:
+        raise ValueError(
+            f"{root}: expected a folder for each case, each with "
+            f"{', '.join(channels)} and {brain} as .nii.gz; give it with --dataset_dir"
+        )
+    return cases
+
+
+def case_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
+    """What MONAI's SaveImaged calls a case: its folder's name."""
+    source = meta["filename_or_obj"]
+    first = source if isinstance(source, str) else source[0]
+    return {"subject": Path(first).parent.name, "idx": None}
+
+
+def in_brain(case: dict[str, Any]) -> dict[str, Any]:
+    """The case itself, if ``brain [1, X, Y, Z]`` is a mask that lies where ``image`` does.
+
+    Raises:
+        ValueError: it lies elsewhere, is empty, or holds other values than 0 and 1.
+    """
+    image, brain = case["image"], case["brain"]
+    if image.shape[1:] != brain.shape[1:] or not torch.allclose(
+        image.affine.double(), brain.affine.double(), atol=1e-3
+    ):
+        raise ValueError(f"{_named(case)}: brain mask and images are not on the same grid")
+    if not bool(((brain == 0) | (brain == 1)).all()) or not bool(brain.any()):
+        raise ValueError(f"{_named(case)}: expected a brain mask of 0 and 1, with 1 in the brain")
+    return case
+
+
+def z_score(case: dict[str, Any]) -> dict[str, Any]:
+    """Give every channel of ``image`` mean 0 and standard deviation 1 inside ``brain``.
+
+    Raises:
+        ValueError: intensities that are not finite, or the same everywhere inside.
+    """
+    inside = case["brain"][0] > 0.5
+    for channel in case["image"]:
+        values = channel[inside].double()
+        mean, sd = values.mean(), values.std(correction=0)
+        if not bool(torch.isfinite(channel).all()) or not float(sd) > 0:
+            raise ValueError(f"{_named(case)}: an image is constant in the brain, or not finite")
+        channel.sub_(mean.float()).div_(sd.float())
+    return case
+
+
+@torch.no_grad()
+def segment(
+    dataset: Iterable[dict[str, Any]],
+    network: torch.nn.Module,
+    inferer: Callable[..., torch.Tensor],
+    postprocessing: Callable[[dict[str, Any]], Any],
+    device: torch.device,
+) -> None:
+    """Predict every case's probability, ``pred``, and have it written."""
+    for case in dataset:
+        windows = case["image"][None].to(device)
+        case["pred"] = inferer(windows, network)[0].cpu()
+        postprocessing(case)
+
+
+def _file(folder: Path, name: str) -> str:
+    for ending in ENDINGS:
+        if (path := folder / f"{name}{ending}").is_file():
+            return str(path)
+    raise ValueError(f"{folder}: no {name}.nii.gz there")
+
+
+def _named(case: Mapping[str, Any]) -> str:
+    return str(case_name(case["image"].meta, None)["subject"])
