@@ -81,7 +81,7 @@ def bundle_files(
         "configs/logging.conf": LOGGING.encode(),
         "models/model.ts": network,
         "scripts/__init__.py": b"",
-        "scripts/segment.py": Path(in_bundle.__file__).read_bytes(),
+        "scripts/steps.py": Path(in_bundle.__file__).read_bytes(),
         "docs/README.md": card.encode(),
     }
     return files if licence is None else files | {"LICENSE": licence.encode()}
@@ -95,10 +95,11 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [
         {"_target_": "LoadImaged", "keys": both, "reader": "NibabelReader"},
         {"_target_": "EnsureChannelFirstd", "keys": both},
-        {"_target_": "Lambda", "func": "$scripts.segment.in_brain"},
+        {"_target_": "Lambda", "func": "$steps.in_brain"},
     ]
     if about["orientation"] is not None:
-        steps.append({"_target_": "Orientationd", "keys": both, "axcodes": about["orientation"]})
+        codes = {"axcodes": about["orientation"], "labels": None}
+        steps.append({"_target_": "Orientationd", "keys": both, **codes})
     smallest, largest = about["spacing_mm"]["smallest"], about["spacing_mm"]["largest"]
     if smallest is not None and largest is not None:
         # Voxels from smallest to largest stay as they are; others become the nearer of the two.
@@ -110,18 +111,19 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         ]
     steps += [
         {"_target_": "CropForegroundd", "keys": both, "source_key": "brain", "allow_smaller": True},
-        {"_target_": "Lambda", "func": "$scripts.segment.z_score"},
+        {"_target_": "Lambda", "func": "$steps.z_score"},
     ]
     save = {
         "_target_": "SaveImaged",
         "output_dir": "@output_dir",
         "output_ext": ".nii.gz",
+        "resample": False,  # they are on the image's grid already
         "separate_folder": False,
-        "output_name_formatter": "$scripts.segment.case_name",
+        "output_name_formatter": "$steps.case_name",
         "print_log": False,
     }
     return {
-        "imports": ["$import torch", "$import scripts.segment"],
+        "imports": ["$import torch", "$import scripts.steps as steps"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/eval'",
@@ -133,7 +135,7 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": steps},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$scripts.segment.find_cases(@dataset_dir, @channels, @brain)",
+            "data": "$steps.find_cases(@dataset_dir, @channels, @brain)",
             "transform": "@preprocessing",
         },
         "inferer": {
@@ -160,7 +162,7 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
             ],
         },
         "run": [
-            "$scripts.segment.segment"
+            "$steps.segment"
             "(@dataset, @network.eval(), @inferer, @postprocessing, @device)"
         ],
     }
@@ -196,7 +198,6 @@ def _metadata(
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
         "required_packages_version": {"nibabel": versions["nibabel"]},
-        "optional_packages_version": {},
         "supported_apps": {},
         "name": f"Brain lesions, {about['cohort']}, loss {about['loss']}",
         "task": "Segmentation of brain lesions in MRI",

@@ -198,9 +198,8 @@ def _scores(given: CardInput) -> str:
                 if len({network["fold"] for network in networks}) > 1
                 else "only their common fold's patients could give one, and none was computed. "
             )
-            + "The scores above are of single networks. Averages of networks are usually a "
-            "little better than their members, which is no promise for this one: test it on your "
-            "own patients."
+            + "The scores above are of single networks; how well their average does is not known "
+            "from here. Test it on patients of your own."
         )
     else:
         honest = (

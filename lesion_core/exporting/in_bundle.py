@@ -1,6 +1,6 @@
 """Which cases, their normalisation, and the loop over them: the code that a MONAI bundle brings.
 
-The bundle's copy of this file is scripts/segment.py; its configs/inference.json says the rest.  It
+The bundle's copy of this file is scripts/steps.py; its configs/inference.json says the rest.  It
 needs PyTorch alone, and nothing of the project that the networks come from.
 """
 
