@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.exporting import in_bundle
-from lesion_core.nifti import LARGEST_VOXEL_MM, SMALLEST_VOXEL_MM
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -91,7 +90,6 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
     """configs/inference.json: from a folder of cases to masks on the images' own grids."""
     size, stride = about["patch_size"], about["stride"]
     both = ["image", "brain"]
-    on_grid = {"mode": ["bilinear", "nearest"], "padding_mode": "border", "align_corners": True}
     steps: list[dict[str, Any]] = [
         {"_target_": "LoadImaged", "keys": both, "reader": "NibabelReader"},
         {"_target_": "EnsureChannelFirstd", "keys": both},
@@ -102,12 +100,18 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         steps.append({"_target_": "Orientationd", "keys": both, **codes})
     smallest, largest = about["spacing_mm"]["smallest"], about["spacing_mm"]["largest"]
     if smallest is not None and largest is not None:
-        # Voxels from smallest to largest stay as they are; others become the nearer of the two.
-        low, high = 3 * [SMALLEST_VOXEL_MM], 3 * [LARGEST_VOXEL_MM]
         steps += [
-            {"_target_": "Spacingd", "keys": both, "pixdim": smallest, "max_pixdim": high}
-            | on_grid,
-            {"_target_": "Spacingd", "keys": both, "pixdim": largest, "min_pixdim": low} | on_grid,
+            {
+                "_target_": "Lambda",
+                "func": f"$lambda case: steps.training_grid(case, {smallest}, {largest})",
+            },
+            {
+                "_target_": "SpatialResampleToMatchd",
+                "keys": both,
+                "key_dst": "grid",
+                "mode": ["bilinear", "nearest"],
+                "padding_mode": "border",
+            },
         ]
     steps += [
         {"_target_": "CropForegroundd", "keys": both, "source_key": "brain", "allow_smaller": True},
@@ -117,7 +121,9 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         "_target_": "SaveImaged",
         "output_dir": "@output_dir",
         "output_ext": ".nii.gz",
-        "resample": False,  # they are on the image's grid already
+        # They are on the image's grid already.  Without this MONAI 1.6.1 takes the first two axes
+        # alone for space, and refuses images whose axes are permuted.
+        "resample": True,
         "separate_folder": False,
         "output_name_formatter": "$steps.case_name",
         "print_log": False,

@@ -14,6 +14,9 @@ import torch
 
 ENDINGS = (".nii.gz", ".nii")
 
+SAME = 1e-3
+"""Voxel sizes that differ by no more than this part are equal."""
+
 
 def find_cases(folder: str, channels: Sequence[str], brain: str) -> list[dict[str, Any]]:
     """The cases below a folder: ``folder/CASE/{channel...,brain}.nii.gz``, one case per folder.
@@ -54,6 +57,28 @@ def in_brain(case: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{_named(case)}: brain mask and images are not on the same grid")
     if not bool(((brain == 0) | (brain == 1)).all()) or not bool(brain.any()):
         raise ValueError(f"{_named(case)}: expected a brain mask of 0 and 1, with 1 in the brain")
+    return case
+
+
+def training_grid(
+    case: dict[str, Any], smallest_mm: Sequence[float], largest_mm: Sequence[float]
+) -> dict[str, Any]:
+    """Add ``grid``, an empty image that lies where ``image`` is to be resampled to.
+
+    Along each axis, voxels from the smallest to the largest of the training's stay as they are;
+    others get the nearer of the two sizes.  Both grids have the same centre.
+    """
+    image = case["image"]
+    affine, old = image.affine.double(), torch.tensor(image.shape[1:]).double()
+    sides = affine[:3, :3].norm(dim=0)
+    low, high = torch.tensor(smallest_mm).double(), torch.tensor(largest_mm).double()
+    known = (sides >= low * (1 - SAME)) & (sides <= high * (1 + SAME))
+    step = torch.where(known, sides, sides.clamp(low, high)) / sides
+    step = torch.where((step - 1).abs() <= SAME, 1.0, step)
+    new = (old / step - SAME).ceil().clamp(min=1)
+    move = torch.eye(4).double()
+    move[:3, :3], move[:3, 3] = step.diag(), (old - 1) / 2 - step * (new - 1) / 2
+    case["grid"] = type(image)(torch.zeros(1, *new.int().tolist()), affine=affine @ move)
     return case
 
 
