@@ -106,7 +106,7 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
                 "func": f"$lambda case: steps.training_grid(case, {smallest}, {largest})",
             },
             {
-                "_target_": "SpatialResampleToMatchd",
+                "_target_": "ResampleToMatchd",
                 "keys": both,
                 "key_dst": "grid",
                 "mode": ["bilinear", "nearest"],
