@@ -57,9 +57,10 @@ def model_scores(results: Path, cohort: str, loss: str) -> dict[str, Any]:
     """The report's means of a loss over test images at the last epoch, and each training's.
 
     Returns:
-        ``formula`` of the loss in words; ``level`` of the intervals; ``metrics``: by metric its ``mean``, ``low``, ``high`` (None
-        where the design cannot tell), what the interval ``holds_for``, over how many ``cells`` and
-        ``patients``; ``trainings``: by seed and fold the same means over the fold's patients alone.
+        ``formula`` of the loss in words; ``level`` of the intervals; ``metrics``: by metric its
+        ``mean``, ``low``, ``high`` (None where the design cannot tell), what the interval
+        ``holds_for``, over how many ``cells`` and ``patients``; ``trainings``: by seed and fold the
+        same means over the fold's patients alone.
 
     Raises:
         ValueError: not a results folder, or the report has no such loss.

@@ -183,8 +183,8 @@ def _files(
 def _card_input(options: Export, about: Mapping[str, Any], scores: Scores) -> CardInput:
     from lesion_core.exporting.card import CardInput
     from lesion_core.exporting.formats import TOLERANCE, compares_onnx
-    from lesion_core.results import COHORT_CASES, read_meta
     from lesion_core.received import read_table
+    from lesion_core.results import COHORT_CASES, read_meta
 
     meta = read_meta(options.results)
     cohort = str(about["cohort"])
@@ -231,9 +231,9 @@ python -m monai.bundle run --config_file configs/inference.json --dataset_dir IM
 --output_dir MASKS
 ```
 
-`IMAGES` holds a folder for each case, with {channels} and brain.nii.gz, all on one grid. Written are
-`MASKS/CASE_lesion.nii.gz` and `MASKS/CASE_probability.nii.gz`, on that grid. `--threshold 0.4` moves
-the threshold, `--brain NAME` says what brain masks are called.""",
+`IMAGES` holds a folder for each case, with {channels} and brain.nii.gz, all on one grid. Written
+are `MASKS/CASE_lesion.nii.gz` and `MASKS/CASE_probability.nii.gz`, on that grid. `--threshold 0.4`
+moves the threshold, `--brain NAME` says what brain masks are called.""",
     "onnx": """\
 `model.onnx` (opset {opset}) takes `image`, float32 windows that are normalised as below, any number
 at a time, and gives `probability`. Its metadata holds everything in this table.

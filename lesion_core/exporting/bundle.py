@@ -117,17 +117,6 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         {"_target_": "CropForegroundd", "keys": both, "source_key": "brain", "allow_smaller": True},
         {"_target_": "Lambda", "func": "$steps.z_score"},
     ]
-    save = {
-        "_target_": "SaveImaged",
-        "output_dir": "@output_dir",
-        "output_ext": ".nii.gz",
-        # They are on the image's grid already.  Without this MONAI 1.6.1 takes the first two axes
-        # alone for space, and refuses images whose axes are permuted.
-        "resample": True,
-        "separate_folder": False,
-        "output_name_formatter": "$steps.case_name",
-        "print_log": False,
-    }
     return {
         "imports": ["$import torch", "$import scripts.steps as steps"],
         "bundle_root": ".",
@@ -163,13 +152,11 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
                 },
                 {"_target_": "CopyItemsd", "keys": "pred", "names": "mask"},
                 {"_target_": "AsDiscreted", "keys": "mask", "threshold": "@threshold"},
-                {"keys": "mask", "output_postfix": "lesion", "output_dtype": "$torch.uint8"} | save,
-                {"keys": "pred", "output_postfix": "probability"} | save,
             ],
         },
         "run": [
             "$steps.segment"
-            "(@dataset, @network.eval(), @inferer, @postprocessing, @device)"
+            "(@dataset, @network.eval(), @inferer, @postprocessing, @output_dir, @device)"
         ],
     }
 

@@ -178,16 +178,17 @@ def _scores(given: CardInput) -> str:
             f"{own['holds_for'] or 'nothing: the design cannot tell'} |"
         )
     dice = scores["metrics"]["dice"]
-    members = ["| seed | fold | patients | DSC | sensitivity | precision |", "|---|---|---|---|---|---|"]
+    members = [
+        "| seed | fold | patients | DSC | sensitivity | precision |",
+        "|---|---|---|---|---|---|",
+    ]
     known = {(row["seed"], row["fold"]): row for row in scores["trainings"]}
     for network in networks:
         row = known.get((network["seed"], network["fold"]))
         if row is None:
             continue
         values = " | ".join(_rate(row[metric]) for metric in METRICS)
-        members.append(
-            f"| {row['seed']} | {row['fold']} | {row['dice_patients']} | {values} |"
-        )
+        members.append(f"| {row['seed']} | {row['fold']} | {row['dice_patients']} | {values} |")
     if len(networks) > 1:
         honest = (
             f"**Of the {len(networks)} networks together there is no test score here.** Each "
@@ -202,14 +203,12 @@ def _scores(given: CardInput) -> str:
             "from here. Test it on patients of your own."
         )
     else:
-        honest = (
-            "The network was tested on the patients of its own fold, which it had never seen."
-        )
+        honest = "The network was tested on the patients of its own fold, which it had never seen."
     return "\n\n".join(
         [
             f"All trainings with this loss, each on the patients that it never saw: means over "
-            f"{_number(dice['cells'], 'training')} and {_number(dice['patients'], 'patient')}, with "
-            f"{scores['level']:.0%} intervals, as the sweep's report computes them.",
+            f"{_number(dice['cells'], 'training')} and {_number(dice['patients'], 'patient')}, "
+            f"with {scores['level']:.0%} intervals, as the sweep's report computes them.",
             "\n".join(rows),
             "The networks in here, each on the patients of its own fold:",
             "\n".join(members),

@@ -1,4 +1,4 @@
-"""What a stranger must know to use exported networks: plain JSON values, the same in each format."""
+"""What a stranger must know to use exported networks, as plain JSON values."""
 
 from __future__ import annotations
 

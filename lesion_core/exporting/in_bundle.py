@@ -1,15 +1,16 @@
 """Which cases, their normalisation, and the loop over them: the code that a MONAI bundle brings.
 
 The bundle's copy of this file is scripts/steps.py; its configs/inference.json says the rest.  It
-needs PyTorch alone, and nothing of the project that the networks come from.
+needs PyTorch and nibabel, and nothing of the project that the networks come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import torch
 
 ENDINGS = (".nii.gz", ".nii")
@@ -28,20 +29,14 @@ def find_cases(folder: str, channels: Sequence[str], brain: str) -> list[dict[st
     cases = []
     for place in sorted(inner for inner in root.glob("*") if inner.is_dir()):
         files = [_file(place, name) for name in channels]
-        cases.append({"image": files, "brain": _file(place, brain)})
+        own = {"image": files, "brain": _file(place, brain)}
+        cases.append(own | {"case": place.name, "source": files[0]})
     if not cases:
         raise ValueError(
             f"{root}: expected a folder for each case, each with "
             f"{', '.join(channels)} and {brain} as .nii.gz; give it with --dataset_dir"
         )
     return cases
-
-
-def case_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """What MONAI's SaveImaged calls a case: its folder's name."""
-    source = meta["filename_or_obj"]
-    first = source if isinstance(source, str) else source[0]
-    return {"subject": Path(first).parent.name, "idx": None}
 
 
 def in_brain(case: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +49,9 @@ def in_brain(case: dict[str, Any]) -> dict[str, Any]:
     if image.shape[1:] != brain.shape[1:] or not torch.allclose(
         image.affine.double(), brain.affine.double(), atol=1e-3
     ):
-        raise ValueError(f"{_named(case)}: brain mask and images are not on the same grid")
+        raise ValueError(f"{case['case']}: brain mask and images are not on the same grid")
     if not bool(((brain == 0) | (brain == 1)).all()) or not bool(brain.any()):
-        raise ValueError(f"{_named(case)}: expected a brain mask of 0 and 1, with 1 in the brain")
+        raise ValueError(f"{case['case']}: expected a brain mask of 0 and 1, with 1 in the brain")
     return case
 
 
@@ -93,7 +88,7 @@ def z_score(case: dict[str, Any]) -> dict[str, Any]:
         values = channel[inside].double()
         mean, sd = values.mean(), values.std(correction=0)
         if not bool(torch.isfinite(channel).all()) or not float(sd) > 0:
-            raise ValueError(f"{_named(case)}: an image is constant in the brain, or not finite")
+            raise ValueError(f"{case['case']}: an image is constant in the brain, or not finite")
         channel.sub_(mean.float()).div_(sd.float())
     return case
 
@@ -103,14 +98,33 @@ def segment(
     dataset: Iterable[dict[str, Any]],
     network: torch.nn.Module,
     inferer: Callable[..., torch.Tensor],
-    postprocessing: Callable[[dict[str, Any]], Any],
+    postprocessing: Callable[[dict[str, Any]], dict[str, Any]],
+    output_dir: str,
     device: torch.device,
 ) -> None:
-    """Predict every case's probability, ``pred``, and have it written."""
+    """Write every case's ``CASE_lesion.nii.gz`` and ``CASE_probability.nii.gz``."""
     for case in dataset:
         windows = case["image"][None].to(device)
         case["pred"] = inferer(windows, network)[0].cpu()
-        postprocessing(case)
+        found = postprocessing(case)
+        for what, values, kind in (
+            ("probability", found["pred"], "float32"),
+            ("lesion", found["mask"], "uint8"),
+        ):
+            path = Path(output_dir, f"{case['case']}_{what}.nii.gz")
+            save(path, values[0].numpy().astype(kind), case["source"])
+            print(path, flush=True)
+
+
+def save(path: Path, voxels: Any, source: str) -> None:
+    """Write ``[X, Y, Z]`` on the grid of an image, and with its header; whole or not at all."""
+    like: Any = nib.load(source)
+    header = like.header.copy()
+    header.set_data_dtype(voxels.dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    nib.save(type(like)(voxels, like.affine, header), temporary)
+    temporary.replace(path)
 
 
 def _file(folder: Path, name: str) -> str:
@@ -118,7 +132,3 @@ def _file(folder: Path, name: str) -> str:
         if (path := folder / f"{name}{ending}").is_file():
             return str(path)
     raise ValueError(f"{folder}: no {name}.nii.gz there")
-
-
-def _named(case: Mapping[str, Any]) -> str:
-    return str(case_name(case["image"].meta, None)["subject"])
