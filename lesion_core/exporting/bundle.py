@@ -107,9 +107,9 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
             },
             {
                 "_target_": "ResampleToMatchd",
-                "keys": both,
+                "keys": "image",
                 "key_dst": "grid",
-                "mode": ["bilinear", "nearest"],
+                "mode": "bilinear",
                 "padding_mode": "border",
             },
         ]

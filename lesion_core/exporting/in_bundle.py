@@ -58,7 +58,8 @@ def in_brain(case: dict[str, Any]) -> dict[str, Any]:
 def training_grid(
     case: dict[str, Any], smallest_mm: Sequence[float], largest_mm: Sequence[float]
 ) -> dict[str, Any]:
-    """Add ``grid``, an empty image that lies where ``image`` is to be resampled to.
+    """Add ``grid``, an empty image that lies where ``image`` is to be resampled to, and take
+    ``brain`` there, by the nearest voxel.
 
     Along each axis, voxels from the smallest to the largest of the training's stay as they are;
     others get the nearer of the two sizes.  Both grids have the same centre.
@@ -71,9 +72,15 @@ def training_grid(
     step = torch.where(known, sides, sides.clamp(low, high)) / sides
     step = torch.where((step - 1).abs() <= SAME, 1.0, step)
     new = (old / step - SAME).ceil().clamp(min=1)
+    offset = (old - 1) / 2 - step * (new - 1) / 2
     move = torch.eye(4).double()
-    move[:3, :3], move[:3, 3] = step.diag(), (old - 1) / 2 - step * (new - 1) / 2
+    move[:3, :3], move[:3, 3] = step.diag(), offset
     case["grid"] = type(image)(torch.zeros(1, *new.int().tolist()), affine=affine @ move)
+    brain = case["brain"].as_tensor()
+    for axis in range(3):  # half-way up, as in training; PyTorch's own rounds to even
+        nearest = (step[axis] * torch.arange(int(new[axis])) + offset[axis] + 0.5).floor()
+        brain = brain.index_select(axis + 1, nearest.clamp(0, old[axis] - 1).long())
+    case["brain"] = type(image)(brain, affine=affine @ move)
     return case
 
 
