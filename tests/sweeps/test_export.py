@@ -207,7 +207,8 @@ def test_card_states_what_was_given(root, tmp_path):
     (tmp_path / "LICENCE.txt").write_text("Do as you like.")
     out = write(
         root, tmp_path / "one", "--format", "torchscript", "--best",
-        "--data-licence", "CC [BY] 4.0", "--licence", str(tmp_path / "LICENCE.txt"), "--authors", "Ann",
+        "--data-licence", "CC [BY] 4.0", "--authors", "Ann",
+        "--licence", str(tmp_path / "LICENCE.txt"),
     )  # fmt: skip
     card = (out / "MODEL_CARD.md").read_text()
     assert "licence of the data: CC \\[BY\\] 4.0" in card and "- authors: Ann" in card
