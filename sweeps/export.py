@@ -273,7 +273,7 @@ def without_places(recorded: str) -> str:
     shown: list[str] = []
     for word in words:
         flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-        if flag == "--address" or (shown and shown[-1] == "--address"):
+        if (flag == "--address" and equals) or (shown and shown[-1] == "--address"):
             value = "auto"
         shown.append(f"{flag}{equals}{value.rstrip('/').rpartition('/')[2] or value}" if value
                      else word)  # fmt: skip
