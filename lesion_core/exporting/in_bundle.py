@@ -79,7 +79,7 @@ def training_grid(
     brain = case["brain"].as_tensor()
     for axis in range(3):  # half-way up, as in training; PyTorch's own rounds to even
         nearest = (step[axis] * torch.arange(int(new[axis])) + offset[axis] + 0.5).floor()
-        brain = brain.index_select(axis + 1, nearest.clamp(0, old[axis] - 1).long())
+        brain = brain.index_select(axis + 1, nearest.clamp(0, int(old[axis]) - 1).long())
     case["brain"] = type(image)(brain, affine=affine @ move)
     return case
 
