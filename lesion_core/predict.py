@@ -45,7 +45,7 @@ __all__ = [
 
 NEW_ONLY = (
     "cohort", "loss", "seeds", "folds", "best", "channels", "brain", "space", "derivatives",
-    "as_is", "probability", "disagreement",
+    "as_is", "probability", "disagreement", "layout", "desc",
 )  # fmt: skip
 """Flags that say something of new patients alone."""
 
@@ -113,6 +113,10 @@ class Predict:
     disagreement: bool = True
     """New patients: write, beside the mask, the standard deviation of the probability over the
     networks (float32), where there are several."""
+    layout: Literal["plain", "bids"] = "plain"
+    """New patients: plain is CASE.nii.gz and so on; bids is a BIDS derivative dataset."""
+    desc: str = "seedsweep"
+    """New patients, --layout bids: the desc entity of every file."""
     data: Path = Path("data")
     """Test cases: folder that holds the sweep's cohorts."""
     probabilities: bool = False
@@ -211,6 +215,8 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
     if options.out is None:
         raise ValueError("--out: say where the masks of new patients go")
     images, brain = _without_rule(options)
+    if options.layout == "plain" and options.desc != Predict.desc:
+        raise ValueError("--desc: is for --layout bids; leave it out")
     from lesion_core.segmentation.cases import find_cases
     from lesion_core.segmentation.ensemble import load_ensemble
     from lesion_core.segmentation.networks import choose
@@ -232,6 +238,8 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
         space=options.space,
         derivatives=options.derivatives,
     )
+    from lesion_core.segmentation.bids_layout import check_name
+
     wanted = Wanted(
         out=options.out,
         threshold=options.threshold,
@@ -240,6 +248,8 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
         overlay=options.overlay,
         brain=brain,
         as_is=options.as_is,
+        bids=check_name(options.desc) if options.layout == "bids" else "",
+        sources=tuple(image.rpartition("=")[2] for image in images),
     )
     wanted.check(cases, len(chosen.members), overwrite=options.overwrite)
     ensemble = load_ensemble(

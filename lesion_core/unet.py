@@ -94,8 +94,15 @@ def layout(device: torch.device) -> torch.memory_format:
     """How volumes and weights lie in memory: channels last on a CPU, twice as fast there.
 
     Not on a GPU: its group norm has channels first, and would turn everything back at every level.
+    Nor in a file for other programs, which choose for themselves.
     """
-    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+    fast = device.type == "cpu" and not is_exported()
+    return torch.channels_last_3d if fast else torch.contiguous_format
+
+
+def is_exported() -> bool:
+    """Whether a network is being recorded for other programs (`exporting`), in plain operations."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def to_device(network: UNet3d, device: str) -> UNet3d:
@@ -186,7 +193,8 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """In the precision of ``input``, as convolutions want it; a GPU's autocast gives fp32."""
         channels_last = input.is_contiguous(memory_format=torch.channels_last_3d)
-        if input.device.type == "cpu" and input.dtype == torch.float32 and channels_last:
+        ours = input.device.type == "cpu" and input.dtype == torch.float32 and channels_last
+        if ours and not is_exported():
             return _GroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(input).to(input.dtype)
 

@@ -52,6 +52,9 @@ COMMANDS = {
         "lesion_core.prepare:main", "from a download to a cohort: lit, wmh2017, brains"
     ),
     "predict": Command("lesion_core.predict:main", "the masks of trained trials, as NIfTI files"),
+    "export": Command(
+        "sweeps.export:main", "trained networks for other programs: MONAI bundle, ONNX, TorchScript"
+    ),
     "wandb": Command(
         "sweeps.tracking.__main__:main", "from a ledger to W&B: sync, backfill, dashboard"
     ),

@@ -27,7 +27,7 @@ SWEEPS = (
     {"sweep"},
     {"until_decided", "within_hours"},
     {"paper_grid", "alpha_gamma", "seed_ladder", "training_effect", "train_one", "status"},
-    {"verify"},
+    {"verify", "export"},
     {"bench", "cli"},
 )
 """Rooms of `sweeps`, from those that know nobody to those that nobody knows."""
@@ -41,6 +41,7 @@ MAY_KNOW = {
     "report": {"flags", "sections", "statistics", "page", "reading"},
     "command": {"flags", "report"},
     "decide": {"flags", "report", "reading", "statistics"},
+    "model_scores": {"flags", "report", "reading", "sections", "statistics"},
     "examples": {"sections", "page", "reading"},
 }
 """Rooms of `analysis`: whom else of it each may import."""

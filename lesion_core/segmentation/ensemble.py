@@ -207,7 +207,7 @@ class Ensemble:
         groups, before = self._groups(voxels.shape[1:]), 0
         total = len(self.choice.members)
         for group in groups:
-            networks = [self._network(member) for member in group]
+            networks = [self.network(member) for member in group]
 
             def on_batch(done: int, of: int, before: int = before, size: int = len(group)) -> None:
                 if on_progress is not None:
@@ -240,7 +240,7 @@ class Ensemble:
             groups[-1].append(member)
         return groups
 
-    def _network(self, member: Member) -> UNet3d:
+    def network(self, member: Member) -> UNet3d:
         """A network of the ensemble, read unless it was kept.
 
         Raises:
@@ -318,7 +318,7 @@ def load_ensemble(
         precision=wanted,
     )
     for member in chosen.members:
-        ensemble._network(member)
+        ensemble.network(member)
     return ensemble
 
 

@@ -23,6 +23,7 @@ from lesion_core.placement import oddities_of
 from lesion_core.progress import duration, progress_line
 from lesion_core.received import inside
 from lesion_core.results import write_bytes, write_json
+from lesion_core.segmentation import bids_layout
 from lesion_core.segmentation.cases import NewCase
 from lesion_core.segmentation.ensemble import Ensemble, Maps
 from lesion_core.segmentation.geometry import Brought, orientation_of
@@ -54,6 +55,10 @@ class Wanted:
     brain: BrainSource = "mask"
     as_is: bool = False
     """Refuse a case that would have to be resampled."""
+    bids: str = ""
+    """Lay files out as BIDS derivatives with this desc label; empty: a file per map, flat."""
+    sources: tuple[str, ...] = ()
+    """Where the images come from, for BIDS."""
 
     def files(self, case: NewCase, networks: int) -> dict[str, Path]:
         """Where everything of a case goes, by what it is."""
@@ -65,7 +70,9 @@ class Wanted:
             "overlay": "_overlay.png" if self.overlay else "",
             "record": ".json",
         }
-        return {what: inside(self.out, f"{case.id}{end}") for what, end in parts.items() if end}
+        flat = {what: f"{case.id}{end}" for what, end in parts.items() if end}
+        names = bids_layout.names(case, self.bids) if self.bids else flat
+        return {what: inside(self.out, names[what]) for what in flat}
 
     def check(self, cases: Sequence[NewCase], networks: int, *, overwrite: bool) -> None:
         """Make sure that nothing is lost by writing.
@@ -76,6 +83,8 @@ class Wanted:
         """
         if is_there(self.out):
             existing_folder(self.out, "a folder for the masks")
+        if self.bids:
+            bids_layout.check(cases, self.out)
         read_from = {
             path.resolve()
             for case in cases
@@ -197,8 +206,26 @@ def _segment_case(
             files["overlay"],
             overlay_png(finite_values(image), mask == 1, maps.disagreement, found.first.affine),
         )
-    write_json(files["record"], _record(found, ensemble, wanted, maps, mask, files))
+    record = _record(found, ensemble, wanted, maps, mask, files)
+    if wanted.bids:
+        _write_sidecars(wanted, ensemble, files, record)
+    else:
+        write_json(files["record"], record)
     return Outcome(case=case, files=files)
+
+
+def _write_sidecars(
+    wanted: Wanted, ensemble: Ensemble, files: dict[str, Path], record: dict[str, Any]
+) -> None:
+    """What BIDS wants beside maps, the mask's last."""
+    place = wanted.out / bids_layout.DESCRIPTION
+    if not is_there(place):
+        write_json(place, bids_layout.description(wanted.sources, ensemble.choice.in_words))
+    for what in files:
+        if what not in ("mask", "record"):
+            beside = files[what].with_name(files[what].name.replace(".nii.gz", ".json"))
+            write_json(beside, bids_layout.sidecar(what))
+    write_json(files["record"], bids_layout.sidecar("mask") | {"Prediction": record})
 
 
 def _read(case: NewCase, ensemble: Ensemble, wanted: Wanted) -> _Read:

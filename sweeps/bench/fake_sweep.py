@@ -112,7 +112,7 @@ class FakeSweep:
             combinations = [
                 dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())
             ]
-            ended: dict[tuple[str, int], dict[str, list[dict]]] = {}
+            ended: dict[tuple[str, int, int], dict[str, list[dict]]] = {}
             for loss, (place, own) in product(self.losses, enumerate(combinations)):
                 drawn_as = self.same_as.get(loss, loss)
                 loss_number = list(self.losses).index(drawn_as) * len(combinations) + place
@@ -143,8 +143,8 @@ class FakeSweep:
                             drawn_as,
                         )
                         if final:
-                            ended.setdefault((loss, fold), {})[row["name"]] = final
-            for (loss, fold), rows in ended.items() if self.scores else ():
+                            ended.setdefault((loss, place, fold), {})[row["name"]] = final
+            for (loss, _, fold), rows in ended.items() if self.scores else ():
                 if len(rows) > 1:
                     self._write_scores(path, cohort, loss, fold, rows, cases)
         names = [self._name(index) for index in range(self.num_cases)]

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -16,8 +17,9 @@ import lesion_core
 from lesion_core import predict, results
 from lesion_core.cohorts import Folder
 from lesion_core.evaluate import predict_volume
+from lesion_core.segmentation import bids_layout
 from lesion_core.segmentation import ensemble as ensembles
-from lesion_core.segmentation.cases import find_cases
+from lesion_core.segmentation.cases import NewCase, find_cases
 from lesion_core.segmentation.ensemble import load_ensemble
 from lesion_core.segmentation.geometry import Brought, TrainingGrid
 from lesion_core.segmentation.networks import choose
@@ -572,3 +574,74 @@ def test_a_ledger_that_does_not_say_how_its_images_lay_is_used_as_it_is(root, tm
     assert "used as it lies: the results folder does not say" in capsys.readouterr().err
     assert not json.loads((out / "p07.json").read_text())["resampled"]
     assert load_ensemble(copy, device="cpu").training.orientation is None
+
+
+# ------------------------------------------------------------------------------- BIDS derivatives
+def test_bids_layout_names_maps_and_says_what_they_are(root, tmp_path, folder_form):
+    out = run(
+        root, tmp_path / "bids", root / "new", flags=["--probability", "--layout", "bids"]
+    )  # fmt: skip
+    begin = "sub-p07/anat/sub-p07_space-orig_label-lesion_desc-seedsweep"
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    maps = ["_mask", "_probseg", "disagreement_probseg"]
+    assert found == sorted(
+        ["dataset_description.json", *(begin + m + e for m in maps for e in (".json", ".nii.gz"))]
+    )
+    assert np.array_equal(voxels(out / f"{begin}_mask.nii.gz"), voxels(folder_form / "p07.nii.gz"))
+    said = json.loads((out / "dataset_description.json").read_text())
+    assert said["DatasetType"] == "derivative"
+    assert said["GeneratedBy"][0]["Name"] == "lesion-seed-sweep"
+    beside = json.loads((out / f"{begin}_mask.json").read_text())
+    assert beside["SpatialReference"] == "orig" and beside["Type"] == "Lesion"
+    assert beside["Prediction"]["case"] == "p07"
+    check_with_the_bids_validator(out)
+
+
+def check_with_the_bids_validator(dataset):
+    """With the public one, where it is installed."""
+    program = shutil.which("bids-validator-deno")
+    if program is None:
+        return
+    done = subprocess.run(
+        [program, "--json", str(dataset)], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert not [one for one in issues if one.get("severity") == "error"]
+
+
+def case_of(name, path=None):
+    return NewCase(id=name, channels={} if path is None else {"flair": Path(path)})
+
+
+def test_bids_labels_are_the_datasets_own_or_letters_and_digits():
+    theirs = case_of("sub-01_ses-02", "sub-01/ses-02/anat/sub-01_ses-02_acq-3D_FLAIR.nii.gz")
+    assert bids_layout.session_of(theirs) == ("01", "02")
+    assert bids_layout.names(theirs, "x")["brain"] == (
+        "sub-01/ses-02/anat/sub-01_ses-02_space-orig_label-brain_desc-x_mask.nii.gz"
+    )
+    assert bids_layout.session_of(case_of("p_07-b")) == ("p07b", "")
+
+
+def test_bids_refuses_labels_that_collide_and_datasets_of_others(tmp_path):
+    with pytest.raises(ValueError, match=r"cases p_1 and p-1 would both be sub-p1 in BIDS"):
+        bids_layout.check([case_of("p_1"), case_of("p-1")], tmp_path)
+    with pytest.raises(ValueError, match="no letter or digit"):
+        bids_layout.check([case_of("__")], tmp_path)
+    (tmp_path / "dataset_description.json").write_text('{"Name": "raw data"}')
+    with pytest.raises(ValueError, match="is of another BIDS dataset"):
+        bids_layout.check([case_of("a")], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--layout", "bids", "--desc", "my_name"],
+            "--desc 'my_name': expected letters and digits",
+        ),
+        (["--desc", "mine"], "--desc: is for --layout bids"),
+    ],
+)
+def test_wrong_bids_flags_are_one_line(root, tmp_path, capsys, flags, said):
+    run(root, tmp_path / "x", root / "new", flags=flags, status=2)
+    assert said in capsys.readouterr().err and not (tmp_path / "x").exists()
