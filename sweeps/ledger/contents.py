@@ -153,7 +153,7 @@ class SearchContent(SearchTerms):
     comparators: list[str]
     confirm_seeds: list[int]
     evaluation: NotRequired[Evaluation]
-    """Absent in a search of before 0.3.0, whose trials are evaluated as the tested ones are."""
+    """Absent in older searches, whose trials are evaluated as those are that are tested."""
 
 
 # --------------------------------------------------------------------------------------- one trial
