@@ -66,6 +66,9 @@ def names(case: NewCase, name: str) -> dict[str, str]:
         what: f"{folder}/{who}_space-orig_{label}_desc-{name}{more}_{suffix}.nii.gz"
         for what, (label, more, suffix) in ENDS.items()
     }
+    found["overlay"] = (
+        f"{folder.rpartition('/')[0]}/figures/{who}_label-lesion_desc-{name}_mask.png"
+    )
     return found | {"record": found["mask"].replace(".nii.gz", ".json")}
 
 

@@ -168,7 +168,7 @@ def choose(
 
 
 def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
-    """The complete networks of every cohort, loss and fold, the seeds of each together.
+    """The complete networks of every cohort, loss (or arm) and fold, the seeds of each together.
 
     Args:
         results: a ledger, finished or not.
@@ -181,16 +181,17 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     from lesion_core.results import read_meta, trial_statuses
 
     meta = read_meta(results)
-    rows = _of_comparison(meta["trials"])
+    asked, label_of = asked_rows(meta), arms_of(meta).label_of
+    rows = _of_comparison(list(asked.values()))
     if cohort:
         _one(cohort, [row["cohort"] for row in rows], "cohort", results)
     if loss:
-        _one(loss, [row["loss"] for row in rows], "loss", results)
-    rows = [r for r in rows if cohort in ("", r["cohort"]) and loss in ("", r["loss"])]
+        _one(loss, [label_of[row["name"]] for row in rows], "loss", results)
+    rows = [r for r in rows if cohort in ("", r["cohort"]) and loss in ("", label_of[r["name"]])]
     status = trial_statuses(results, {row["name"]: row for row in rows})
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["cohort"], row["loss"], row["fold"]), []).append(row)
+        groups.setdefault((row["cohort"], label_of[row["name"]], row["fold"]), []).append(row)
     found = []
     for (own, label, fold), group in sorted(
         groups.items(), key=lambda each: (each[0][0], each[0][2])

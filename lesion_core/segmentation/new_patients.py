@@ -222,7 +222,7 @@ def _write_sidecars(
     if not is_there(place):
         write_json(place, bids_layout.description(wanted.sources, ensemble.choice.in_words))
     for what in files:
-        if what not in ("mask", "record"):
+        if what not in ("mask", "record", "overlay"):
             beside = files[what].with_name(files[what].name.replace(".nii.gz", ".json"))
             write_json(beside, bids_layout.sidecar(what))
     write_json(files["record"], bids_layout.sidecar("mask") | {"Prediction": record})

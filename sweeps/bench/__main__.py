@@ -45,7 +45,7 @@ class Bench:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""
     only: Literal["step", "image", "trial", "packing"] | None = None
-    """Of core: only this part, which on an H100 takes four minutes at most."""
+    """Of core: only this part; each is meant to take four minutes at most on a large GPU."""
     json: Path | None = None
     """Also write the numbers to this file."""
 

@@ -407,7 +407,7 @@ PARTS: dict[str, Callable[[str], Iterator[Row]]] = {
     "trial": trial_rows,
     "packing": packing_rows,
 }
-"""What `core` measures, each within four minutes on an H100."""
+"""What `core` measures; each is meant to take four minutes at most on a large GPU."""
 
 _DEFAULT = {"cpu": ("step", "image", "trial"), "cuda": tuple(PARTS)}
 """Where a CPU's cores are shared by hand, packing would say nothing new."""

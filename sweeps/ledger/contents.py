@@ -167,7 +167,7 @@ class SearchContent(SearchTerms):
     confirm_seeds: list[int]
     stop_trials: NotRequired[str]
     evaluation: NotRequired[Evaluation]
-    """Absent in a search of before 0.3.0, whose trials are evaluated as the tested ones are."""
+    """Absent in older searches, whose trials are evaluated as those are that are tested."""
 
 
 # --------------------------------------------------------------------------------------- one trial

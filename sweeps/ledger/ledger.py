@@ -309,14 +309,14 @@ class Ledger:
 
         What this process wrote itself is not read again while the file is the same.
         """
-        import pyarrow.compute as pc
+        import pyarrow as pa
 
         stamp, table = self._written.get(place, (None, None))
         if table is None or stamp is None or stamp != _stamp(place):
             table = _table(place, schema)
         if table is None:
             return schema.empty_table()
-        return table.filter(pc.less(table["epoch"], epoch))
+        return table.filter(pa.array(table["epoch"].to_numpy() < epoch))
 
     def _put_rows(self, place: Path, table: pa.Table) -> None:
         from lesion_core import results
