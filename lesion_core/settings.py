@@ -48,6 +48,8 @@ class TrainSettings:
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Precision = "fp32"
     """Precision of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+    deterministic: bool = False
+    """Compute on a GPU only by algorithms that give equal bits in every run; a CPU always does."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride

@@ -34,7 +34,7 @@ from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
 from lesion_core.training.epoch import EpochLosses, never, train_epoch
 from lesion_core.training.memory import keep_freed_memory
-from lesion_core.training.precision import check_precision
+from lesion_core.training.precision import algorithms, check_deterministic, check_precision
 from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
@@ -253,6 +253,20 @@ def run(
             device does not have the precision.
         Diverged: the loss became NaN or infinite.
     """
+    check_deterministic(trial.settings.deterministic, device)
+    with algorithms(trial.settings.deterministic, device):
+        return _run(trial, cohort, checkpoint, device, threads, on_epoch, stop)
+
+
+def _run(
+    trial: Trial,
+    cohort: LoadedCohort,
+    checkpoint: bytes | None,
+    device: str,
+    threads: int,
+    on_epoch: Callable[[EpochReport], None],
+    stop: Callable[[], bool],
+) -> TrialSummary:
     begun = time.monotonic()
     if cohort.fingerprint != trial.fingerprint:
         raise ValueError(

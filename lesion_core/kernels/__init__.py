@@ -45,7 +45,7 @@ def disabled() -> Iterator[None]:
 
 
 def are_used(device: torch.device) -> bool:
-    """Whether networks on this device compute by these kernels; a log line says why a GPU does not."""
+    """Whether networks on this device compute by these kernels; the log says why a GPU does not."""
     why = why_not(device)
     if why is not None and device.type == "cuda":
         _say_once(why)

@@ -49,9 +49,7 @@ class _Head(torch.autograd.Function):
         gradient = gradient.contiguous()
         out = torch.empty_like(volumes)
         (programs,), arguments = _cut(volumes)
-        sums = torch.empty(
-            programs, volumes.shape[1] + 1, dtype=weight.dtype, device=weight.device
-        )
+        sums = torch.empty(programs, volumes.shape[1] + 1, dtype=weight.dtype, device=weight.device)
         if volumes.numel():
             with launched_on(volumes):
                 _dot_gradient[(programs,)](volumes, weight, gradient, out, sums, **arguments)
