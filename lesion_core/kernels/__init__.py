@@ -5,7 +5,7 @@ moved: `network.py` is the whole network, `norm.py` bias, ReLU and group norm, `
 pooling, `weights.py` what convolutions need of the weights, `head.py` the last convolution.
 `language.py` is where Triton comes from.
 
-They are used on NVIDIA GPUs of compute capability 8.0 and more where Triton can be imported (it
+They are used on NVIDIA GPUs of compute capability 8.0 and more where Triton can launch them (it
 comes with PyTorch's builds for CUDA), and nowhere else: `disabled` turns them off.  Where a GPU
 goes without them, a line of the log says why.  They add up in fp32 and in a fixed order, without
 atomics: equal inputs give equal bits.
@@ -66,14 +66,27 @@ def why_not(device: torch.device) -> str | None:
             f"compute capability {'.'.join(map(str, capability))}; they need "
             f"{'.'.join(map(str, LEAST_CAPABILITY))} or more"
         )
-    if not _has_triton():
-        return "no Triton; install it as PyTorch's builds for CUDA do"
-    return None
+    return _cannot_be_launched(device)
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _cannot_be_launched(device: torch.device) -> str | None:
+    """Why; found by launching the smallest of them.
+
+    Triton builds a kernel when it is first launched, for which it needs a C compiler and Python's
+    headers, and says what it lacks only then.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "no Triton; install it as PyTorch's builds for CUDA do"
+    from lesion_core.kernels.head import head
+
+    ones = torch.ones(9, device=device)
+    try:
+        found = head(ones[:8].view(1, 8, 1, 1, 1), ones[:8].view(1, 8, 1, 1, 1), ones[8:])
+    except Exception as error:  # whatever a compiler may say
+        first_line = str(error).partition("\n")[0]
+        return f"Triton cannot launch them ({type(error).__name__}: {first_line})"
+    return None if found.item() == 9 else f"Triton computes 9 as {found.item():g}"
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch.autograd.function import once_differentiable
 from lesion_core.kernels.language import LAST, jit, launched_on, num_blocks, power_of_two, tl
 
 VALUES_PER_BLOCK = 2048
+"""Of a program at once: 16 a thread, in 16-byte loads of bf16; each maximum is of eight voxels."""
 MOST_CHANNELS = 64
+"""Of a program: 128 bytes of bf16, a line of the cache."""
 
 
 def skipped_and_halved(volumes: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +61,7 @@ class _SkippedAndHalved(torch.autograd.Function):
             blocks, grid = _blocks(num_voxels, channels)
             with launched_on(out):
                 _spread[grid](
-                    halved, place, skip, out, num_voxels, *sides, CHANNELS=channels, **blocks,
+                    halved, place, skip, out, num_voxels, **blocks, **_sizes(sides),
                     HAS_SKIP=skip is not None,
                 )  # fmt: skip
         return out
@@ -75,8 +78,7 @@ def _halve(volumes: Tensor, *, keep_place: bool) -> tuple[Tensor, Tensor | None]
         blocks, grid = _blocks(num_voxels, channels)
         with launched_on(volumes):
             _maxima[grid](
-                volumes, out, place, num_voxels, *sides, CHANNELS=channels, **blocks,
-                KEEP_PLACE=keep_place,
+                volumes, out, place, num_voxels, **blocks, **_sizes(sides), KEEP_PLACE=keep_place
             )  # fmt: skip
     return out, place
 
@@ -84,8 +86,17 @@ def _halve(volumes: Tensor, *, keep_place: bool) -> tuple[Tensor, Tensor | None]
 def _blocks(num_voxels: int, channels: int) -> tuple[dict[str, int], tuple[int, int]]:
     channel_block = min(MOST_CHANNELS, power_of_two(channels))
     voxel_block = VALUES_PER_BLOCK // channel_block
-    blocks = {"VOXEL_BLOCK": voxel_block, "CHANNEL_BLOCK": channel_block}
+    blocks = {
+        "CHANNELS": channels,
+        "VOXEL_BLOCK": voxel_block,
+        "CHANNEL_BLOCK": channel_block,
+    }
     return blocks, (num_blocks(num_voxels, voxel_block), num_blocks(channels, channel_block))
+
+
+def _sizes(sides: Sequence[int]) -> dict[str, int]:
+    """Compiled into kernels, so that dividing by them is cheap: a patch has few different ones."""
+    return dict(zip(("SIZE_X", "SIZE_Y", "SIZE_Z"), sides, strict=True))
 
 
 # Kernels.  Volumes lie as [batch, X, Y, Z, channels]; voxels are counted over the whole batch, in
@@ -94,24 +105,26 @@ def _blocks(num_voxels: int, channels: int) -> tuple[dict[str, int], tuple[int, 
 
 @jit
 def _maxima(
-    volumes_at, out_at, place_at, num_voxels, size_x, size_y, size_z,
-    CHANNELS: tl.constexpr, VOXEL_BLOCK: tl.constexpr, CHANNEL_BLOCK: tl.constexpr,
+    volumes_at, out_at, place_at, num_voxels, CHANNELS: tl.constexpr, VOXEL_BLOCK: tl.constexpr,
+    CHANNEL_BLOCK: tl.constexpr, SIZE_X: tl.constexpr, SIZE_Y: tl.constexpr, SIZE_Z: tl.constexpr,
     KEEP_PLACE: tl.constexpr,
 ):  # fmt: skip
     """Of a block of the halved voxels."""
     voxel = tl.program_id(0).to(tl.int64) * VOXEL_BLOCK + tl.arange(0, VOXEL_BLOCK)
     channel = tl.program_id(1) * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)
     mask = (voxel < num_voxels)[:, None] & (channel < CHANNELS)[None, :]
-    half_x, half_y, half_z = size_x // 2, size_y // 2, size_z // 2
+    half_x: tl.constexpr = SIZE_X // 2
+    half_y: tl.constexpr = SIZE_Y // 2
+    half_z: tl.constexpr = SIZE_Z // 2
     z = voxel % half_z
     y = voxel // half_z % half_y
     x = voxel // (half_z * half_y) % half_x
     sample = voxel // (half_z * half_y) // half_x
-    first = ((sample * size_x + 2 * x) * size_y + 2 * y) * size_z + 2 * z
+    first = ((sample * SIZE_X + 2 * x) * SIZE_Y + 2 * y) * SIZE_Z + 2 * z
     best = tl.full([VOXEL_BLOCK, CHANNEL_BLOCK], float("-inf"), tl.float32)
     place = tl.zeros([VOXEL_BLOCK, CHANNEL_BLOCK], tl.int32)
     for corner in tl.static_range(8):
-        at = first + (corner // 4 * size_y + corner // 2 % 2) * size_z + corner % 2
+        at = first + (corner // 4 * SIZE_Y + corner // 2 % 2) * SIZE_Z + corner % 2
         offset = at[:, None] * CHANNELS + channel[None, :]
         value = tl.load(volumes_at + offset, mask=mask, other=0.0).to(tl.float32)
         takes = (value > best) | (value != value)
@@ -125,19 +138,22 @@ def _maxima(
 
 @jit
 def _spread(
-    halved_at, place_at, skip_at, out_at, num_voxels, size_x, size_y, size_z,
+    halved_at, place_at, skip_at, out_at, num_voxels,
     CHANNELS: tl.constexpr, VOXEL_BLOCK: tl.constexpr, CHANNEL_BLOCK: tl.constexpr,
+    SIZE_X: tl.constexpr, SIZE_Y: tl.constexpr, SIZE_Z: tl.constexpr,
     HAS_SKIP: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of voxels: that of their maximum if they are it, and the skip's."""
     voxel = tl.program_id(0).to(tl.int64) * VOXEL_BLOCK + tl.arange(0, VOXEL_BLOCK)
     channel = tl.program_id(1) * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)
     mask = (voxel < num_voxels)[:, None] & (channel < CHANNELS)[None, :]
-    half_x, half_y, half_z = size_x // 2, size_y // 2, size_z // 2
-    z = voxel % size_z
-    y = voxel // size_z % size_y
-    x = voxel // (size_z * size_y) % size_x
-    sample = voxel // (size_z * size_y) // size_x
+    half_x: tl.constexpr = SIZE_X // 2
+    half_y: tl.constexpr = SIZE_Y // 2
+    half_z: tl.constexpr = SIZE_Z // 2
+    z = voxel % SIZE_Z
+    y = voxel // SIZE_Z % SIZE_Y
+    x = voxel // (SIZE_Z * SIZE_Y) % SIZE_X
+    sample = voxel // (SIZE_Z * SIZE_Y) // SIZE_X
     is_pooled = (x // 2 < half_x) & (y // 2 < half_y) & (z // 2 < half_z)
     at = ((sample * half_x + x // 2) * half_y + y // 2) * half_z + z // 2
     pooled = mask & is_pooled[:, None]

@@ -262,7 +262,7 @@ def hopper(monkeypatch):
     """A GPU on which kernels are used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "_cannot_be_launched", lambda device: None)
     kernels._say_once.cache_clear()
 
 
@@ -275,15 +275,31 @@ def test_kernels_are_used_where_they_can_be_and_the_log_says_why_not(monkeypatch
         with kernels.disabled():
             assert not kernels.are_used(gpu) and layout(gpu) == torch.contiguous_format
         assert kernels.are_used(gpu)
-        monkeypatch.setattr(kernels, "_has_triton", lambda: False)
+        monkeypatch.setattr(kernels, "_cannot_be_launched", lambda device: "no C compiler")
         assert not kernels.are_used(gpu) and not kernels.are_used(gpu)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
         assert not kernels.are_used(gpu)
     assert [record.getMessage().partition("kernels: ")[2] for record in caplog.records] == [
         "they are disabled",
-        "no Triton; install it as PyTorch's builds for CUDA do",
+        "no C compiler",
         "compute capability 7.5; they need 8.0 or more",
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (lambda *_: torch.tensor(9.0), None),
+        (lambda *_: torch.tensor(8.0), "Triton computes 9 as 8"),
+        (lambda *_: {}["gcc"], "Triton cannot launch them (KeyError: 'gcc')"),
+    ],
+)
+def test_a_kernel_is_launched_to_find_out_whether_one_can_be(found, says, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("lesion_core.kernels.head.head", found)
+    assert kernels._cannot_be_launched.__wrapped__(torch.device("cpu")) == says
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "no Triton" in kernels._cannot_be_launched.__wrapped__(torch.device("cpu"))
 
 
 def test_a_network_asks_each_time_whether_kernels_are_used(monkeypatch):
