@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lesion_core import kernels
 from lesion_core.descriptions import (
     Identity,
     TrialRow,
@@ -346,6 +347,7 @@ def _run(
             final=_final(trial, scores, network, len(cohort.channels)) if last else None,
         )
         on_epoch(report)
+    on_gpu = ["triton"] if kernels.are_used(volumes.device) else []
     return {
         "epochs_done": settings.epochs,
         "seconds": time.monotonic() - begun,
@@ -353,7 +355,7 @@ def _run(
         "device": _device_name(volumes.device),
         "precision": settings.precision,
         "threads": threads,
-        "versions": installed_versions("torch", "numpy", "scipy", "monai"),
+        "versions": installed_versions("torch", "numpy", "scipy", "monai", *on_gpu),
         "fingerprint": cohort.fingerprint,
     }
 

@@ -55,7 +55,7 @@ def are_used(device: torch.device) -> bool:
 def why_not(device: torch.device) -> str | None:
     """Why networks on this device do without these kernels; None if they do not."""
     if device.type != "cuda" or not torch.cuda.is_available():
-        return f"a device of type {device.type}; they are for GPUs"
+        return "no GPU is usable here, and they are for GPUs"
     if _disabled.get():
         return "they are disabled"
     if torch.version.hip is not None:

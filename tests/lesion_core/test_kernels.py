@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lesion_core import kernels
-from lesion_core.kernels import head, network, norm, pooling, weights
+from lesion_core.kernels import head, norm, pooling, weights
 from lesion_core.losses import LOSSES
 from lesion_core.training.precision import autocast, convolutions
 from lesion_core.training.step import optimiser_of
-from lesion_core.unet import UNet3d, to_device, upsampling_kernel
+from lesion_core.unet import UNet3d, upsampling_kernel
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = torch.cuda.is_available() and not INTERPRETED
@@ -308,13 +310,19 @@ def test_an_empty_batch_has_gradients_of_zero(made):
     assert all(p.grad is not None and not p.grad.any() for p in trained.parameters())
 
 
-def test_layout_and_choice_on_the_device_agree():
-    if ON_GPU and kernels.why_not(torch.device("cuda")) is None:
-        assert (
-            to_device(UNet3d(2, (8, 16)), "cuda")
-            .encoder[1]
-            .conv.weight.is_contiguous(memory_format=LAST)
-        )
-        assert network.logits_of.__module__ == "lesion_core.kernels.network"
-    else:
-        assert kernels.why_not(torch.device(DEVICE)) is not None
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_every_kernel_of_a_step_compiles_for_a_gpu_and_reads_16_bytes_at_once(
+    capability, pytestconfig, tmp_path
+):
+    """On any machine; what an interpreter lets pass, types above all, is an error there."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.compiled_kernels", capability, "8", "8"],
+        cwd=pytestconfig.rootpath, env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    widest = dict(line.split(maxsplit=3)[:3:2] for line in done.stdout.splitlines())
+    merging = {"_merge_moments", "_merge_gradients"}
+    assert len(widest) == 11
+    assert all(bits == "128" for name, bits in widest.items() if name not in merging)
