@@ -324,5 +324,5 @@ def test_every_kernel_of_a_step_compiles_for_a_gpu_and_reads_16_bytes_at_once(
     assert done.returncode == 0, done.stderr
     widest = dict(line.split(maxsplit=3)[:3:2] for line in done.stdout.splitlines())
     merging = {"_merge_moments", "_merge_gradients"}
-    assert len(widest) == 11
+    assert len(widest) == 12
     assert all(bits == "128" for name, bits in widest.items() if name not in merging)
