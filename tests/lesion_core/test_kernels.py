@@ -247,7 +247,7 @@ def test_the_head_is_a_convolution_of_one_voxel(dtype, made, monkeypatch):
 
 def tiny_network() -> UNet3d:
     generator = torch.Generator().manual_seed(3)
-    made = UNet3d(2, (8, 16, 24)).initialise(generator)
+    made = UNet3d(2, (8, 16)).initialise(generator)
     for parameter in made.parameters():  # biases and norms must matter too
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return made.to(DEVICE, memory_format=LAST)  # pyright: ignore[reportCallIssue]
