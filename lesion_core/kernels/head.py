@@ -1,5 +1,8 @@
 """The network's last convolution, 1x1x1 to one channel: a sum over the channels of each voxel."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# (PyTorch's own stubs of `torch.autograd.Function` name no arguments.)
+
 from __future__ import annotations
 
 from typing import Any

@@ -9,6 +9,9 @@ mean, and blocks are merged as Chan, Golub and LeVeque do (1983), so that mostly
 keep their digits.  What a sample gets does not depend on the samples beside it.
 """
 
+# pyright: reportIncompatibleMethodOverride=false
+# (PyTorch's own stubs of `torch.autograd.Function` name no arguments.)
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """Max pooling by 2 in channels-last memory, and the sum of both gradients that a skip has."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# (PyTorch's own stubs of `torch.autograd.Function` name no arguments.)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

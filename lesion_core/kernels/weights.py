@@ -1,5 +1,8 @@
 """What the convolutions need of the weights: rounded once a step, and folded in the decoder."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# (PyTorch's own stubs of `torch.autograd.Function` name no arguments.)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -55,7 +58,8 @@ class _Rounded(torch.autograd.Function):
 
 def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     copies = tuple(torch.empty_like(tensor, dtype=dtype) for tensor in tensors)
-    torch._foreach_copy_(copies, tensors)
+    copy: Any = getattr(torch, "_foreach_copy_")  # noqa: B009 # not in stubs
+    copy(copies, tensors)
     return copies
 
 
