@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-cluster test-slurm test-package lint clean
+.PHONY: demo test test-slow test-kernels test-cluster test-slurm test-package lint clean
 
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
@@ -14,6 +14,13 @@ test: .venv/ready
 # Minutes of training or simulation: learning, statistics, kill and resume at length.
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
+
+# The GPU's kernels against float64, interpreted on this CPU.  Where Triton is there, it stays as it
+# is: PyTorch's builds for CUDA bring the one that they need.
+test-kernels: .venv/ready
+	$(BIN)/python -c "import triton" 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[kernels]"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/lesion_core/test_kernels.py
 
 # Machines of a Ray cluster, killed and cut off; the last part needs root and `ip`.
 # ray[default] has the server that jobs are submitted to.

@@ -61,6 +61,8 @@ class TrainSettings:
     held_out ones alone."""
     evaluate_at: EvaluateAt = "every"
     """Epochs after which it predicts them: every one and the untrained network, or the last."""
+    deterministic: bool = False
+    """Compute on a GPU only by algorithms that give equal bits in every run; a CPU always does."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride

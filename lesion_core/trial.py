@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lesion_core import kernels
 from lesion_core.descriptions import (
     Identity,
     TrialRow,
@@ -34,7 +35,7 @@ from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
 from lesion_core.training.epoch import EpochLosses, never, train_epoch
 from lesion_core.training.memory import keep_freed_memory
-from lesion_core.training.precision import check_precision
+from lesion_core.training.precision import algorithms, check_deterministic, check_precision
 from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step, optimiser_of
 from lesion_core.unet import UNet3d, to_device
@@ -253,6 +254,20 @@ def run(
             device does not have the precision.
         Diverged: the loss became NaN or infinite.
     """
+    check_deterministic(trial.settings.deterministic, device)
+    with algorithms(trial.settings.deterministic, device):
+        return _run(trial, cohort, checkpoint, device, threads, on_epoch, stop)
+
+
+def _run(
+    trial: Trial,
+    cohort: LoadedCohort,
+    checkpoint: bytes | None,
+    device: str,
+    threads: int,
+    on_epoch: Callable[[EpochReport], None],
+    stop: Callable[[], bool],
+) -> TrialSummary:
     begun = time.monotonic()
     if cohort.fingerprint != trial.fingerprint:
         raise ValueError(
@@ -334,6 +349,7 @@ def run(
             final=_final(trial, scores, network, len(cohort.channels)) if last else None,
         )
         on_epoch(report)
+    on_gpu = ["triton"] if kernels.are_used(volumes.device) else []
     return {
         "epochs_done": settings.epochs,
         "seconds": time.monotonic() - begun,
@@ -341,7 +357,7 @@ def run(
         "device": _device_name(volumes.device),
         "precision": settings.precision,
         "threads": threads,
-        "versions": installed_versions("torch", "numpy", "scipy", "monai"),
+        "versions": installed_versions("torch", "numpy", "scipy", "monai", *on_gpu),
         "fingerprint": cohort.fingerprint,
     }
 
@@ -381,6 +397,10 @@ def restore(
     network.load_state_dict(check_shapes(state["network"], network.state_dict(), "checkpoint.pt"))
     settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
     optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
+    for parameter, moments in optimiser.state.items():  # fused Adam wants them to lie like weights
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     begun = state.get("begun")  # checkpoints of earlier releases are all between epochs
     return state["epoch"], None if begun is None else BegunEpoch.from_dict(begun)
 

@@ -3,6 +3,9 @@
 Per level one 3x3x3 convolution, ReLU and group norm in groups of 8 channels; max pooling by 2 on
 the way down; nearest upsampling, concatenation (upsampled, skip) and a convolution on the way up;
 a 1x1x1 head.  Section 2.2 of the paper gives 2,906,913 parameters, which this has for two channels.
+
+What is written here is what a CPU computes, and a GPU without `kernels`; with them it is the same
+sums in fewer passes over the memory.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lesion_core import kernels
 
 GROUP_CHANNELS = 8
 
@@ -60,6 +65,11 @@ class UNet3d(nn.Module):
                 f"input of {tuple(volumes.shape[2:])} voxels: expected multiples of "
                 f"{self.multiple}; choose another patch size"
             )
+        by_kernels = volumes.dtype == torch.float32 and not is_exported()
+        if by_kernels and kernels.are_used(volumes.device):
+            from lesion_core.kernels.network import logits_of
+
+            return logits_of(self, volumes)
         volumes = volumes.contiguous(memory_format=layout(volumes.device))
         skips = []
         for level in self.encoder:
@@ -93,11 +103,12 @@ class UNet3d(nn.Module):
 def layout(device: torch.device) -> torch.memory_format:
     """How volumes and weights lie in memory: channels last on a CPU, twice as fast there.
 
-    Not on a GPU: its group norm has channels first, and would turn everything back at every level.
-    Nor in a file for other programs, which choose for themselves.
+    On a GPU too, but where it does without our `kernels`: PyTorch's group norm has channels first
+    there, and would turn everything back at every level.  Nor in a file for other programs, which
+    choose for themselves.
     """
-    fast = device.type == "cpu" and not is_exported()
-    return torch.channels_last_3d if fast else torch.contiguous_format
+    fast = device.type == "cpu" or kernels.are_used(device)
+    return torch.channels_last_3d if fast and not is_exported() else torch.contiguous_format
 
 
 def is_exported() -> bool:

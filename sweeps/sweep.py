@@ -151,14 +151,16 @@ class SweepPlan:
         from lesion_core.cohort_rows import describe
         from lesion_core.losses import loss_to_dict
         from lesion_core.losses.gradients import TypicalPatch
-        from lesion_core.training.precision import check_precision
+        from lesion_core.training.precision import check_deterministic, check_precision
         from sweeps.distributed.cluster import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
         modules = [path.partition(":")[0] for path in stored if path]
         with connected(machines, modules) as cluster:
+            device = "cuda" if cluster.gpus_per_trial else "cpu"
             for precision in self.precisions or (self.settings.precision,):
-                check_precision(precision, "cuda" if cluster.gpus_per_trial else "cpu")
+                check_precision(precision, device)
+            check_deterministic(self.settings.deterministic, device)
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )

@@ -80,10 +80,11 @@ def main(arguments: Sequence[str]) -> int:
     from lesion_core.cohort_rows import describe
     from lesion_core.losses import loss_named
     from lesion_core.losses.gradients import TypicalPatch
-    from lesion_core.training.precision import check_precision
+    from lesion_core.training.precision import check_deterministic, check_precision
     from lesion_core.trial import Trial
 
     check_precision(settings.precision, device)
+    check_deterministic(settings.deterministic, device)
     data = Data.of(flags.cohort_in(flags.data, flags.cohort), flags.data, flags.fold_rule)
     for remark in data.remarks:
         print(remark)

@@ -159,6 +159,7 @@ def test_packages_point_one_way() -> None:
         ("wandb", "sweeps.tracking."),
         ("wandb_workspaces", "sweeps.tracking."),
         ("optuna", "sweeps.searching."),
+        ("triton", "lesion_core.kernels."),
     ],
 )
 def test_one_room_knows_the_library(library: str, home: str) -> None:

@@ -1,4 +1,4 @@
-"""In what precision a network computes: fp32, tf32 or bf16."""
+"""In what precision a network computes, fp32, tf32 or bf16; and whether equal runs are equal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.utils.deterministic
+
+from lesion_core import kernels
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -24,6 +27,43 @@ def check_precision(precision: str, device: str) -> None:
             f"precision {precision} on {torch.cuda.get_device_name(device)}: GPUs of compute "
             "capability below 8.0 do not have it; use fp32"
         )
+
+
+def check_deterministic(deterministic: bool, device: str) -> None:
+    """Refuse to be asked for what cannot be otherwise: trials would have two names (ValueError)."""
+    if deterministic and not device.startswith("cuda"):
+        raise ValueError(
+            "--deterministic without a GPU: on a CPU equal trials give equal bits anyway; "
+            "leave it out"
+        )
+
+
+@contextmanager
+def algorithms(deterministic: bool, device: str) -> Iterator[None]:
+    """In this block, if ``deterministic``, equal inputs give equal bits on one kind of GPU.
+
+    cuDNN's algorithms are then not chosen by speed, and none that adds up in whatever order is
+    used.  An operation of a user's own loss that has no such form is an error that names it; where
+    PyTorch's own max pooling is used it is a warning, for that is listed as such an operation,
+    though its windows do not overlap here.
+    """
+    if not deterministic:
+        yield
+        return
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    warn_only = not kernels.are_used(torch.device(device))
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    memory.fill_uninitialized_memory = False  # nothing reads it; it takes time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
 
 
 def _refuse_overrides(precision: str, on_gpu: bool) -> None:

@@ -166,6 +166,7 @@ def _raise_on_waiting(mode: str | int) -> None:
 
 
 def optimiser_of(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """Adam, with its count of steps on the GPU if there is one, as a recorded step needs it."""
+    """Adam; on a GPU as one kernel, which counts its steps there, as a recorded step needs it."""
     on_gpu = next(network.parameters()).is_cuda
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, capturable=on_gpu)
+    fused = on_gpu or None  # None: as PyTorch chooses
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, capturable=on_gpu, fused=fused)

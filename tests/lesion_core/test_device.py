@@ -1,6 +1,7 @@
 """A GPU is not waited for while it trains and predicts: on a CPU, by the operations that would."""
 
 import io
+import logging
 from collections import Counter
 from dataclasses import replace
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lesion_core import kernels
 from lesion_core.evaluate import _to_host, evaluate, windows_at_once
 from lesion_core.losses import LOSSES
 from lesion_core.patches import Volumes
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import Diverged, train_epoch
-from lesion_core.training.precision import check_precision, convolutions
+from lesion_core.training.precision import algorithms, check_precision, convolutions
 from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step
 from lesion_core.trial import Trial, restore, run
@@ -226,3 +228,110 @@ def test_tf32_without_a_gpu_is_refused():
     )  # fmt: skip
     with pytest.raises(ValueError, match="precision tf32 without a GPU"):
         run(trial, cohort, on_epoch=lambda report: None)
+
+
+def test_a_cpu_repeats_itself_anyway_and_says_so():
+    cohort = toy_cohort(2)
+    trial = Trial(
+        cohort="toy", fingerprint=cohort.fingerprint, loss=LOSSES["xent"], seed=0, fold=0,
+        num_folds=2, settings=replace(SETTINGS, deterministic=True),
+    )  # fmt: skip
+    assert "deterministic" not in SETTINGS.to_dict()
+    with pytest.raises(ValueError, match=r"--deterministic without a GPU: .*; leave it out"):
+        run(trial, cohort, on_epoch=lambda report: None)
+
+
+@pytest.mark.parametrize("with_kernels", [False, True])
+def test_deterministic_algorithms_are_asked_for_and_given_back(with_kernels, monkeypatch):
+    """Strictly where our own pooling is used: PyTorch's is listed as if its windows overlapped."""
+    monkeypatch.setattr(kernels, "are_used", lambda device: with_kernels)
+    for wanted in (False, True):
+        with pytest.raises(KeyError), algorithms(wanted, "cuda:0"), convolutions("bf16"):
+            assert torch.are_deterministic_algorithms_enabled() == wanted
+            assert torch.backends.cudnn.benchmark != wanted
+            warns = torch.is_deterministic_algorithms_warn_only_enabled()
+            assert warns == (wanted and not with_kernels)
+            assert torch.utils.deterministic.fill_uninitialized_memory != wanted
+            raise KeyError
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """A GPU on which kernels are used."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(kernels, "_cannot_be_launched", lambda device: None)
+    kernels._say_once.cache_clear()
+
+
+@pytest.mark.usefixtures("hopper")
+def test_kernels_are_used_where_they_can_be_and_the_log_says_why_not(monkeypatch, caplog):
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+    assert kernels.are_used(gpu) and layout(gpu) == torch.channels_last_3d
+    assert not kernels.are_used(cpu)
+    with caplog.at_level(logging.WARNING):
+        with kernels.disabled():
+            assert not kernels.are_used(gpu) and layout(gpu) == torch.contiguous_format
+        assert kernels.are_used(gpu)
+        monkeypatch.setattr(kernels, "_cannot_be_launched", lambda device: "no C compiler")
+        assert not kernels.are_used(gpu) and not kernels.are_used(gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        assert not kernels.are_used(gpu)
+    assert [record.getMessage().partition("kernels: ")[2] for record in caplog.records] == [
+        "they are disabled",
+        "no C compiler",
+        "compute capability 7.5; they need 8.0 or more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (lambda *_: torch.tensor(9.0), None),
+        (lambda *_: torch.tensor(8.0), "Triton computes 9 as 8"),
+        (lambda *_: {}["gcc"], "Triton cannot launch them (KeyError: 'gcc')"),
+    ],
+)
+def test_a_kernel_is_launched_to_find_out_whether_one_can_be(found, says, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("lesion_core.kernels.head.head", found)
+    assert kernels._cannot_be_launched.__wrapped__(torch.device("cpu")) == says
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "no Triton" in kernels._cannot_be_launched.__wrapped__(torch.device("cpu"))
+
+
+def test_a_network_asks_each_time_whether_kernels_are_used(monkeypatch):
+    network, values = UNet3d(2, (8, 16)), torch.randn(1, 2, 4, 4, 4)
+    plain = network(values)
+    monkeypatch.setattr(kernels, "why_not", lambda device: kernels._disabled.get() or None)
+    monkeypatch.setattr("lesion_core.kernels.network.logits_of", lambda network, volumes: "ours")
+    assert network(values) == "ours"
+    with kernels.disabled():
+        assert network(values).equal(plain)
+    assert network.double()(values.double()).dtype == torch.float64
+    with pytest.raises(ValueError, match="expected multiples of 2"):
+        network.float()(values[..., :3])
+
+
+def test_restored_moments_lie_in_memory_as_their_weights_do():
+    """Fused Adam takes them together; a checkpoint may come from where both lay otherwise."""
+    checkpoints = []
+    for form in (torch.contiguous_format, torch.channels_last_3d):
+        network = UNet3d(2, (8, 16)).to(memory_format=form)
+        optimiser = torch.optim.Adam(network.parameters())
+        network(torch.ones(1, 2, 2, 2, 2)).sum().backward()
+        optimiser.step()
+        state = {"epoch": 1, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        checkpoints.append((buffer.getvalue(), network, optimiser))
+    (first, _, ours), (_, there, other) = checkpoints
+    restore(first, there, other)
+    for parameter, moments, expected in zip(
+        there.parameters(), other.state.values(), ours.state.values(), strict=True
+    ):
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert moments[name].stride() == parameter.stride()
+            assert moments[name].equal(expected[name])

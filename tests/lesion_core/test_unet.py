@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lesion_core.kernels.network import logits_of
 from lesion_core.unet import GroupNorm, UNet3d, upsampling_kernel
 from sweeps.bench.plain import plain_twin
 
@@ -126,3 +127,36 @@ def test_bf16_gradients_are_near_those_of_fp32_however_small_the_volumes(size):
         found[bf16] = {name: p.grad.clone() for name, p in network.named_parameters()}
     for name, gradient in found[False].items():
         assert (found[True][name] - gradient).norm() < 0.5 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8, 9])
+def test_the_network_by_kernels_is_the_same_network(channels, monkeypatch):
+    """Its order of operations, each of them written with PyTorch; kernels: `test_kernels.py`."""
+
+    def rectified_norm(values, other, conv_bias, weight, bias, num_groups, eps):
+        values = values if other is None else values + other
+        rectified = F.relu(values + conv_bias.view(1, -1, 1, 1, 1))
+        return F.group_norm(rectified, num_groups, weight, bias, eps)
+
+    def folded(weight, low, dtype):
+        return upsampling_kernel(weight[:, :low]).to(dtype), weight[:, low:].to(dtype)
+
+    formulas = {
+        "rectified_norm": rectified_norm,
+        "folded": folded,
+        "skipped_and_halved": lambda volumes: (volumes, F.max_pool3d(volumes, 2)),
+        "head": F.conv3d,
+    }
+    for name, formula in formulas.items():
+        monkeypatch.setattr(f"lesion_core.kernels.network.{name}", formula)
+    generator = torch.Generator().manual_seed(3)
+    network = UNet3d(channels, (8, 16, 24)).double().initialise(generator)
+    x = torch.randn(2, channels, 8, 4, 12, generator=generator).double()
+    x.requires_grad_()
+    found = []
+    for forward in (network, lambda volumes: logits_of(network, volumes)):
+        logits = forward(x)
+        inputs = [x, *network.parameters()]
+        found.append([logits, *torch.autograd.grad(logits.square().mean(), inputs)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
