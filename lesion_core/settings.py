@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -18,6 +19,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 tf32 is fp32 but for the factors of convolutions, rounded to 10 bits.
 """
+
+PLAIN_THRESHOLD = 0.5
+"""At which the paper cuts probabilities (section 2.4), and every score is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,18 @@ class TrainSettings:
     """Train on every patch twice per epoch, once mirrored left-right (authors' code)."""
     precision: Precision = "fp32"
     """Precision of the network's arithmetic, tf32 on GPUs only; weights and loss stay fp32."""
+    augment: str = "none"
+    """What is done to training patches at random: none, flip (left-right), standard (what nnU-Net
+    does), these with fields such as standard(rotation_degrees=10), or module:name of your own."""
+    background_windows: float = 0.0
+    """Share of an epoch's patches that are windows with brain and without lesion, below 1; as many
+    windows with lesion as ever come on top."""
+    threshold: float = 0.5
+    """Probability from which on a voxel is lesion, where scores are stored a second time, as
+    chosen, beside those at 0.5; and in masks that are predicted.  Trains nothing otherwise."""
+    min_lesion_mm3: float = 0.0
+    """Volume below which predicted lesions are taken out, in the scores as chosen and in masks.
+    Trains nothing otherwise."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
@@ -69,6 +85,15 @@ class TrainSettings:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; expected more than 0")
+        for name, fits, expected in (
+            ("background_windows", 0 <= self.background_windows < 1, "0 or more, and less than 1"),
+            ("threshold", 0 < self.threshold < 1, "more than 0 and less than 1"),
+            ("min_lesion_mm3", 0 <= self.min_lesion_mm3 < math.inf, "0 or more mm3"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
+        if not self.augment:
+            raise ValueError("augment is empty; expected none, flip, standard or module:name")
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
@@ -79,6 +104,11 @@ class TrainSettings:
         """``stride`` as a number: settings that were made have one."""
         assert self.stride is not None
         return self.stride
+
+    @property
+    def scores_as_chosen(self) -> bool:
+        """Whether images are scored a second time, at another threshold or without the small."""
+        return self.threshold != PLAIN_THRESHOLD or self.min_lesion_mm3 > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without later fields at their default; `from_dict` undoes it."""

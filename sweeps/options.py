@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from lesion_core.settings import TrainSettings
@@ -30,10 +30,13 @@ class Training(TrainSettings):
         Raises:
             ValueError: they contradict each other.
         """
+        from lesion_core.augment import augmentation_label, augmentation_named
         from lesion_core.unet import UNet3d
 
         names = [field.name for field in fields(TrainSettings)]
         settings = TrainSettings(**{name: getattr(self, name) for name in names})
+        label = augmentation_label(augmentation_named(settings.augment))
+        settings = replace(settings, augment=label)  # one text for each: it is hashed
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
 

@@ -278,8 +278,9 @@ class Ledger:
             raise NotTheTrialsFault(f"{name} was finished by another worker meanwhile")
         _refuse_if_superseded(folder, attempt)
         with self._writing():
+            columns = next(iter(report["cases"]), {})
             for file, rows, schema in (
-                ("cases.parquet", report["cases"], results.CASES),
+                ("cases.parquet", report["cases"], results.cases_schema(columns)),
                 ("epochs.parquet", [report["epochs"]], results.EPOCHS),
             ):
                 earlier = _table(folder / file, schema)
@@ -425,9 +426,12 @@ class Ledger:
             notes.append("checkpoint.pt is damaged")
             return None
         kept = {}
-        for table, schema in (("cases", results.CASES), ("epochs", results.EPOCHS)):
+        for table, schemas in (
+            ("cases", (results.CASES, results.CASES_CHOSEN)),
+            ("epochs", (results.EPOCHS,)),
+        ):
             place = folder / f"{table}.parquet"
-            found = _table(place, schema)
+            found = _table(place, *schemas)
             rows = [] if found is None else found.to_pylist()
             kept[table] = [row for row in rows if row["epoch"] <= epoch]
             if sorted({row["epoch"] for row in kept[table]}) != list(range(epoch + 1)):
@@ -437,6 +441,7 @@ class Ledger:
             elif any(row["trial"] != name for row in kept[table]):
                 notes.append(f"{place.name} holds rows of another trial")
             elif len(kept[table]) < len(rows):  # written, but its checkpoint was not
+                schema = schemas[0] if found is None else found.schema
                 self._put(place, results.table_bytes(kept[table], schema))
         return None if notes else (epoch, content, kept)
 
@@ -598,11 +603,11 @@ def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
         )
 
 
-def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """A table; None if it is absent, or not readable as what it should be."""
+def _table(path: Path, *schemas: pa.Schema) -> pa.Table | None:
+    """A table; None if it is absent, or not readable as what it should be: of one of these."""
     with suppress(ValueError):
         table = read_table(path)
-        if table.schema.equals(schema):
+        if any(map(table.schema.equals, schemas)):
             return table
     return None
 
