@@ -283,7 +283,7 @@ class Volumes:
 
     def _inside(self, image: Tensor, voxels: Sequence[Tensor]) -> Tensor:
         """Whether voxels on the padded grids, an axis each, are the images': bool ``[B, ...]``."""
-        found = torch.ones((), dtype=torch.bool, device=self.device)
+        found = torch.ones((), dtype=torch.bool, device=image.device)
         for axis, voxel in enumerate(voxels):
             first, last = (
                 ends[image, axis].view(-1, 1, 1, 1) for ends in (self._first, self._last)
