@@ -227,7 +227,7 @@ class Volumes:
         images, lesion, inside = (torch.cat([part[i] for part in parts]) for i in (0, 1, 3))
         ignored = [part[2] for part in parts if part[2] is not None]
         return (
-            images.permute(0, 4, 1, 2, 3),
+            images,
             lesion[:, None],
             torch.cat(ignored)[:, None] if ignored else None,
             inside[:, None],
@@ -266,20 +266,23 @@ class Volumes:
             flat = flat + there * stride
             within = there == voxel if within is None else within & (there == voxel)
         assert within is not None
-        values = self._values.new_zeros(within.numel(), self._values.shape[1])
+        channels = self._values.unbind(1)
+        found = [self._values.new_zeros(within.numel()) for _ in channels]
         begin = self._offset[image].view(-1, 1, 1, 1)
         for x, along_x in corners[0]:
             for y, along_y in corners[1]:
                 row, along_xy = begin + x + y, along_x * along_y
                 for z, along_z in corners[2]:
-                    index, weight = (row + z).view(-1), (along_xy * along_z).view(-1, 1)
-                    values.addcmul_(self._values.index_select(0, index), weight)
+                    index, weight = (row + z).view(-1), (along_xy * along_z).view(-1)
+                    for total, channel in zip(found, channels, strict=True):
+                        total.addcmul_(channel.index_select(0, index), weight)
         flat = flat.reshape(-1)
         lesion = self._lesion.index_select(0, flat).view(shape) & within
         ignored = None
         if self._ignored is not None:
             ignored = self._ignored.index_select(0, flat).view(shape) & within
-        return values.view(*shape, -1), lesion, ignored, self._inside(image, nearest)
+        images = torch.stack([total.view(shape) for total in found], dim=1)
+        return images, lesion, ignored, self._inside(image, nearest)
 
     def _inside(self, image: Tensor, voxels: Sequence[Tensor]) -> Tensor:
         """Whether voxels on the padded grids, an axis each, are the images': bool ``[B, ...]``."""

@@ -1,7 +1,8 @@
 """What is done to the intensities of a batch, channel by channel; masks know nothing of it.
 
-Every function takes images ``[B, C, p, p, p]`` and numbers ``[B, C]``, one for each channel of each
-patch, and leaves the bits of those alone whose number says so.
+Every function takes contiguous images ``[B, C, p, p, p]``, which may be overwritten, and numbers
+``[B, C]``, one for each channel of each patch, and leaves the bits of those alone whose number says
+so.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ def smoothed(images: Tensor, matrix: Tensor, chosen: Tensor) -> Tensor:
     def change(some: Tensor, matrix: Tensor) -> Tensor:
         size = some.shape[-1]
         along = matrix.view(-1, size, size)
-        for _ in range(3):  # the last axis, and the next one comes last
-            flat = some.reshape(-1, size * size, size)
-            some = torch.bmm(flat, along.transpose(1, 2)).view(-1, size, size, size)
-            some = some.permute(0, 3, 1, 2)
-        return some
+        some = torch.bmm(along, some.view(-1, size, size * size)).view(-1, size, size, size)
+        some = torch.matmul(along[:, None], some)
+        some = torch.bmm(some.view(-1, size * size, size), along.transpose(1, 2))
+        return some.view(-1, size, size, size)
 
     return _changed(images, chosen, change, matrix.flatten(2))
 
@@ -141,7 +141,7 @@ def _changed(
     Numbers ``[B, C]`` come as ``[m, 1, 1, 1]``, longer ones as ``[m, ...]``.  Those that are not
     chosen keep their bits.
     """
-    planes = images.reshape(-1, *images.shape[2:])
+    planes = images.view(-1, *images.shape[2:])
     each = [
         number.view(-1, 1, 1, 1) if number.ndim == 2 else number.flatten(0, 1) for number in numbers
     ]
@@ -150,7 +150,6 @@ def _changed(
         rows = torch.nonzero(chosen)[:, 0]
         if not len(rows):
             return images
-        planes = planes.clone()
         planes[rows] = change(planes[rows], *(number[rows] for number in each))
     else:
         planes = torch.where(chosen.view(-1, 1, 1, 1), change(planes, *each), planes)

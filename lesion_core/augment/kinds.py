@@ -175,6 +175,7 @@ class Standard(Augmentation):
         }
 
     def __call__(self, images: Tensor, drawn: Drawn) -> Tensor:
+        images = images.clone(memory_format=torch.contiguous_format)
         images = intensity.with_noise(images, drawn["noise"], drawn["noise_seed"])
         images = intensity.smoothed(images, drawn["smooth"], drawn["smoothed"])
         images = intensity.scaled(images, drawn["brightness"])

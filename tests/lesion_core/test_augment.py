@@ -205,23 +205,23 @@ def test_each_transform_is_its_formula() -> None:
         assert found[0].equal(images[0]) and found[1, 0].equal(images[1, 0])
         torch.testing.assert_close(found[1, 1], expected, **tolerance)
 
-    check(intensity.scaled(images, one), plane * 1.3)
-    check(intensity.shifted(images, one - 1), plane + 0.3, atol=1e-6, rtol=1e-5)
+    check(intensity.scaled(images.clone(), one), plane * 1.3)
+    check(intensity.shifted(images.clone(), one - 1), plane + 0.3, atol=1e-6, rtol=1e-5)
     spread = (plane - plane.mean()) * 1.3 + plane.mean()
-    check(intensity.contrasted(images, one), spread.clamp(plane.min(), plane.max()))
+    check(intensity.contrasted(images.clone(), one), spread.clamp(plane.min(), plane.max()))
     part = ((plane - plane.min()) / (plane.max() - plane.min())) ** 1.3
     kept = (part - part.mean()) / part.std(correction=0) * plane.std(correction=0) + plane.mean()
-    check(intensity.gamma_of(images, one), kept, atol=1e-4, rtol=1e-4)
+    check(intensity.gamma_of(images.clone(), one), kept, atol=1e-4, rtol=1e-4)
     inverted = -intensity.gamma_of(-images, one)[1, 1]
-    check(intensity.gamma_of(images, one, inverted=True), inverted, atol=1e-4, rtol=1e-4)
+    check(intensity.gamma_of(images.clone(), one, inverted=True), inverted, atol=1e-4, rtol=1e-4)
     blur = torch.eye(8).repeat(2, 2, 1, 1)
     blur[1, 1] = intensity.blur_matrices(torch.tensor([0.8]), 8)[0]
     theirs = ndimage.gaussian_filter(plane.numpy(), 0.8, mode="nearest", truncate=8)
-    found = intensity.smoothed(images, blur, one > 1)
+    found = intensity.smoothed(images.clone(), blur, one > 1)
     assert found[0].equal(images[0]) and found[1, 0].equal(images[1, 0])
     inner = (slice(3, 5),) * 3  # far from the patch's ends
     np.testing.assert_allclose(found[1, 1][inner], theirs[inner], atol=2e-3)
-    noisy = intensity.with_noise(images, one - 1, torch.arange(4).view(2, 2))
+    noisy = intensity.with_noise(images.clone(), one - 1, torch.arange(4).view(2, 2))
     noise = intensity.normals(torch.tensor([3]).view(1, 1, 1, 1), 512).view(8, 8, 8)
     check(noisy, plane + (one[1, 1] - 1) * noise)
 
