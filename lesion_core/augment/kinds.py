@@ -29,8 +29,11 @@ class Augmentation(ABC):
 
     name: ClassVar[str]
     """Understood by `augmentation_named`, alone or with fields behind it."""
-    recordable: ClassVar[bool] = True
-    """Whether it does the same operations on tensors of the same shapes, whatever their values."""
+
+    @property
+    def recordable(self) -> bool:
+        """Whether it does the same operations on tensors of one shape, whatever their values."""
+        return True
 
     @abstractmethod
     def draw(

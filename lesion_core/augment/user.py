@@ -46,7 +46,8 @@ class ImportedAugmentation(Augmentation):
         _try_once(self.path, own)
 
     @property
-    def recordable(self) -> bool:  # type: ignore[override]  # by the word of its author
+    def recordable(self) -> bool:
+        """By the word of its author."""
         return bool(getattr(self.own, "recordable", False))
 
     def draw(

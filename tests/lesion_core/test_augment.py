@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -443,7 +445,7 @@ def own(tmp_path: Path, monkeypatch) -> Path:
     file = tmp_path / "my_aug_of_test.py"
     file.write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "my_aug_of_test", raising=False)
+    monkeypatch.delitem(sys.modules, "my_aug_of_test", raising=False)
     return file
 
 
@@ -460,10 +462,22 @@ def test_ones_own_is_in_the_trials_identity_with_its_code(own: Path, monkeypatch
     assert stored["augment"]["fields"] == {"by": 0.25}
     assert Trial.from_dict(stored) == before
     own.write_text(OWN + "\n# changed\n")
-    monkeypatch.delitem(__import__("sys").modules, "my_aug_of_test")
+    monkeypatch.delitem(sys.modules, "my_aug_of_test")
     assert trial().hash != before.hash
     with pytest.raises(ValueError, match="its source has changed since it was stored"):
         Trial.from_dict(stored)
+
+
+def test_the_augmentation_of_the_documentation_can_be_trained_with(tmp_path, monkeypatch) -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "augmentation.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_aug.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_aug", raising=False)
+    mine = augmentation_named("my_aug:Mine(by=0.1)")
+    assert mine is not None and mine.recordable
+    images, _, _ = augmenter(mine)(MIDDLE, 0).cut(volumes())
+    assert not images.equal(volumes().gather(MIDDLE)[0])
 
 
 @pytest.mark.usefixtures("own")
