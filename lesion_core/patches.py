@@ -204,16 +204,14 @@ class Volumes:
             return self._turned_in_parts(patches, lookup)
         # Free to look there, so that only what is really turned takes the time.
         turned = torch.nonzero((lookup != torch.eye(3)).flatten(1).any(dim=1))[:, 0]
-        found = [*self.gather(patches), self.ignored(patches), self.inside(patches)]
-        if found[3] is None:
-            found[3] = torch.ones_like(found[1])
+        images, lesion = self.gather(patches)
+        ignored, inside = self.ignored(patches), self.inside(patches)
+        inside = torch.ones_like(lesion) if inside is None else inside
         if len(turned):
-            for all_of, some in zip(
-                found, self._turned_in_parts(patches[turned], lookup[turned]), strict=True
-            ):
-                if all_of is not None and some is not None:
-                    all_of[turned] = some
-        images, lesion, ignored, inside = found
+            some = self._turned_in_parts(patches[turned], lookup[turned])
+            images[turned], lesion[turned], inside[turned] = some[0], some[1], some[3]
+            if ignored is not None and some[2] is not None:
+                ignored[turned] = some[2]
         return images, lesion, ignored, inside
 
     def _turned_in_parts(
