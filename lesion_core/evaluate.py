@@ -24,19 +24,20 @@ from lesion_core.metrics import (
     lesion_counts,
     lesion_rows,
     surface_distances,
+    without_small,
     wmh_h95_mm,
 )
 from lesion_core.patches import Patches, Volumes
 from lesion_core.pictures import slice_view
-from lesion_core.results import CASES, NUM_BINS
-from lesion_core.settings import TrainSettings
+from lesion_core.results import CASES, CHOSEN, NUM_BINS
+from lesion_core.settings import PLAIN_THRESHOLD, TrainSettings
 from lesion_core.training.epoch import batches
 from lesion_core.training.precision import autocast, convolutions
 from lesion_core.training.step import LossFunction
 
 T = TypeVar("T")
 
-THRESHOLD = 0.5
+THRESHOLD = PLAIN_THRESHOLD
 SURE = 0.9
 """From this probability on a wrong voxel is confidently wrong (and from 1 - SURE down)."""
 VOXELS_ON_GPU = 64 * 32**3
@@ -111,10 +112,12 @@ def evaluate(
     scored_there = _scored(network, loss, volumes, images, plans, settings)
     for plan, image, fetch in _one_behind(scored_there):
         probability, *patches = fetch()
-        row = dict.fromkeys(CASES.names)
+        row = dict.fromkeys([*CASES.names, *(CHOSEN.names if settings.scores_as_chosen else ())])
         row |= {"case": image.case, "site": image.site, "voxel_mm3": image.voxel_mm3}
         row |= {"split": split if plan.is_held_out else "train"}
         scored = row | {"scope": "image"} | image_counts(image, probability)
+        if settings.scores_as_chosen:
+            scored |= chosen_counts(image, probability, settings)
         if final and plan.is_held_out:
             scored |= _describe(image, probability, out)
         out.cases.append(scored)
@@ -305,9 +308,33 @@ def histogram_pair(image: Image, probability: np.ndarray) -> tuple[list[int], li
     return lesion, background
 
 
-def _prediction(image: Image, probability: np.ndarray) -> np.ndarray:
+def chosen_counts(image: Image, probability: np.ndarray, settings: TrainSettings) -> dict[str, int]:
+    """The columns `results.CHOSEN` of one image: as `image_counts`, but lesion is what reaches the
+    settings' threshold, without what then is smaller than their minimum."""
+    prediction = without_small(
+        _prediction(image, probability, settings.threshold),
+        settings.min_lesion_mm3,
+        image.voxel_mm3,
+    )
+    lesion, outside = image.lesion, len(image.lesion_outside_box)
+    tp = int(np.count_nonzero(prediction & lesion))
+    fp = int(np.count_nonzero(prediction & image.background))
+    fn = int(np.count_nonzero(lesion)) - tp + outside
+    counts = lesion_counts(image.labels, image.num_lesions, prediction)
+    return {
+        "tp_chosen": tp,
+        "fp_chosen": fp,
+        "fn_chosen": fn,
+        "tn_chosen": int(np.prod(image.shape)) - image.ignored_voxels - tp - fp - fn,
+        "n_pred_chosen": counts.n_pred,
+        "n_ref_hit_chosen": counts.n_ref_hit,
+        "n_pred_hit_chosen": counts.n_pred_hit,
+    }
+
+
+def _prediction(image: Image, probability: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """What is predicted to be lesion in the brain box, but where it is ignored."""
-    prediction = probability >= THRESHOLD
+    prediction = probability >= threshold
     return prediction if image.ignore is None else prediction & ~image.ignore
 
 

@@ -73,6 +73,22 @@ def _labelled(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     return voxels, np.repeat(of_run + 1, lengths), int(number)
 
 
+def without_small(mask: np.ndarray, min_mm3: float, voxel_mm3: float) -> np.ndarray:
+    """A mask without its 26-connected components of less than this volume; 0 leaves all.
+
+    >>> without_small(np.array([[[True, False, True, True]]]), 2.0, 1.0)[0, 0].tolist()
+    [False, False, True, True]
+    """
+    if min_mm3 <= 0:
+        return mask
+    labels, number = components(mask)
+    voxels = np.bincount(labels.ravel(), minlength=number + 1)
+    # The volume of so many voxels may end in other digits than a minimum that means the same.
+    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-9)
+    kept[0] = False
+    return kept[labels]
+
+
 @dataclass(frozen=True)
 class LesionCounts:
     """Lesion-wise detection in one image."""

@@ -106,8 +106,12 @@ class Predict:
     """New patients, BIDS: the folder below derivatives/ that has the brain masks, if several do."""
     as_is: bool = False
     """New patients: refuse a case whose voxels would have to be resampled."""
-    threshold: float = 0.5
-    """Probability from which on a voxel is lesion."""
+    threshold: float | None = None
+    """Probability from which on a voxel is lesion; default: what the networks' trials chose, which
+    is 0.5 unless they said otherwise."""
+    min_lesion_mm3: float | None = None
+    """Volume below which predicted lesions are left out; default: what the networks' trials chose,
+    which is none."""
     probability: bool = False
     """New patients: write the lesion probability (float32) beside the mask."""
     disagreement: bool = True
@@ -152,6 +156,7 @@ def predict(options: Predict) -> Iterator[Path]:
             out=options.out,
             trials=options.trials,
             threshold=options.threshold,
+            min_lesion_mm3=options.min_lesion_mm3,
             probabilities=options.probabilities,
             overlay=options.overlay,
             device=options.device,
@@ -240,9 +245,12 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
     )
     from lesion_core.segmentation.bids_layout import check_name
 
+    settings = chosen.members[0].settings
+    threshold, smallest = options.threshold, options.min_lesion_mm3
     wanted = Wanted(
         out=options.out,
-        threshold=options.threshold,
+        threshold=settings.threshold if threshold is None else threshold,
+        min_lesion_mm3=settings.min_lesion_mm3 if smallest is None else smallest,
         probability=options.probability,
         disagreement=options.disagreement,
         overlay=options.overlay,
@@ -283,10 +291,14 @@ def _refuse(options: Predict, flags: Sequence[str], why: str) -> None:
 
 
 def _check_threshold(options: Predict) -> None:
-    if not (math.isfinite(options.threshold) and 0 < options.threshold <= 1):
-        raise ValueError(f"--threshold {options.threshold:g}: expected more than 0, and 1 at most")
-    if options.probabilities and options.threshold != Predict.threshold:
-        raise ValueError("--threshold: probabilities have none; leave it out")
+    threshold, smallest = options.threshold, options.min_lesion_mm3
+    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 1):
+        raise ValueError(f"--threshold {threshold:g}: expected more than 0, and 1 at most")
+    if smallest is not None and not 0 <= smallest < math.inf:
+        raise ValueError(f"--min-lesion-mm3 {smallest:g}: expected 0 or more mm3")
+    for flag, value in (("threshold", threshold), ("min-lesion-mm3", smallest)):
+        if options.probabilities and value is not None:
+            raise ValueError(f"--{flag}: probabilities have none; leave it out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,8 +53,12 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     return table_of(path, read_bytes(path, MOST_FILE_BYTES), schema)
 
 
-def table_of(path: Path, content: bytes, schema: pa.Schema | None = None) -> pa.Table:
+def table_of(
+    path: Path, content: bytes, schema: pa.Schema | None = None, wider: pa.Schema | None = None
+) -> pa.Table:
     """The same of a file's bytes, which were read already; ``path`` is for people.
+
+    A file with any of the columns that a ``wider`` schema has on top is read by that one.
 
     It decodes on the calling thread alone: ledgers have many small tables, which are faster read
     side by side.
@@ -67,6 +71,8 @@ def table_of(path: Path, content: bytes, schema: pa.Schema | None = None) -> pa.
         with pq.ParquetFile(file, page_checksum_verification=True) as file:
             _refuse_large(path, content, file.metadata)
             names = file.schema_arrow.names
+            if schema and wider and ({*wider.names} - {*schema.names}) & {*names}:
+                schema = wider
             if schema is None or names == schema.names:
                 table = file.read(use_threads=False)
             else:

@@ -125,6 +125,24 @@ CASES = pa.schema(
 )
 """One row per (epoch, split, scope, case)."""
 
+CHOSEN = pa.schema(
+    [
+        # As tp to tn, n_pred, n_ref_hit and n_pred_hit, at the trial's own threshold and without
+        # predicted lesions of less than its minimum (`settings`); null for patches.
+        pa.field("tp_chosen", pa.int64()),
+        pa.field("fp_chosen", pa.int64()),
+        pa.field("fn_chosen", pa.int64()),
+        pa.field("tn_chosen", pa.int64()),
+        pa.field("n_pred_chosen", pa.int32()),
+        pa.field("n_ref_hit_chosen", pa.int32()),
+        pa.field("n_pred_hit_chosen", pa.int32()),
+    ]
+)
+"""Columns of cases.parquet behind those of CASES, of a trial that chose a threshold other than 0.5
+or a smallest lesion; of any other trial they are not there."""
+
+CASES_CHOSEN = pa.schema([*CASES, *CHOSEN])
+
 CASES_KEY = ["trial", "epoch", "split", "scope", "case"]
 
 EPOCHS = pa.schema(
@@ -320,6 +338,11 @@ failed, diverged: ended by an error, or by a loss that is not finite.  missing: 
 begun.  corrupt: its files are not what they should be; it is trained again."""
 
 
+def cases_schema(columns: Iterable[str]) -> pa.Schema:
+    """Of a cases.parquet with these columns: CASES, or CASES_CHOSEN."""
+    return CASES_CHOSEN if CHOSEN.names[0] in columns else CASES
+
+
 # ---------------------------------------------------------------------------------- derived rates
 def rates(counts: pd.DataFrame) -> pd.DataFrame:
     """Dice, sensitivity and precision of each row of voxel counts (columns tp, fp, fn).
@@ -437,7 +460,8 @@ class Sweep:
     trial that trains on part of its training part), expected,
     status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision, error, log."""
     cases: pd.DataFrame
-    """CASES rows of the complete trials; columns that are null for some rows are float64."""
+    """CASES rows of the complete trials; columns that are null for some rows are float64.  Where a
+    trial has them, the columns CHOSEN too, NaN for the others."""
     lesions: pd.DataFrame
     epochs: pd.DataFrame
     partial: pd.DataFrame = field(default_factory=lambda: _concatenate([], CASES))
@@ -577,10 +601,10 @@ def read_sweep(path: Path | str) -> Sweep:
         path=path,
         meta=meta,
         runs=pd.DataFrame(runs, columns=columns),
-        cases=_concatenate(tables["cases.parquet"], CASES),
+        cases=_concatenate_cases(tables["cases.parquet"]),
         lesions=_concatenate(tables["lesions.parquet"], LESIONS),
         epochs=_concatenate(tables["epochs.parquet"], EPOCHS),
-        partial=_concatenate(tables["partial"], CASES),
+        partial=_concatenate_cases(tables["partial"]),
     )
 
 
@@ -907,7 +931,9 @@ def _rows_of(
     path: Path, content: bytes | None, schema: pa.Schema, run: Mapping[str, Any]
 ) -> pa.Table:
     """A trial's table (whose bytes may have been read); ValueError if a row is another trial's."""
-    table = read_table(path, schema) if content is None else table_of(path, content, schema)
+    content = read_bytes(path, MOST_FILE_BYTES) if content is None else content
+    wider = CASES_CHOSEN if schema is CASES else schema
+    table = table_of(path, content, schema, wider)
     for column in ("trial", "cohort", "loss", "seed", "fold"):
         expected = run[column]
         if expected is not None and any(v != expected for v in table[column].unique().to_pylist()):
@@ -926,7 +952,8 @@ _INTACT: dict[Path, dict[str, _Stamp | None]] = {}
 
 def _is_readable(path: Path, schema: pa.Schema) -> bool:
     try:
-        return read_table(path).schema.equals(schema)
+        found = read_table(path).schema
+        return found.equals(cases_schema(found.names) if schema is CASES else schema)
     except Damaged:
         return False
 
@@ -965,6 +992,13 @@ def _trials(path: Path, meta: dict) -> dict[str, dict]:
                 source = {}
             trials[entry.name] = identity(source, False)
     return trials
+
+
+def _concatenate_cases(tables: list[pa.Table]) -> pd.DataFrame:
+    """Rows of `cases_schema`, which may be of either."""
+    if len({table.num_columns for table in tables}) > 1:
+        return pa.concat_tables(tables, promote_options="default").to_pandas()
+    return _concatenate(tables, CASES)
 
 
 def _concatenate(tables: list[pa.Table], schema: pa.Schema) -> pd.DataFrame:

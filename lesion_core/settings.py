@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -26,6 +27,8 @@ EVALUATION: dict[str, tuple[str, ...]] = {
     "evaluate_at": get_args(EvaluateAt),
 }
 """What a trial is evaluated on, and after which epochs: what the fields of these names allow."""
+PLAIN_THRESHOLD = 0.5
+"""At which the paper cuts probabilities (section 2.4), and every score is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,18 @@ class TrainSettings:
     """Epochs after which it predicts them: every one and the untrained network, or the last."""
     deterministic: bool = False
     """Compute on a GPU only by algorithms that give equal bits in every run; a CPU always does."""
+    augment: str = "none"
+    """What is done to training patches at random: none, flip (left-right), standard (what nnU-Net
+    does), these with fields such as standard(rotation_degrees=10), or module:name of your own."""
+    background_windows: float = 0.0
+    """Share of an epoch's patches that are windows with brain and without lesion, below 1; as many
+    windows with lesion as ever come on top."""
+    threshold: float = 0.5
+    """Probability from which on a voxel is lesion, where scores are stored a second time, as
+    chosen, beside those at 0.5; and in masks that are predicted.  Trains nothing otherwise."""
+    min_lesion_mm3: float = 0.0
+    """Volume below which predicted lesions are taken out, in the scores as chosen and in masks.
+    Trains nothing otherwise."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
@@ -84,6 +99,15 @@ class TrainSettings:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; expected more than 0")
+        for name, fits, expected in (
+            ("background_windows", 0 <= self.background_windows < 1, "0 or more, and less than 1"),
+            ("threshold", 0 < self.threshold < 1, "more than 0 and less than 1"),
+            ("min_lesion_mm3", 0 <= self.min_lesion_mm3 < math.inf, "0 or more mm3"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
+        if not self.augment:
+            raise ValueError("augment is empty; expected none, flip, standard or module:name")
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
@@ -101,6 +125,11 @@ class TrainSettings:
         """``stride`` as a number: settings that were made have one."""
         assert self.stride is not None
         return self.stride
+
+    @property
+    def scores_as_chosen(self) -> bool:
+        """Whether images are scored a second time, at another threshold or without the small."""
+        return self.threshold != PLAIN_THRESHOLD or self.min_lesion_mm3 > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without later fields at their default; `from_dict` undoes it."""

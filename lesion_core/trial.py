@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core import kernels
+from lesion_core.augment import Augmentation, Augmenter, augmentation_named
+from lesion_core.augment.user import ImportedAugmentation
 from lesion_core.descriptions import (
     Identity,
     TrialRow,
@@ -33,6 +35,7 @@ from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
+from lesion_core.training.background import Background
 from lesion_core.training.epoch import EpochLosses, never, train_epoch
 from lesion_core.training.memory import keep_freed_memory
 from lesion_core.training.precision import algorithms, check_deterministic, check_precision
@@ -75,6 +78,12 @@ class Trial:
             raise ValueError(f"fold is {self.fold}; expected 0 to {self.num_folds - 1}")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; expected 0 or more")
+        _ = self.augmentation  # a mistake in its name shows here
+
+    @cached_property
+    def augmentation(self) -> Augmentation | None:
+        """What its settings' ``augment`` names; None: nothing."""
+        return augmentation_named(self.settings.augment)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole configuration as plain JSON values; `from_dict` undoes it."""
@@ -87,6 +96,8 @@ class Trial:
             "num_folds": self.num_folds,
             "settings": self.settings.to_dict(),
         }
+        if isinstance(self.augmentation, ImportedAugmentation):
+            values["augment"] = self.augmentation.to_dict()
         for name in CASE_FIELDS:  # where set: else names stay as they are
             if (cases := getattr(self, name)) is not None:
                 values[name] = list(cases)
@@ -102,7 +113,11 @@ class Trial:
         for name in CASE_FIELDS:
             if name in values:
                 parts[name] = tuple(values[name])
-        return Trial(**(dict(values) | parts))
+        others = {name: value for name, value in values.items() if name != "augment"}
+        trial = Trial(**(others | parts))
+        if isinstance(trial.augmentation, ImportedAugmentation):
+            trial.augmentation.check(values.get("augment") or {})
+        return trial
 
     @cached_property
     def hash(self) -> str:
@@ -292,6 +307,7 @@ def _run(
             f"fold {trial.fold} of cohort {cohort.name}: none of its {len(training)} training "
             "cases has a lesion; use fewer folds or check the lesion masks"
         )
+    background = Background.of(volumes, images, training, settings)
     network = UNet3d(len(cohort.channels), settings.filters)
     network.initialise(generator(trial.seed, trial.fold, 0, "weights"))
     to_device(network, device)
@@ -314,12 +330,14 @@ def _run(
         losses: EpochLosses = {"train_loss": None, "grad_norm": None, "n_batches": 0}
         trained = clock
         last = epoch == settings.epochs
+        seen = background.joined(patches, generator(trial.seed, trial.fold, epoch, "background"))
         try:
             if epoch > 0 and epoch != trained_until:
                 shuffle = generator(trial.seed, trial.fold, epoch, "order")
                 losses = train_epoch(
-                    step, patches, epoch=epoch, shuffle=shuffle, found=found, stop=stop
-                )
+                    step, seen, epoch=epoch, shuffle=shuffle, found=found, stop=stop,
+                    augmented=_augmenter(trial, len(cohort.channels), epoch),
+                )  # fmt: skip
             trained = time.monotonic()
             scores = Evaluation([], [], [], [])
             if settings.evaluates(epoch):
@@ -341,7 +359,7 @@ def _run(
                 **trial.identity,
                 "epoch": epoch,
                 **losses,
-                "n_patches": len(patches),
+                "n_patches": len(seen),
                 "seconds_train": trained - clock,
                 "seconds_evaluate": time.monotonic() - trained,
             },
@@ -360,6 +378,20 @@ def _run(
         "versions": installed_versions("torch", "numpy", "scipy", "monai", *on_gpu),
         "fingerprint": cohort.fingerprint,
     }
+
+
+def _augmenter(trial: Trial, channels: int, epoch: int) -> Augmenter | None:
+    """What draws the random numbers of an epoch's batches; None: nothing is drawn."""
+    if trial.augmentation is None:
+        return None
+    return Augmenter(
+        augmentation=trial.augmentation,
+        channels=channels,
+        patch_size=trial.settings.patch_size,
+        seed=trial.seed,
+        fold=trial.fold,
+        epoch=epoch,
+    )
 
 
 @dataclass(frozen=True)

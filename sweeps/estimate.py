@@ -135,8 +135,10 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     import numpy as np
     import torch
 
-    from lesion_core.evaluate import image_counts, windows_at_once
+    from lesion_core.augment import Augmenter
+    from lesion_core.evaluate import chosen_counts, image_counts, windows_at_once
     from lesion_core.patches import Patches, Volumes
+    from lesion_core.training.background import Background
     from lesion_core.training.epoch import train_epoch
     from lesion_core.training.memory import keep_freed_memory
     from lesion_core.training.precision import autocast, convolutions
@@ -151,9 +153,11 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     volumes = Volumes.of(
         images, patch_size=settings.patch_size, stride=settings.stride or 1, device=device
     )
-    patches = volumes.training_patches(range(len(images)), settings.flip)
+    with_lesion = volumes.training_patches(range(len(images)), settings.flip)
+    background = Background.of(volumes, images, range(len(images)), settings)
+    patches = background.joined(with_lesion, generator(0, 0, 0, "calibration"))
     num_windows = sum(len(volumes.windows(index)) for index in range(len(images)))
-    num_mirrored = len(patches) // 2 if settings.flip else 0
+    num_mirrored = len(with_lesion) // 2 if settings.flip else 0
     network = to_device(UNet3d(len(cohort.channels), settings.filters), device)
     optimiser: Any = _NoStep(network)
     portion = _portion(trial, device)
@@ -170,8 +174,16 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
         batch_size=settings.batch_size, precision=settings.precision,
     )  # fmt: skip
 
+    augmented = None
+    if trial.augmentation is not None:
+        augmented = Augmenter(
+            augmentation=trial.augmentation, channels=len(cohort.channels),
+            patch_size=settings.patch_size, seed=0, fold=0, epoch=0,
+        )  # fmt: skip
+
     def train() -> None:
-        train_epoch(step, batch, epoch=1, shuffle=generator(0, 0, 0, "calibration"))
+        shuffle = generator(0, 0, 0, "calibration")
+        train_epoch(step, batch, epoch=1, shuffle=shuffle, augmented=augmented)
 
     @torch.no_grad()
     def predict() -> None:
@@ -180,7 +192,10 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
             float(network(inputs).float().sum())  # waits for the device
 
     def count() -> None:
-        image_counts(images[0], np.zeros(images[0].box_shape, dtype=np.float32))
+        nothing = np.zeros(images[0].box_shape, dtype=np.float32)
+        image_counts(images[0], nothing)
+        if settings.scores_as_chosen:
+            chosen_counts(images[0], nothing, settings)
 
     training, judged = trial.training_and_judged_cases([image.case for image in images])
     trained = len(patches) * len(training) / len(images)

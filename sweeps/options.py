@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ class Training(TrainSettings):
         Raises:
             ValueError: they contradict each other.
         """
+        from lesion_core.augment import augmentation_label, augmentation_named
         from lesion_core.unet import UNet3d
 
         settings = TrainSettings(**self.given() | instead)
+        label = augmentation_label(augmentation_named(settings.augment))
+        settings = replace(settings, augment=label)  # one text for each: it is hashed
         UNet3d(1, settings.filters)  # refuses widths that it cannot have
         return settings
 

@@ -155,7 +155,8 @@ class SweepPlan:
         from sweeps.distributed.cluster import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
-        modules = [path.partition(":")[0] for path in stored if path]
+        stored += [settings.augment for settings in self._all_settings() if ":" in settings.augment]
+        modules = [path.partition(":")[0] for path in dict.fromkeys(stored) if path]
         with connected(machines, modules) as cluster:
             device = "cuda" if cluster.gpus_per_trial else "cpu"
             for precision in self.precisions or (self.settings.precision,):
@@ -193,6 +194,9 @@ class SweepPlan:
                 tracking=tracking,
                 already_done=already_done,
             )
+
+    def _all_settings(self) -> list[TrainSettings]:
+        return [self.settings, *(trial.settings for trial in self.trials)]
 
     def _request(self) -> SweepRequest:
         asked = request(self.trials, self.data, self.settings, self.num_folds, self.labels)

@@ -41,7 +41,20 @@ def section(given: ReportInput) -> Section | None:
         items=items,
         lead="Patches were picked because they hold lesions, so they cannot show false positives "
         "elsewhere. A loss that leads on patches and falls on images was flattered by that "
-        "choice, not beaten by overfitting: compare the two steps.",
+        "choice, not beaten by overfitting: compare the two steps." + _background(given),
+    )
+
+
+def _background(given: ReportInput) -> str:
+    """A sentence where trainings saw windows without lesion too; "" where none did."""
+    share = (given.sweep.meta.get("settings") or {}).get("background_windows")
+    named = any("background_windows" in label for label in given.sweep.losses)
+    if not (share or named):
+        return ""
+    seen = f"of every epoch's patches {share:.0%} were" if share else "some trainings also saw"
+    return (
+        f" Here {seen} windows without lesion; patch scores are still those of the patches with "
+        "lesion."
     )
 
 

@@ -360,10 +360,10 @@ def _member(folder: Path, row: Mapping[str, Any]) -> Member:
 
 
 def _check_alike(members: Sequence[Member]) -> None:
-    """All networks look through the same windows."""
+    """All networks look through the same windows, and say alike what is lesion."""
     first = members[0]
     for other in members[1:]:
-        for name in ("patch_size", "window_stride", "precision"):
+        for name in ("patch_size", "window_stride", "precision", "threshold", "min_lesion_mm3"):
             a, b = getattr(first.settings, name), getattr(other.settings, name)
             if a != b:
                 raise ValueError(

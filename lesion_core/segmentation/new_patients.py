@@ -17,6 +17,7 @@ import numpy as np
 
 import lesion_core
 from lesion_core.images import nonzero_brain
+from lesion_core.metrics import without_small
 from lesion_core.nifti import File, binary_mask, by, finite_values, read, read_on_grid, write_like
 from lesion_core.paths import existing, existing_folder, is_there, refuse_existing
 from lesion_core.placement import oddities_of
@@ -48,6 +49,8 @@ class Wanted:
     out: Path
     threshold: float = 0.5
     """Of the probability, from which on a voxel is lesion."""
+    min_lesion_mm3: float = 0.0
+    """Volume below which predicted lesions are left out."""
     probability: bool = False
     disagreement: bool = True
     overlay: bool = False
@@ -186,7 +189,9 @@ def _segment_case(
         str(case.brain or found.first.path),
         on_progress,
     )
-    mask = (maps.probability >= wanted.threshold).astype(np.uint8)
+    lesion = maps.probability >= wanted.threshold
+    voxel_mm3 = abs(float(np.linalg.det(found.first.affine[:3, :3])))
+    mask = without_small(lesion, wanted.min_lesion_mm3, voxel_mm3).astype(np.uint8)
     files = wanted.files(case, len(ensemble.choice.members))
     wanted.out.mkdir(parents=True, exist_ok=True)
     voxels: dict[str, np.ndarray | None] = {
@@ -309,6 +314,7 @@ def _record(
         "images": {name: path.name for name, path in found.case.channels.items()},
         "files": {what: path.name for what, path in files.items() if what != "record"},
         "threshold": wanted.threshold,
+        "min_lesion_mm3": wanted.min_lesion_mm3,
         "lesion_voxels": lesion_voxels,
         "lesion_ml": round(lesion_voxels * voxel_ml, 6),
         "highest_probability": round(float(maps.probability.max()), 6),

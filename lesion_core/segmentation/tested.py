@@ -57,7 +57,8 @@ def predict_tested(
     *,
     out: Path | None = None,
     trials: Sequence[str] = (),
-    threshold: float = 0.5,
+    threshold: float | None = None,
+    min_lesion_mm3: float | None = None,
     probabilities: bool = False,
     overlay: bool = False,
     device: str | None = None,
@@ -66,7 +67,8 @@ def predict_tested(
 ) -> Iterator[Path]:
     """Write ``OUT/<trial>/<case>.nii.gz``; yields every file as it is written.
 
-    `predict.Predict` says what the arguments are.
+    `predict.Predict` says what the arguments are; without ``threshold`` and ``min_lesion_mm3`` they
+    are each trial's own.  Volumes are those of the files' voxels.
 
     Raises:
         ValueError: no such sweep or trial, an incomplete trial, data that have changed, a
@@ -76,6 +78,7 @@ def predict_tested(
 
     from lesion_core.cohorts import cases_as_read
     from lesion_core.images import load_cohort
+    from lesion_core.metrics import without_small
     from lesion_core.nifti import read_header, write_like
     from lesion_core.resampling import Grid
     from lesion_core.results import read_meta, read_model
@@ -114,7 +117,10 @@ def predict_tested(
                 source = read_header(next(iter(case.channels.values())))
                 voxels = Grid.of(source, case.spacing_mm).back(probability)
                 if not probabilities:
-                    voxels = (voxels >= threshold).astype(np.uint8)
+                    mask = voxels >= (settings.threshold if threshold is None else threshold)
+                    smallest = settings.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3
+                    voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3])))
+                    voxels = without_small(mask, smallest, voxel_mm3).astype(np.uint8)
                 path = _place(results, out, name, image.case)
                 write_like(path, voxels, source)
                 yield path

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lesion_core.patches import Patches
 from lesion_core.stopping import TrainingStopped
-from lesion_core.training.step import Step
+from lesion_core.training.step import Batch, Step
 
 
 class Diverged(RuntimeError):
@@ -56,6 +56,7 @@ def train_epoch(
     *,
     epoch: int,
     shuffle: torch.Generator,
+    augmented: Callable[[Patches, int], Batch] | None = None,
     found: list[Tensor] | None = None,
     stop: Callable[[], bool] = never,
 ) -> EpochLosses:
@@ -68,6 +69,7 @@ def train_epoch(
         patches: all of an epoch.
         epoch: its number, from 1.
         shuffle: decides the order.
+        augmented: what becomes of a batch, given which of the epoch it is (from 0).
         found: loss and gradient norm ``[2]`` of the batches that were trained on already, which
             are passed over; those of the others are added.
         stop: asked before every batch.
@@ -82,7 +84,7 @@ def train_epoch(
         for batch in itertools.islice(batches(patches, step.batch_size, shuffle), len(found), None):
             if stop():
                 raise TrainingStopped
-            found.append(step(batch))
+            found.append(step(batch if augmented is None else augmented(batch, len(found))))
             if step.device.type == "cpu":  # free here; a GPU would be waited for in every batch
                 _check(found[-1:], epoch, first=len(found))
         values = _check(found, epoch)

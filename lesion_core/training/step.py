@@ -9,12 +9,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lesion_core.augment.batch import Augmented
 from lesion_core.losses import Imported
 from lesion_core.losses.ignoring import loss_of
 from lesion_core.patches import Patches, Volumes
 from lesion_core.training.precision import autocast, convolutions
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+Batch = Patches | Augmented
+"""What a step trains on: patches as they lie, or with what is done to them."""
 
 WARM_UP = 3
 """Full batches before one is recorded: by then what is set up on first use, such as the choice of
@@ -62,9 +65,10 @@ class Step:
         self._records = self._on_gpu and Step.can_record and is_recordable(loss)
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, patches: Patches) -> Tensor:
+    def __call__(self, patches: Batch) -> Tensor:
         """Loss and gradient norm ``[2]``, on the device, of the network before its update."""
-        if not self._records or len(patches) < self.batch_size:
+        is_full = len(patches) == self.batch_size
+        if not (self._records and is_full and patches.recordable):
             return self._once(patches)
         self._num_full += 1
         if self._num_full < WARM_UP:
@@ -101,9 +105,8 @@ class Step:
     def _on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    def _once(self, patches: Patches, search: bool = True) -> Tensor:
-        inputs, target = self._volumes.gather(patches)
-        ignored = self._volumes.ignored(patches)
+    def _once(self, patches: Batch, search: bool = True) -> Tensor:
+        inputs, target, ignored = patches.cut(self._volumes)
         self._optimiser.zero_grad(set_to_none=True)
         with convolutions(self._precision, search=search):
             with autocast(self.device, self._precision):
@@ -115,7 +118,7 @@ class Step:
         self._optimiser.step()
         return torch.stack([value.detach().float(), norm])
 
-    def _without_waiting(self, patches: Patches) -> Tensor:
+    def _without_waiting(self, patches: Batch) -> Tensor:
         """Do a step, and find out whether it can be recorded."""
         before = torch.cuda.get_sync_debug_mode()
         try:
@@ -129,12 +132,12 @@ class Step:
             _raise_on_waiting(before)
         return self._once(patches)  # nothing was updated yet: the loss comes before
 
-    def _record(self, patches: Patches) -> None:
+    def _record(self, patches: Batch) -> None:
         """Record a step without running it.
 
         What the step allocates, gradients too, is the graph's own.
         """
-        self._fixed = Patches(*(tensor.clone() for tensor in patches.tensors))
+        self._fixed = patches.with_tensors([tensor.clone() for tensor in patches.tensors])
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream):

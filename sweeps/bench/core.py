@@ -148,9 +148,11 @@ def trial_rows(
     precision = _precisions(device)[-1]
     if device == "cpu":
         yield from _epoch_rows(device, _precisions(device))
+        yield from augmentation_rows(device, _precisions(device))
         return
     yield from whole_trial_rows(device, precision, width, size, epochs)
     yield from training_rows(device, _precisions(device))
+    yield from augmentation_rows(device, _precisions(device))
 
 
 def whole_trial_rows(
@@ -301,6 +303,31 @@ def training_rows(
                 yield Row(what=what, value=seconds[name], peer=peer, peer_value=seconds[theirs])
             if device == "cuda":
                 yield _busy_row(precision, lambda name=name: ready.run(name))
+
+
+def augmentation_rows(
+    device: str, precisions: Sequence[str], num_batches: int | None = None, width: str = "paper"
+) -> Iterator[Row]:
+    """Training with augmentation against training without, on the same batches."""
+    number = num_batches or (100 if device == "cuda" else 4)
+    kinds = ("none", "flip", "standard")
+    rivals = {
+        f"{kind} {precision}": Rival(training, ("recorded", precision, device, number, width, kind))
+        for kind in kinds
+        for precision in precisions
+    }
+    with Stage(rivals) as ready:
+        seconds = paired(rivals, ready.run, repeats=3)
+    for precision in precisions:
+        without = seconds[f"none {precision}"]
+        for kind in kinds[1:]:
+            yield Row(
+                what=f"training on {number} batches, --augment {kind}, {precision}",
+                value=seconds[f"{kind} {precision}"],
+                peer="without",
+                peer_value=without,
+                least_ratio=1 / 1.15 if kind == "standard" else None,
+            )
 
 
 def _busy_row(precision: str, run: Callable[[], object], seconds: float = 6) -> Row:

@@ -164,7 +164,12 @@ def epoch(kind: str, precision: Precision, device: str) -> Callable[[], dict[str
 
 
 def training(
-    kind: str, precision: Precision, device: str, num_batches: int = 100, width: str = "paper"
+    kind: str,
+    precision: Precision,
+    device: str,
+    num_batches: int = 100,
+    width: str = "paper",
+    augment: str = "none",
 ) -> Callable[[], Mapping[str, Any]]:
     """An epoch of full batches, cut from images, without its evaluations: what it says.
 
@@ -174,6 +179,7 @@ def training(
     """
     import torch
 
+    from lesion_core.augment import Augmenter, augmentation_named
     from lesion_core.patches import Volumes
     from lesion_core.training import step
     from lesion_core.training.epoch import train_epoch
@@ -212,7 +218,17 @@ def training(
         net, step.optimiser_of(net, settings.learning_rate), mine.loss, volumes,
         batch_size=settings.batch_size, precision=precision,
     )  # fmt: skip
-    return lambda: train_epoch(one, patches, epoch=1, shuffle=generator(0, 0, 1, "order"))
+    augmented = None
+    if (augmentation := augmentation_named(augment)) is not None:
+        augmented = Augmenter(
+            augmentation=augmentation, channels=2, patch_size=32, seed=0, fold=0, epoch=1
+        )
+
+    def run_ours() -> Mapping[str, Any]:
+        shuffle = generator(0, 0, 1, "order")
+        return train_epoch(one, patches, epoch=1, shuffle=shuffle, augmented=augmented)
+
+    return run_ours
 
 
 def peer_training(

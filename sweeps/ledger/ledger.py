@@ -284,8 +284,9 @@ class Ledger:
             raise NotTheTrialsFault(f"{name} was finished by another worker meanwhile")
         _refuse_if_superseded(folder, attempt)
         with self._writing():
+            columns = next(iter(report["cases"]), {})
             for file, rows, schema in (
-                ("cases.parquet", report["cases"], results.CASES),
+                ("cases.parquet", report["cases"], results.cases_schema(columns)),
                 ("epochs.parquet", [report["epochs"]], results.EPOCHS),
             ):
                 new = results.table_of_rows(rows, schema)
@@ -457,9 +458,12 @@ class Ledger:
             notes.append("checkpoint.pt is damaged")
             return None
         kept = {}
-        for table, schema in (("cases", results.CASES), ("epochs", results.EPOCHS)):
+        for table, schemas in (
+            ("cases", (results.CASES, results.CASES_CHOSEN)),
+            ("epochs", (results.EPOCHS,)),
+        ):
             place = folder / f"{table}.parquet"
-            found = _table(place, schema)
+            found = _table(place, *schemas)
             rows = [] if found is None else found.to_pylist()
             kept[table] = [row for row in rows if row["epoch"] <= epoch]
             if {row["epoch"] for row in kept[table]} != _epochs_in(place.name, folder, epoch):
@@ -469,6 +473,7 @@ class Ledger:
             elif any(row["trial"] != name for row in kept[table]):
                 notes.append(f"{place.name} holds rows of another trial")
             elif len(kept[table]) < len(rows):  # written, but its checkpoint was not
+                schema = schemas[0] if found is None else found.schema
                 self._put(place, results.table_bytes(kept[table], schema))
         return None if notes else (epoch, content, kept)
 
@@ -675,11 +680,11 @@ def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
         )
 
 
-def _table(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """A table; None if it is absent, or not readable as what it should be."""
+def _table(path: Path, *schemas: pa.Schema) -> pa.Table | None:
+    """A table; None if it is absent, or not readable as what it should be: of one of these."""
     with suppress(ValueError):
         table = read_table(path)
-        if table.schema.equals(schema):
+        if any(map(table.schema.equals, schemas)):
             return table
     return None
 

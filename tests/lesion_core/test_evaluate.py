@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lesion_core import results
-from lesion_core.evaluate import evaluate, image_counts, predict_volume
+from lesion_core.evaluate import chosen_counts, evaluate, image_counts, predict_volume
 from lesion_core.losses import LOSSES
+from lesion_core.metrics import components
 from lesion_core.patches import Volumes
 from lesion_core.pictures import slice_view
 from lesion_core.settings import TrainSettings
@@ -190,3 +191,68 @@ def test_the_challenges_distance_masks_other_pathology(network):
     assert row["wmh_h95_mm"] == 0
     assert row["hd95_mm"] > 0
     assert row["fp_masked"] == 0
+
+
+def test_scores_as_chosen_stand_beside_the_plain_ones_and_change_none(tmp_path):
+    """At another threshold, and without what is then smaller than so many mm3."""
+    image = toy_image("0", 0)
+    lesion = np.zeros(image.box_shape, bool)
+    lesion[2:4, 2:4, 2:4] = True  # 8 voxels of 3 mm3
+    labels, number = components(lesion)
+    image = replace(
+        image, labels=labels.astype(np.uint16), num_lesions=number,
+        lesion_outside_box=np.array([[0, 0, 0, 2]], np.int32),
+    )  # fmt: skip
+    probability = np.where(lesion, 0.4, 0.0)
+    probability[2, 2, 2] = 0.5
+    probability[10, 10, 10:12] = 0.35  # two voxels, 6 mm3, diagonal to a third one
+    probability[11, 11, 12] = 0.35
+    probability[18, 18, 18] = 0.9  # 3 mm3
+
+    def chosen(**values):
+        return chosen_counts(image, probability, TrainSettings(**values))
+
+    plain = image_counts(image, probability)
+    same = chosen(min_lesion_mm3=0.001)
+    assert {f"{key}_chosen": plain[key] for key in ("tp", "fp", "fn", "tn")} == {
+        key: same[key] for key in ("tp_chosen", "fp_chosen", "fn_chosen", "tn_chosen")
+    }
+    assert (plain["tp"], plain["fp"], plain["fn"]) == (1, 1, 8)
+    total = int(np.prod(image.shape))
+    low = chosen(threshold=0.3)
+    assert [low[f"{key}_chosen"] for key in ("tp", "fp", "fn")] == [8, 4, 1]
+    assert low["tn_chosen"] == total - 13
+    assert [low[f"n_{key}_chosen"] for key in ("pred", "ref_hit", "pred_hit")] == [3, 1, 1]
+    assert chosen(threshold=0.3, min_lesion_mm3=3)["fp_chosen"] == 4  # what is as large stays
+    assert chosen(threshold=0.3, min_lesion_mm3=3.1)["fp_chosen"] == 3
+    assert chosen(threshold=0.3, min_lesion_mm3=9.1)["fp_chosen"] == 0
+    assert chosen(threshold=0.3, min_lesion_mm3=100)["tp_chosen"] == 0
+
+    rows = [dict.fromkeys(results.CASES.names) | {"trial": "a"}]
+    wide = [dict.fromkeys(results.CASES_CHOSEN.names) | {"trial": "b"} | low]
+    for name, content in (("a", rows), ("b", wide)):
+        schema = results.cases_schema(content[0])
+        results.write_table(tmp_path / name, content, schema)
+    tables = [
+        results._rows_of(tmp_path / name, None, results.CASES, {"trial": name} | dict.fromkeys(
+            ("cohort", "loss", "seed", "fold")
+        ))
+        for name in "ab"
+    ]  # fmt: skip
+    assert tables[0].schema.names == results.CASES.names
+    both = results._concatenate_cases(tables)
+    assert both["tp_chosen"].isna().tolist() == [True, False]
+    assert both["tp_chosen"][1] == 8
+
+
+def test_settings_that_only_score_change_names_and_refuse_what_cannot_be():
+    assert TrainSettings(threshold=0.3).to_dict()["threshold"] == 0.3
+    assert not TrainSettings().scores_as_chosen
+    assert TrainSettings(min_lesion_mm3=3).scores_as_chosen
+    for wrong in (
+        {"threshold": 1.0}, {"threshold": 0.0}, {"threshold": float("nan")},
+        {"min_lesion_mm3": -1.0}, {"min_lesion_mm3": float("inf")},
+        {"background_windows": 1.0}, {"background_windows": -0.1}, {"augment": ""},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+            TrainSettings(**wrong)
