@@ -212,6 +212,7 @@ _CONFIG = {
 _SUMMARY = {
     "epochs_done": int, "seconds": float, "host": str, "device": str, "precision": str,
     "threads": int, "versions": dict, "fingerprint": str, "attempts": int, "files": dict,
+    "network": str, "parameters": int, "flops_per_patch": int,
 }  # fmt: skip
 _FAILURE = {
     "kind": str, "error": str, "traceback": str, "log": str, "host": str, "epoch": int,

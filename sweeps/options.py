@@ -30,11 +30,11 @@ class Training(TrainSettings):
         Raises:
             ValueError: they contradict each other.
         """
-        from lesion_core.unet import UNet3d
+        from lesion_core.networks.named import check_name
 
         names = [field.name for field in fields(TrainSettings)]
         settings = TrainSettings(**{name: getattr(self, name) for name in names})
-        UNet3d(1, settings.filters)  # refuses widths that it cannot have
+        check_name(settings)
         return settings
 
 

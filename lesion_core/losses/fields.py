@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
+
+from lesion_core.own_code import did_you_mean
 
 Alpha = float | Literal["patch"] | None
 """Weight of lesion voxels in [0, 1]; background voxels weigh 1 - alpha.  None: N_bg / N of the
@@ -93,9 +93,3 @@ def check_choice(loss: BuiltIn, name: str, choices: tuple[str, ...]) -> None:
             f"loss {loss.name!r}: {name} is {value!r}; expected one of {', '.join(choices)}"
             f"{did_you_mean(str(value), choices)}"
         )
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the choice that looks most like it, if any."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

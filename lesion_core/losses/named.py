@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeGuard
 
-from lesion_core.losses.fields import BuiltIn, Range, did_you_mean
+from lesion_core.losses.fields import BuiltIn, Range
 from lesion_core.losses.formulas import (
     CrossEntropy,
     Dice,
@@ -21,6 +19,8 @@ from lesion_core.losses.formulas import (
     WeightedGradient,
 )
 from lesion_core.losses.user import Imported
+from lesion_core.own_code import did_you_mean
+from lesion_core.spelling import read_call
 
 Loss = BuiltIn | Imported
 
@@ -57,7 +57,11 @@ def loss_named(text: str) -> Loss:
     Raises:
         ValueError: unknown name or field, unusable value, or an import that fails; one line.
     """
-    name, arguments = _parse(text)
+    name, arguments = read_call(
+        text,
+        "loss",
+        "a name, such as focal1, or a name with fields, such as focal(alpha=0.3,gamma=1.5)",
+    )
     if ":" in name:
         return Imported(path=name, arguments=arguments)
     known: dict[str, Any] = {kind.name: kind() for kind in _built_in()} | LOSSES
@@ -169,26 +173,7 @@ def loss_label(loss: Loss) -> str:
     return f"{name}({shown})" if shown else name
 
 
-# -------------------------------------------------------------------------------- reading of names
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    """``name(field=value, ...)`` in parts; a bare word is a string."""
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
-    try:
-        if match is None:
-            raise SyntaxError
-        call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
-            raise SyntaxError
-        if not all(item.arg for item in call.keywords):  # **something
-            raise SyntaxError
-        return match[1], {str(item.arg): _literal(item.value) for item in call.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(
-            f"cannot read loss {text!r}; expected a name, such as focal1, or a name with fields, "
-            "such as focal(alpha=0.3,gamma=1.5)"
-        ) from None
-
-
+# ---------------------------------------------------------------------------------------- built in
 def _built_in() -> list[type[BuiltIn]]:
     """Our classes, in the order of ``LOSSES``."""
     return list(dict.fromkeys(type(loss) for loss in LOSSES.values()))
@@ -197,10 +182,6 @@ def _built_in() -> list[type[BuiltIn]]:
 def _is_built_in(loss: object) -> TypeGuard[BuiltIn]:
     """Exactly of a class of ours: a user's subclass of one is the user's."""
     return type(loss) in _built_in()
-
-
-def _literal(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def _shown(value: Any) -> str:

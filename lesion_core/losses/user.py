@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lesion_core.losses.fields import did_you_mean
+from lesion_core.own_code import import_own, one_line, refuse_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class Imported:
     """Hash of the module's file: other code is another loss.  None if it has no source file."""
 
     def __post_init__(self) -> None:
-        found, source_sha256 = _import(self.path)
+        found, source_sha256 = import_own(self.path, "loss")
         object.__setattr__(self, "function", _instantiate(self.path, found, self.arguments))
         object.__setattr__(self, "source_sha256", source_sha256)
         _try_once(self.path, self.function)
@@ -66,54 +61,15 @@ class Imported:
             ValueError: that fails, or the source has changed.
         """
         loss = Imported(path=stored["import"], arguments=dict(stored["fields"]))
-        if loss.source_sha256 != stored["source_sha256"]:
-            raise ValueError(
-                f"loss {loss.path}: its source has changed since it was stored (sha256 "
-                f"{_short(loss.source_sha256)}, stored {_short(stored['source_sha256'])}); restore "
-                "that file, or give the changed loss another results folder"
-            )
+        refuse_changed("loss", loss.path, loss.source_sha256, stored["source_sha256"])
         return loss
-
-
-def _import(path: str) -> tuple[Any, str | None]:
-    """The object at module:attribute, and the SHA-256 of the module's source file."""
-    name, _, attribute = path.partition(":")
-    if not name or not attribute.isidentifier() or name.endswith(".py") or "/" in name:
-        hint = name.removesuffix(".py").strip("./").replace("/", ".") or "my_losses"
-        raise ValueError(
-            f"cannot read loss {path!r}; expected module:name, such as "
-            f"{hint}:{attribute if attribute.isidentifier() else 'MyLoss'}"
-        )
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # `python sweeps/paper_grid.py` looks beside the script instead
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(name)
-    except Exception as error:  # a user's module can fail in any way
-        if isinstance(error, ModuleNotFoundError) and (error.name or "") in _parents(name):
-            nearby = [file.stem for file in Path.cwd().glob("*.py")]
-            raise ValueError(
-                f"loss {path}: there is no module {error.name!r} in {here} or installed; expected "
-                f"a file {name.replace('.', '/')}.py in the current directory"
-                f"{did_you_mean(name, nearby)}"
-            ) from None
-        raise ValueError(f"loss {path}: importing {name} failed: {_one_line(error)}") from error
-    finally:
-        sys.path.remove(here)
-    if not hasattr(module, attribute):
-        public = [item for item in vars(module) if not item.startswith("_")]
-        raise ValueError(
-            f"loss {path}: {getattr(module, '__file__', None) or name} has no {attribute!r}"
-            f"{did_you_mean(attribute, public)}"
-        )
-    return getattr(module, attribute), _source_sha256(module)
 
 
 def _instantiate(path: str, found: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         json.dumps(arguments, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"loss {path}: fields must be plain values: {_one_line(error)}") from None
+        raise ValueError(f"loss {path}: fields must be plain values: {one_line(error)}") from None
     if isinstance(found, type):
         try:
             found = found(**arguments)
@@ -121,7 +77,7 @@ def _instantiate(path: str, found: Any, arguments: Mapping[str, Any]) -> Any:
             raise ValueError(
                 f"loss {path}: {path.partition(':')[2]}"
                 f"({', '.join(f'{key}={value!r}' for key, value in arguments.items())}) failed: "
-                f"{_one_line(error)}"
+                f"{one_line(error)}"
             ) from error
     elif arguments:
         raise ValueError(
@@ -147,7 +103,7 @@ def _try_once(path: str, function: Callable[[Tensor, Tensor], Tensor]) -> None:
     except Exception as error:  # a user's loss can fail in any way
         raise ValueError(
             f"loss {path} failed on logits and target of shape {list(logits.shape)}: "
-            f"{_one_line(error)}"
+            f"{one_line(error)}"
         ) from error
     if not isinstance(value, Tensor):
         raise ValueError(f"loss {path} returned a {type(value).__name__}; expected a scalar tensor")
@@ -161,25 +117,3 @@ def _try_once(path: str, function: Callable[[Tensor, Tensor], Tensor]) -> None:
             f"loss {path} returned a value without a gradient; expected one computed from the "
             "logits by torch operations, without .detach(), .item() or a threshold"
         )
-
-
-def _source_sha256(module: Any) -> str | None:
-    try:
-        file = inspect.getsourcefile(module)
-    except TypeError:  # built in
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-
-
-def _parents(module: str) -> list[str]:
-    """a.b.c -> a, a.b, a.b.c"""
-    parts = module.split(".")
-    return [".".join(parts[: end + 1]) for end in range(len(parts))]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _short(digest: str | None) -> str:
-    return (digest or "none")[:8]
