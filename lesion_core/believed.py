@@ -76,6 +76,9 @@ def wrong_with_summary(content: Mapping[str, Any], trial: Mapping[str, Any]) -> 
     for key, kind in _SUMMARY.items():
         if content.get(key) is not None and not _is(content[key], kind):
             return f"{key} is {_shown(content[key])}"
+    for key in ("parameters", "flops_per_patch"):
+        if not 0 <= (content.get(key) or 0) < 2**63:
+            return f"{key} is {_shown(content[key])}"
     if content.get("epochs_done") != trial["epochs"]:
         return f"it says {_shown(content.get('epochs_done'))} of {trial['epochs']} epochs"
     if content.get("trial", trial["name"]) != trial["name"]:

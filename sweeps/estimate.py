@@ -101,9 +101,7 @@ def finished_trials(results: Path) -> list[Finished]:
         for trial in read_meta(results)["trials"]:
             state = trial_status(results / "trials" / trial["name"])
             if state["status"] == "done" and state["seconds"]:
-                found.append(
-                    Finished(trial["cohort"], state["seconds"], state["flops_per_patch"])
-                )
+                found.append(Finished(trial["cohort"], state["seconds"], state["flops_per_patch"]))
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from lesion_core.settings import TrainSettings
 
@@ -36,6 +38,20 @@ class Training(TrainSettings):
         settings = TrainSettings(**{name: getattr(self, name) for name in names})
         check_name(settings)
         return settings
+
+
+T = TypeVar("T", bound=Training)
+
+
+def without_demo_filters(flags: T, arguments: Sequence[str]) -> T:
+    """The flags under --demo, whose narrow ``filters`` are not for a network that has no use for
+    them, unless they were asked for."""
+    from lesion_core.networks.names import network_name
+
+    asked = any(each.split("=")[0] == "--filters" for each in arguments)
+    if "--demo" not in arguments or asked or network_name(flags.network).reads_filters:
+        return flags
+    return replace(flags, filters=TrainSettings.filters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from lesion_core.cohorts.reading import Reading, ReadingInSpace
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
-from sweeps.options import Machines, Reporting, Training
+from sweeps.options import Machines, Reporting, Training, without_demo_filters
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ DEMO_GRID = PaperGrid(
 def main(arguments: Sequence[str]) -> int:
     """Run the grid that the flags ask for; returns the exit status."""
     default = DEMO_GRID if "--demo" in arguments else PaperGrid()
-    return run_grid(command.read_flags(PaperGrid, arguments, default))
+    return run_grid(
+        without_demo_filters(command.read_flags(PaperGrid, arguments, default), arguments)
+    )
 
 
 def run_grid(grid: PaperGrid) -> int:

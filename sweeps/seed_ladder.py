@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
+from sweeps.options import without_demo_filters
 from sweeps.paper_grid import DEMO_GRID, PaperGrid, run_grid
 from sweeps.provenance import command_to_show
 
@@ -70,7 +71,7 @@ DEMO_LADDER = SeedLadder(
 def main(arguments: Sequence[str]) -> int:
     """Run the ladder and print its answer; returns the exit status."""
     default = DEMO_LADDER if "--demo" in arguments else SeedLadder()
-    ladder = command.read_flags(SeedLadder, arguments, default)
+    ladder = without_demo_filters(command.read_flags(SeedLadder, arguments, default), arguments)
     status = run_grid(ladder)
     if not ladder.dry_run:
         print(answer(ladder.results))

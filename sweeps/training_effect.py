@@ -31,6 +31,7 @@ from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data
 from sweeps.ledger.ledger import Ledger
+from sweeps.options import without_demo_filters
 from sweeps.paper_grid import DEMO_GRID, Grid, plan_of, run_plan
 from sweeps.provenance import command_to_show
 
@@ -126,7 +127,7 @@ DEMO = TrainingEffect(
 def main(arguments: Sequence[str]) -> int:
     """Train on the halves and state the effect; returns the exit status."""
     default = DEMO if "--demo" in arguments else TrainingEffect()
-    flags = command.read_flags(TrainingEffect, arguments, default)
+    flags = without_demo_filters(command.read_flags(TrainingEffect, arguments, default), arguments)
     plan = plan_of(flags)
     print(
         f"{len(plan.trials)} trainings on half of a training part each, about the work of "

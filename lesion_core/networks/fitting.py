@@ -7,6 +7,7 @@ of any size answers in a moment; one that reads values there is asked on the CPU
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def size_of(settings: TrainSettings, in_channels: int) -> NetworkSize:
         return paper_size(settings, in_channels)
     try:
         return _tried(settings, in_channels, settings.patch_size)
-    except _DoesNotFit as problem:
+    except _WrongSize as problem:
         raise ValueError(f"{problem}{_nearest(settings, in_channels)}") from None
 
 
@@ -104,7 +105,7 @@ def paper_size(settings: TrainSettings, in_channels: int) -> NetworkSize:
     return NetworkSize(parameters=weights, flops_per_patch=int(flops), halves_to_two=False)
 
 
-class _DoesNotFit(ValueError):
+class _WrongSize(ValueError):
     """A network cannot take patches of this size."""
 
 
@@ -145,7 +146,7 @@ def _tried_on(
                 if device == "meta":
                     raise
                 raise _Refused(
-                    _DoesNotFit(
+                    _WrongSize(
                         f"network {name} cannot take patches of {patch_size}³ voxels "
                         f"({one_line(error):.200})"
                     )
@@ -153,7 +154,7 @@ def _tried_on(
         if not isinstance(logits, Tensor) or logits.shape != (2, 1, *volumes.shape[2:]):
             shown = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise _Refused(
-                _DoesNotFit(
+                ValueError(
                     f"network {name} makes {shown} of {list(volumes.shape)}; expected logits "
                     f"{[2, 1, *volumes.shape[2:]]}, without deep supervision"
                 )
@@ -172,9 +173,7 @@ def _tried_on(
     )
 
 
-def _made(
-    device: str, settings: TrainSettings, in_channels: int, patch_size: int
-) -> nn.Module:
+def _made(device: str, settings: TrainSettings, in_channels: int, patch_size: int) -> nn.Module:
     name = network_name(settings.network)
     try:
         return build(name, in_channels, settings.filters, patch_size)
@@ -202,7 +201,7 @@ def _widths(network: nn.Module) -> Iterator[set[int]]:
             hook.remove()
 
 
-MOST_TRIES = 16
+MOST_TRIES, MOST_SECONDS = 16, 10.0
 
 
 def _nearest(settings: TrainSettings, in_channels: int) -> str:
@@ -211,7 +210,10 @@ def _nearest(settings: TrainSettings, in_channels: int) -> str:
     steps = [multiple for multiple in (8, 16, 32) if multiple <= max(asked, 32)]
     near = {asked // step * step + more for step in steps for more in (0, step)}
     near |= {32, 64, 96, 128} if asked >= 16 else {8, 16, 32}
+    begun = time.monotonic()
     for size in sorted(near - {0, asked}, key=lambda size: (abs(size - asked), size))[:MOST_TRIES]:
+        if time.monotonic() - begun > MOST_SECONDS:
+            break
         try:
             _tried_on("meta", settings, in_channels, size)
         except Exception:  # it is looked for, no more

@@ -71,6 +71,4 @@ def network_name(text: str) -> NetworkName:
         raise ValueError(f"unknown network {text!r}; expected {EXPECTED}")
     if module == "monai":
         return NetworkName(kind="monai", path=name, arguments=arguments)
-    return NetworkName(
-        kind="own", path=f"{module.removesuffix('.py')}:{name}", arguments=arguments
-    )
+    return NetworkName(kind="own", path=f"{module.removesuffix('.py')}:{name}", arguments=arguments)

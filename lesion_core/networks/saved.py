@@ -147,9 +147,7 @@ class _Budget(TorchFunctionMode):
         super().__init__()
         self.elements, self.tensors = elements, tensors
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in self.MAKERS:
             self.tensors -= 1
