@@ -77,7 +77,7 @@ def check_loss(loss: Callable[[Tensor, Tensor], Tensor], settings: TrainSettings
 
 @lru_cache(maxsize=64)
 def size_of(settings: TrainSettings, in_channels: int) -> NetworkSize:
-    """The size of the settings' network; raises ValueError as `check` does, whatever it is trained on."""
+    """The size of the settings' network; raises ValueError as `check` does for any device."""
     if network_name(settings.network).kind == "unet3d":  # its settings are checked already
         return paper_size(settings, in_channels)
     try:

@@ -13,7 +13,8 @@ def optimiser_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     """The optimiser that the settings name, all of whose state lies on the network's device.
 
     A recorded step (`step.Step`) replays whatever its numbers were when it was recorded.  So on a
-    GPU the count of steps is a tensor there, and so is the learning rate, if it moves.
+    GPU the count of steps is a tensor there, and so is the learning rate, if it moves; SGD is the
+    fused one, since PyTorch's other one reads that tensor's value.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     on_gpu = parameters[0].is_cuda
@@ -24,7 +25,7 @@ def optimiser_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         momentum = settings.momentum or 0.0
         return torch.optim.SGD(
             parameters, lr=rate, momentum=momentum, nesterov=momentum > 0,
-            weight_decay=settings.weight_decay,
+            weight_decay=settings.weight_decay, fused=on_gpu,
         )  # fmt: skip
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(

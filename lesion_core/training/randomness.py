@@ -25,14 +25,14 @@ def globally_seeded(seed: int, fold: int, epoch: int, purpose: str) -> Iterator[
     NumPy's, and PyTorch's on the CPU and, where one is in use, on the current GPU.
     """
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002, others'
     before_gpu = torch.cuda.get_rng_state() if on_gpu else None
     seed_globally(seed, fold, epoch, purpose)
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_state(before[1])
+        np.random.set_state(before[1])  # noqa: NPY002
         torch.set_rng_state(before[2])
         if before_gpu is not None:
             torch.cuda.set_rng_state(before_gpu)
@@ -42,7 +42,7 @@ def seed_globally(seed: int, fold: int, epoch: int, purpose: str) -> None:
     """Begin the random numbers of a purpose in all global generators; inside `globally_seeded`."""
     state = _state(seed, fold, epoch, purpose)
     random.seed(state)
-    np.random.seed(state % 2**32)
+    np.random.seed(state % 2**32)  # noqa: NPY002
     torch.default_generator.manual_seed(state)
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.manual_seed(state)

@@ -28,9 +28,9 @@ class Step:
     there the step of a full batch is recorded as a CUDA graph and replayed for the batches after
     it: the same kernels on the same memory, in one launch.  That asks of ``loss`` to be a
     function of its arguments alone, and never to wait for the device (``.item()``, ``if`` on a
-    tensor).  The losses of `losses` are so, and our networks; one of the user's own is recorded if it
-    has an attribute ``recordable`` that is true.  Where a step cannot be recorded, a warning says why, and
-    steps are launched kernel by kernel.
+    tensor).  The losses of `losses` are so, and the networks of `networks`; what is the user's own
+    is recorded if it has an attribute ``recordable`` that is true.  Where a step cannot be
+    recorded, a warning says why, and steps are launched kernel by kernel.
 
     To be called inside `apart`, and with one optimiser and one set of volumes for its whole life.
     """

@@ -190,13 +190,13 @@ def test_initial_weights_follow_from_seed_and_fold_alone(network):
     def weights(seed, fold, threads=1):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        torch.rand(seed + 1), random.random(), np.random.rand()
-        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+        torch.rand(seed + 1), random.random(), np.random.rand()  # noqa: NPY002
+        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
         found = initialised(settings, 2, seed, fold)
         assert torch.get_num_threads() == threads
         torch.set_num_threads(before)
         assert torch.get_rng_state().equal(states[2]) and random.getstate() == states[0]
-        assert np.random.get_state()[1].tolist() == states[1]
+        assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
         return torch.nn.utils.parameters_to_vector(found.parameters())
 
     assert weights(1, 0).equal(weights(1, 0, threads=2))
