@@ -102,6 +102,11 @@ def build(
 def _levels(path: str, filters: list[int]) -> dict[str, Any]:
     halvings = [2] * (len(filters) - 1)
     if path == "DynUNet":
+        if len(filters) < 3:
+            raise ValueError(
+                f"network monai:DynUNet with filters {' '.join(map(str, filters))}: expected three "
+                "levels or more"
+            )
         return {
             "filters": filters,
             "kernel_size": [3] * len(filters),

@@ -19,7 +19,7 @@ from lesion_core.unet import UNet3d
 from tests.lesion_core.test_trial import SETTINGS, StopAt, comparable, outcome, trial
 from tests.support.toy import toy_cohort
 
-DYNUNET = replace(SETTINGS, network="monai:DynUNet", epochs=2)
+DYNUNET = replace(SETTINGS, network="monai:DynUNet", filters=(8, 16, 32), epochs=2)
 
 MY_NETS = """
 import torch
@@ -115,13 +115,15 @@ def test_monais_network_is_made_as_nnu_net_would_and_as_large_as_counted():
     found = initialised(DYNUNET, 2, 0, 0)
     from monai.networks.nets.dynunet import DynUNet
 
-    expected = DynUNet(3, 2, 1, [3, 3], [1, 2], [2], filters=[8, 16])
+    expected = DynUNet(3, 2, 1, [3, 3, 3], [1, 2, 2], [2, 2], filters=[8, 16, 32])
     shapes = {name: value.shape for name, value in expected.state_dict().items()}
     assert {name: value.shape for name, value in found.state_dict().items()} == shapes
     size = check(DYNUNET, 2, on_gpu=False)
     assert size.parameters == sum(p.numel() for p in expected.parameters())
-    convolutions = 2 * 27 * (2 * 8 + 8 * 8 + 16 * 8 + 8 * 8) * 16**3  # encoder, and decoder
-    convolutions += 2 * 27 * (8 * 16 + 16 * 16) * 8**3 + 2 * 8 * 16 * 8 * 8**3 + 2 * 8 * 16**3
+    convolutions = 2 * 27 * (2 * 8 + 8 * 8 + 16 * 8 + 8 * 8) * 16**3  # down, and up again
+    convolutions += 2 * 27 * (8 * 16 + 16 * 16 + 32 * 16 + 16 * 16) * 8**3
+    convolutions += 2 * 27 * (16 * 32 + 32 * 32) * 4**3
+    convolutions += 2 * 8 * (16 * 8 * 8**3 + 32 * 16 * 4**3) + 2 * 8 * 16**3  # between; the head
     assert size.flops_per_patch == convolutions
 
 
@@ -176,16 +178,19 @@ def test_filters_for_a_network_that_takes_none_and_what_is_no_network_are_refuse
 
 
 def test_bf16_on_a_cpu_is_refused_where_pytorchs_gradients_are_wrong():
-    settings = TrainSettings(network="monai:DynUNet", filters=(8, 16), patch_size=4)
+    settings = TrainSettings(network="monai:DynUNet", filters=(8, 16, 32), patch_size=8)
     check(settings, 2, on_gpu=False)
     with pytest.raises(ValueError, match="gradients are wrong"):
         check(replace(settings, precision="bf16"), 2, on_gpu=False)
-    check(replace(settings, precision="bf16", patch_size=8), 2, on_gpu=False)
+    check(replace(settings, precision="bf16"), 2, on_gpu=True)
+    check(replace(settings, precision="bf16", patch_size=16), 2, on_gpu=False)
+    with pytest.raises(ValueError, match="three levels or more"):
+        check(replace(settings, filters=(8, 16)), 2, on_gpu=True)
 
 
 @pytest.mark.parametrize("network", ["unet3d", "monai:DynUNet"])
 def test_initial_weights_follow_from_seed_and_fold_alone(network):
-    settings = replace(SETTINGS, network=network)
+    settings = replace(DYNUNET, network=network)
 
     def weights(seed, fold, threads=1):
         before = torch.get_num_threads()
@@ -254,7 +259,7 @@ def saved(**changes):
     import io
 
     content = {
-        "in_channels": 2, "filters": [8, 16], "network": "monai:DynUNet", "patch_size": 16,
+        "in_channels": 2, "filters": [8, 16, 32], "network": "monai:DynUNet", "patch_size": 16,
         "weights": initialised(DYNUNET, 2, 0, 0).state_dict(),
     }  # fmt: skip
     buffer = io.BytesIO()
@@ -268,7 +273,7 @@ def saved(**changes):
         ({"network": "monai:SegResNet"}, "not those of the network that it says"),
         ({"network": "os:system"}, "code of whoever trained it"),
         ({"network": "monai:SegResNet(blocks_down=(65536,1))"}, "larger than the weights"),
-        ({"network": "monai:DynUNet", "filters": [65536, 65536]}, "larger than the weights"),
+        ({"network": "monai:DynUNet", "filters": [65536, 65536, 65536]}, "larger than the weights"),
         ({"network": "monai:MILModel(num_classes=1)"}, "no such network from images to masks"),
         ({"network": "monai:AHNet(pretrained=True)"}, "seed and fold alone"),
         ({"network": 3}, "holds no network"),
