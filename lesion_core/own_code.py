@@ -53,7 +53,7 @@ def import_own(path: str, what: str) -> tuple[Any, str | None]:
     return getattr(module, attribute), _source_sha256(module)
 
 
-def refuse_changed(what: str, path: str, found: str | None, stored: str | None) -> None:
+def refuse_changed(what: str, path: str, found: str | None, stored: object) -> None:
     """Raise ValueError if the source's hash is not the stored one."""
     if found != stored:
         raise ValueError(
@@ -92,5 +92,5 @@ def _plural(what: str) -> str:
     return "losses" if what == "loss" else "nets"
 
 
-def _short(digest: str | None) -> str:
-    return (digest or "none")[:8]
+def _short(digest: object) -> str:
+    return str(digest or "none")[:8]

@@ -120,7 +120,7 @@ def _refuse_unnamed(name: NetworkName, own_network: str, stored: object) -> None
             f"{WHAT}: is of network {name.path}, which is code of whoever trained it; if you have "
             f"that code here and trust it, say --own-network {name.path}"
         )
-    refuse_changed("network", name.path, own.source_sha256(name), stored)  # pyright: ignore[reportArgumentType] # only compared
+    refuse_changed("network", name.path, own.source_sha256(name), stored)
 
 
 @contextmanager
