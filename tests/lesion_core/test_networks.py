@@ -19,7 +19,7 @@ from lesion_core.unet import UNet3d
 from tests.lesion_core.test_trial import SETTINGS, StopAt, comparable, outcome, trial
 from tests.support.toy import toy_cohort
 
-DYNUNET = replace(SETTINGS, network="monai:DynUNet", filters=(8, 16, 32), epochs=2)
+DYNUNET = replace(SETTINGS, network="monai:DynUNet", filters=(8, 16, 32), epochs=2, flip=False)
 
 MY_NETS = """
 import torch
