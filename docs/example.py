@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lesion_core import LOSSES, Trial, UNet3d, predict_volume, read_sweep, run
+from lesion_core import LOSSES, Trial, predict_volume, read_sweep, run
 from lesion_core.cohorts import Simulated
 from lesion_core.images import LoadedCohort, load_cohort
 from lesion_core.predict import load_network
@@ -49,7 +49,7 @@ def train(cohort: LoadedCohort) -> bytes:
 def predict(cohort: LoadedCohort, model: bytes) -> None:
     """Predict a whole image; ``image.voxels`` are z-scores inside the brain, as in training."""
     image = cohort.images[0]
-    network: UNet3d = load_network(model)
+    network = load_network(model)
     lesion = predict_volume(network, image.voxels, patch_size=16, stride=8)
     print(f"case {image.case}: probabilities from {lesion.min():.2f} to {lesion.max():.2f}")
 

@@ -91,6 +91,9 @@ def wrong_with_summary(content: Mapping[str, Any], trial: Mapping[str, Any]) -> 
     for key, kind in _SUMMARY.items():
         if content.get(key) is not None and not _is(content[key], kind):
             return f"{key} is {_shown(content[key])}"
+    for key in ("parameters", "flops_per_patch"):
+        if not 0 <= (content.get(key) or 0) < 2**63:
+            return f"{key} is {_shown(content[key])}"
     if content.get("epochs_done") != trial["epochs"]:
         return f"it says {_shown(content.get('epochs_done'))} of {trial['epochs']} epochs"
     if content.get("trial", trial["name"]) != trial["name"]:
@@ -303,6 +306,7 @@ _CONFIG = {
 _SUMMARY = {
     "epochs_done": int, "seconds": float, "host": str, "device": str, "precision": str,
     "threads": int, "versions": dict, "fingerprint": str, "attempts": int, "files": dict,
+    "network": str, "parameters": int, "flops_per_patch": int,
 }  # fmt: skip
 _FAILURE = {
     "kind": str, "error": str, "traceback": str, "log": str, "host": str, "epoch": int,

@@ -59,6 +59,12 @@ class TrialSummary(TypedDict):
     """Versions of Python and of the packages that compute."""
     fingerprint: NotRequired[str]
     """Hash of the cohort's files."""
+    network: NotRequired[str]
+    """Its name (`networks.names`)."""
+    parameters: NotRequired[int]
+    """Trainable weights."""
+    flops_per_patch: NotRequired[int]
+    """Floating-point operations of one patch's forward pass (`networks.fitting.NetworkSize`)."""
 
 
 def configuration_hash(config: Mapping[str, Any]) -> str:

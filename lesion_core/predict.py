@@ -134,6 +134,8 @@ class Predict:
     mask's outline, and, of several networks, where they disagree."""
     overwrite: bool = False
     """Replace masks, or scores, that are there already."""
+    own_network: str = ""
+    """module:name of a network of your own, if the sweep trained one: its code is run."""
 
 
 def predict(options: Predict) -> Iterator[Path]:
@@ -162,6 +164,7 @@ def predict(options: Predict) -> Iterator[Path]:
             device=options.device,
             precision=options.precision,
             overwrite=options.overwrite,
+            own_network=options.own_network,
         )
         return
     failed = []
@@ -261,7 +264,11 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
     )
     wanted.check(cases, len(chosen.members), overwrite=options.overwrite)
     ensemble = load_ensemble(
-        options.results, chosen=chosen, device=options.device, precision=options.precision
+        options.results,
+        chosen=chosen,
+        device=options.device,
+        precision=options.precision,
+        own_network=options.own_network,
     )
     say(chosen.in_words)
     yield from segment_cases(cases, ensemble, wanted, say)

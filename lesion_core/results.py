@@ -155,6 +155,8 @@ EPOCHS = pa.schema(
         pa.field("n_patches", pa.int32()),
         pa.field("seconds_train", pa.float64()),
         pa.field("seconds_evaluate", pa.float64()),
+        # Mean over batches; null at epoch 0, and in folders from before it was kept.
+        pa.field("learning_rate", pa.float64()),
     ]
 )
 """One row per epoch of a trial."""
@@ -458,7 +460,8 @@ class Sweep:
     """One row per trial expected or present: trial, cohort, loss, loss_params (JSON), seed, fold,
     split (which part of the fold it is judged on: test, or validation in a search; "part" of a
     trial that trains on part of its training part), expected,
-    status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision, error, log."""
+    status (one of STATUSES), epochs, epochs_done, seconds, host, device, precision, error, log;
+    network, parameters, flops_per_patch (of complete trials; null before they were kept)."""
     cases: pd.DataFrame
     """CASES rows of the complete trials; columns that are null for some rows are float64.  Where a
     trial has them, the columns CHOSEN too, NaN for the others."""
@@ -596,6 +599,9 @@ def read_sweep(path: Path | str) -> Sweep:
         "precision",
         "error",
         "log",
+        "network",
+        "parameters",
+        "flops_per_patch",
     ]
     return Sweep(
         path=path,
@@ -744,6 +750,12 @@ class TrialStatus(TypedDict):
     """Path in the results folder."""
     kind: str | None
     """Of a failure: error, diverged, or infrastructure (its machines failed)."""
+    network: str | None
+    """Its name (`networks.names`)."""
+    parameters: int | None
+    """Trainable weights."""
+    flops_per_patch: int | None
+    """Of one patch's forward pass."""
 
 
 def trial_status(
@@ -953,9 +965,13 @@ _INTACT: dict[Path, dict[str, _Stamp | None]] = {}
 def _is_readable(path: Path, schema: pa.Schema) -> bool:
     try:
         found = read_table(path).schema
-        return found.equals(cases_schema(found.names) if schema is CASES else schema)
     except Damaged:
         return False
+    return list(found) == [f for f in schema if f.name in found.names or f.name not in _LATER]
+
+
+_LATER = {"learning_rate"}
+"""Columns that tables of earlier releases lack."""
 
 
 def _epochs_written(folder: Path) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
+from lesion_core.networks.names import network_name
+
 PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
 """The paper's seven losses (section 2.3), in its order, by their names in `losses.LOSSES`."""
 
@@ -29,6 +31,16 @@ EVALUATION: dict[str, tuple[str, ...]] = {
 """What a trial is evaluated on, and after which epochs: what the fields of these names allow."""
 PLAIN_THRESHOLD = 0.5
 """At which the paper cuts probabilities (section 2.4), and every score is stored."""
+Optimiser = Literal["adam", "adamw", "sgd"]
+OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
+"""What updates the weights (`training.optimisers`)."""
+
+Schedule = Literal["constant", "poly", "cosine"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+"""How the learning rate goes on after the warm-up (`training.schedules`)."""
+
+NNUNET_MOMENTUM = 0.99
+"""nnU-Net's, with Nesterov's look ahead (Isensee et al. 2021)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +64,7 @@ class TrainSettings:
     stride: int | None = None
     """Voxels between patches; none: half their side, as in the paper."""
     learning_rate: float = 1e-4
-    """Learning rate of Adam, constant."""
+    """Learning rate; with a schedule or a warm-up, the highest."""
     filters: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the network's levels; 8 16 32 64 is narrow and fast."""
     flip: bool = True
@@ -78,6 +90,22 @@ class TrainSettings:
     min_lesion_mm3: float = 0.0
     """Volume below which predicted lesions are taken out, in the scores as chosen and in masks.
     Trains nothing otherwise."""
+    network: str = "unet3d"
+    """unet3d (the paper's), one of MONAI's such as monai:DynUNet or
+    'monai:SegResNet(init_filters=16)', or module:name of your own."""
+    optimiser: Optimiser = "adam"
+    """adam (the paper's), adamw (needs --weight-decay), or sgd with Nesterov momentum."""
+    momentum: float | None = None
+    """Momentum of sgd, 0 for none; default: 0.99, as in nnU-Net."""
+    weight_decay: float = 0.0
+    """What draws weights to 0: decoupled with adamw, added to the gradient with sgd."""
+    schedule: Schedule = "constant"
+    """Learning rate from step to step: constant (the paper's), poly (falls as (1 - step / steps) **
+    0.9, nnU-Net's), or cosine (falls to 0 as half a cosine)."""
+    warmup_epochs: int = 0
+    """Epochs in which the learning rate first rises linearly, from one step's share."""
+    clip_norm: float | None = None
+    """Longest gradient (L2 norm over all weights); longer ones are shortened; default: any."""
 
     def __post_init__(self) -> None:
         stride = max(1, self.patch_size // 2) if self.stride is None else self.stride
@@ -91,8 +119,10 @@ class TrainSettings:
                 f"stride {stride} exceeds patch_size {self.patch_size}: voxels between "
                 f"windows would never be predicted; expected {self.patch_size} or less"
             )
+        object.__setattr__(self, "network", str(network_name(self.network)))
+        self._check_filters()
         multiple = 2 ** (len(self.filters) - 1)
-        if self.patch_size % multiple:
+        if network_name(self.network).reads_filters and self.patch_size % multiple:
             raise ValueError(
                 f"patch_size {self.patch_size} with {len(self.filters)} levels of filters: "
                 f"expected a multiple of {multiple}"
@@ -115,6 +145,53 @@ class TrainSettings:
         for name, choices in EVALUATION.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        self._check_optimiser()
+
+    def _check_filters(self) -> None:
+        """Refuse widths that the network would not read."""
+        default = type(self).filters
+        if network_name(self.network).reads_filters is False and self.filters != default:
+            raise ValueError(
+                f"filters {' '.join(map(str, self.filters))}: network {self.network} has widths of "
+                "its own; leave --filters out, and give them behind the name"
+            )
+
+    def _check_optimiser(self) -> None:
+        """Refuse what cannot be, and what would have no effect."""
+        for name, choices in {"optimiser": OPTIMISERS, "schedule": SCHEDULES}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
+                )
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"weight_decay is {self.weight_decay}; expected 0 or more")
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise ValueError(f"clip_norm is {self.clip_norm}; expected more than 0")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}; expected 0 or more, and less than the "
+                f"{self.epochs} epochs"
+            )
+        if self.optimiser == "adam" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay {self.weight_decay:g} with adam, which would scale it by each "
+                "weight's gradients; use --optimiser adamw"
+            )
+        if self.optimiser == "adamw" and not self.weight_decay:
+            raise ValueError(
+                "adamw without weight_decay is adam; give it a --weight-decay, such as 0.01, or "
+                "use --optimiser adam"
+            )
+        if self.optimiser != "sgd" and self.momentum is not None:
+            raise ValueError(
+                f"momentum {self.momentum:g} with {self.optimiser}, which has its own; it is of "
+                "--optimiser sgd"
+            )
+        if self.optimiser == "sgd":
+            momentum = NNUNET_MOMENTUM if self.momentum is None else float(self.momentum)
+            if not 0 <= momentum < 1:
+                raise ValueError(f"momentum is {momentum}; expected 0 or more, and less than 1")
+            object.__setattr__(self, "momentum", momentum)
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the network is evaluated after this epoch; 0 is the untrained one."""

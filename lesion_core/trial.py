@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,17 +33,24 @@ from lesion_core.evaluate import Evaluation, evaluate
 from lesion_core.folds import test_folds
 from lesion_core.images import LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
+from lesion_core.networks import own
+from lesion_core.networks.fitting import check
+from lesion_core.networks.named import initialised, on_device
+from lesion_core.networks.names import network_name
+from lesion_core.networks.saved import model_content
+from lesion_core.own_code import refuse_changed
 from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
 from lesion_core.training.background import Background
-from lesion_core.training.epoch import EpochLosses, never, train_epoch
+from lesion_core.training.epoch import EpochLosses, never, nothing, train_epoch
 from lesion_core.training.memory import keep_freed_memory
+from lesion_core.training.optimisers import optimiser_of, set_rate
 from lesion_core.training.precision import algorithms, check_deterministic, check_precision
-from lesion_core.training.randomness import generator
-from lesion_core.training.step import Step, optimiser_of
-from lesion_core.unet import UNet3d, to_device
+from lesion_core.training.randomness import generator, globally_seeded, seed_globally
+from lesion_core.training.schedules import moves, rate_at
+from lesion_core.training.step import Step
 from lesion_core.versions import installed_versions
 
 CASE_FIELDS = ("test_cases", "validation_cases", "training_cases")
@@ -72,6 +81,8 @@ class Trial:
     """Held out of the training part to be judged on; the test cases are then not even predicted."""
     training_cases: tuple[str, ...] | None = None
     """Whom of the training part it trains on, if not on all of it."""
+    network_sha256: str | None = field(init=False, repr=False, default=None)
+    """Hash of the code of a network of the user's own: other code is another trial."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.num_folds:
@@ -79,6 +90,9 @@ class Trial:
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; expected 0 or more")
         _ = self.augmentation  # a mistake in its name shows here
+        name = network_name(self.settings.network)
+        if name.kind == "own":
+            object.__setattr__(self, "network_sha256", own.source_sha256(name))
 
     @cached_property
     def augmentation(self) -> Augmentation | None:
@@ -101,6 +115,8 @@ class Trial:
         for name in CASE_FIELDS:  # where set: else names stay as they are
             if (cases := getattr(self, name)) is not None:
                 values[name] = list(cases)
+        if self.network_sha256 is not None:
+            values["network_sha256"] = self.network_sha256
         return values
 
     @staticmethod
@@ -113,10 +129,12 @@ class Trial:
         for name in CASE_FIELDS:
             if name in values:
                 parts[name] = tuple(values[name])
-        others = {name: value for name, value in values.items() if name != "augment"}
+        others = {k: v for k, v in values.items() if k not in ("augment", "network_sha256")}
         trial = Trial(**(others | parts))
         if isinstance(trial.augmentation, ImportedAugmentation):
             trial.augmentation.check(values.get("augment") or {})
+        name = network_name(trial.settings.network)
+        refuse_changed("network", name.path, trial.network_sha256, values.get("network_sha256"))
         return trial
 
     @cached_property
@@ -229,7 +247,7 @@ class Final:
     histograms: list[dict[str, Any]]
     slices: list[dict[str, Any]]
     model: bytes
-    """``torch.save`` of ``{"in_channels", "filters", "weights"}``."""
+    """``torch.save`` of `networks.saved.model_content`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,18 +326,19 @@ def _run(
             "cases has a lesion; use fewer folds or check the lesion masks"
         )
     background = Background.of(volumes, images, training, settings)
-    network = UNet3d(len(cohort.channels), settings.filters)
-    network.initialise(generator(trial.seed, trial.fold, 0, "weights"))
-    to_device(network, device)
-    optimiser = optimiser_of(network, settings.learning_rate)
+    size = check(settings, len(cohort.channels), on_gpu=volumes.device.type == "cuda")
+    network = initialised(settings, len(cohort.channels), trial.seed, trial.fold)
+    on_device(network, device)
+    optimiser = optimiser_of(network, settings)
     begun_epoch = None
     trained_until = None
     if checkpoint is not None:
         trained_until, begun_epoch = restore(checkpoint, network, optimiser)
     step = Step(
         network, optimiser, trial.loss, volumes,
-        batch_size=settings.batch_size, precision=settings.precision,
+        batch_size=settings.batch_size, precision=settings.precision, clip_norm=settings.clip_norm,
     )  # fmt: skip
+    rates = _Rates(settings, len(patches))
     first = 0 if trained_until is None else min(trained_until + 1, settings.epochs)
     for epoch in range(first, settings.epochs + 1):
         clock = time.monotonic()
@@ -334,10 +353,18 @@ def _run(
         try:
             if epoch > 0 and epoch != trained_until:
                 shuffle = generator(trial.seed, trial.fold, epoch, "order")
-                losses = train_epoch(
-                    step, seen, epoch=epoch, shuffle=shuffle, found=found, stop=stop,
-                    augmented=_augmenter(trial, len(cohort.channels), epoch),
-                )  # fmt: skip
+                with _draws(trial, epoch) as draw:
+
+                    def before_batch(batch: int, epoch: int = epoch, draw: Any = draw) -> None:
+                        draw(batch)
+                        if moves(settings):
+                            set_rate(optimiser, rates.of(epoch, batch))
+
+                    losses = train_epoch(
+                        step, seen, epoch=epoch, shuffle=shuffle, found=found, stop=stop,
+                        augmented=_augmenter(trial, len(cohort.channels), epoch),
+                        before_batch=before_batch,
+                    )  # fmt: skip
             trained = time.monotonic()
             scores = Evaluation([], [], [], [])
             if settings.evaluates(epoch):
@@ -362,6 +389,7 @@ def _run(
                 "n_patches": len(seen),
                 "seconds_train": trained - clock,
                 "seconds_evaluate": time.monotonic() - trained,
+                "learning_rate": rates.mean(epoch) if losses["n_batches"] else None,
             },
             checkpoint=_saved(_state(epoch, network, optimiser)),
             final=_final(trial, scores, network, len(cohort.channels)) if last else None,
@@ -377,6 +405,9 @@ def _run(
         "threads": threads,
         "versions": installed_versions("torch", "numpy", "scipy", "monai", *on_gpu),
         "fingerprint": cohort.fingerprint,
+        "network": settings.network,
+        "parameters": size.parameters,
+        "flops_per_patch": size.flops_per_patch,
     }
 
 
@@ -392,6 +423,41 @@ def _augmenter(trial: Trial, channels: int, epoch: int) -> Augmenter | None:
         fold=trial.fold,
         epoch=epoch,
     )
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """The learning rates of a training's batches."""
+
+    settings: TrainSettings
+    num_patches: int
+
+    @property
+    def _per_epoch(self) -> int:
+        return math.ceil(self.num_patches / self.settings.batch_size)
+
+    def of(self, epoch: int, batch: int) -> float:
+        """Of a batch, counted from 0, of an epoch, counted from 1."""
+        return rate_at((epoch - 1) * self._per_epoch + batch, self._per_epoch, self.settings)
+
+    def mean(self, epoch: int) -> float:
+        """Over an epoch's batches."""
+        if not moves(self.settings):
+            return self.settings.learning_rate
+        return statistics.fmean(self.of(epoch, batch) for batch in range(self._per_epoch))
+
+
+@contextmanager
+def _draws(trial: Trial, epoch: int) -> Iterator[Callable[[int], None]]:
+    """Before each batch, begin its random numbers in the global generators, for dropout.
+
+    The paper's network draws none, so nothing is touched for it.
+    """
+    if network_name(trial.settings.network).kind == "unet3d":
+        yield nothing
+        return
+    with globally_seeded(trial.seed, trial.fold, epoch, "dropout"):
+        yield lambda batch: seed_globally(trial.seed, trial.fold, epoch, f"dropout {batch}")
 
 
 @dataclass(frozen=True)
@@ -475,11 +541,7 @@ def _final(trial: Trial, scores: Evaluation, network: nn.Module, in_channels: in
     def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [trial.identity | {"epoch": trial.settings.epochs} | row for row in rows]
 
-    model = {
-        "in_channels": in_channels,
-        "filters": list(trial.settings.filters),
-        "weights": network.state_dict(),
-    }
+    model = model_content(network, trial.settings, in_channels, trial.network_sha256)
     return Final(
         lesions=complete(scores.lesions),
         histograms=complete(scores.histograms),

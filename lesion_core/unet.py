@@ -35,6 +35,9 @@ class UNet3d(nn.Module):
             size that the pooling cannot halve exactly.
     """
 
+    recordable = True
+    """It reads no tensor's value (`training.step`)."""
+
     def __init__(self, in_channels: int = 2, filters: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
         if len(filters) < 2 or any(width < 1 or width % GROUP_CHANNELS for width in filters):

@@ -29,7 +29,7 @@ from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
 from sweeps.ledger.contents import Evaluation, SearchContent, SweepRequest
-from sweeps.options import Machines, Reporting, Training
+from sweeps.options import Machines, Reporting, Training, without_demo_filters
 from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler, StopTrials
 from sweeps.tracking.policy import Logging
@@ -301,7 +301,7 @@ DEMO_SEARCH = AlphaGamma(
 def main(arguments: Sequence[str]) -> int:
     """Search, or say what would be searched; returns the exit status."""
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
-    flags = command.read_flags(AlphaGamma, arguments, default)
+    flags = without_demo_filters(command.read_flags(AlphaGamma, arguments, default), arguments)
     settings = flags.settings()  # mistakes show before the data are read
     flags.check_reporting()
     flags.plan("")

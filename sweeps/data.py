@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.descriptions import TrialRow
     from lesion_core.images import LoadedCohort
+    from lesion_core.losses import Loss
+    from lesion_core.networks.fitting import NetworkSize
     from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
@@ -102,6 +104,24 @@ class Data:
     def remarks(self) -> list[str]:
         """How the cases were found, where there was a choice, and warnings (`Layout.remarks`)."""
         return self.cohort.remarks(self.folder, self.members)
+
+    def check_network(
+        self, settings: TrainSettings, losses: Sequence[Loss] = (), *, on_gpu: bool = True
+    ) -> NetworkSize:
+        """The size of the settings' network, if it fits these images (`networks.fitting.check`).
+
+        ``losses`` are tried with other networks than the paper's.
+
+        Raises:
+            ValueError: it does not.
+        """
+        from lesion_core.networks.fitting import check, check_loss
+        from lesion_core.networks.names import PAPER_NETWORK
+
+        size = check(settings, len(self.cohort.channels), on_gpu=on_gpu)
+        for loss in losses if settings.network != PAPER_NETWORK else ():
+            check_loss(loss, settings)
+        return size
 
     @property
     def name(self) -> str:

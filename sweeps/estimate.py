@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,26 +30,33 @@ def predicted(
     """How many hours these trials would take, and where that comes from, for people."""
     slots, where, device = _slots(machines)
     busy = _busy(machines)
-    spent = finished_seconds(results)
+    finished = finished_trials(results)
     total, sources = 0.0, []
-    for cohort, number in Counter(trial.cohort for trial in trials).items():
-        if spent.get(cohort):
-            seconds = statistics.mean(spent[cohort])
+    loaded: dict[str, LoadedCohort] = {}
+    for (cohort, settings), number in Counter((t.cohort, t.settings) for t in trials).items():
+        (found,) = [item for item in data if item.name == cohort]
+        size = found.check_network(settings)
+        own = [each for each in finished if each.cohort == cohort]
+        alike = [each for each in own if each.flops_per_patch in (None, size.flops_per_patch)]
+        if alike:
+            seconds = statistics.mean(each.seconds for each in alike)
             source = (
-                f"mean of {len(spent[cohort])} finished trials in this folder, with what else ran "
-                "beside them"
+                f"mean of {len(alike)} finished trials in this folder, with what else ran beside "
+                "them"
             )
         else:
-            (found,) = [item for item in data if item.name == cohort]
-            trial = next(trial for trial in trials if trial.cohort == cohort)
-            loaded = found.load(trial.settings.patch_size)
-            seconds = calibrated(trial, loaded, device, machines.cpus_per_trial)
+            trial = next(t for t in trials if (t.cohort, t.settings) == (cohort, settings))
+            if cohort not in loaded:
+                loaded[cohort] = found.load(settings.patch_size)
+            seconds = calibrated(trial, loaded[cohort], device, machines.cpus_per_trial)
             source = (
                 f"from one training step and one evaluation of {_portion(trial, device)} patches "
                 f"on this machine's {device}"
             )
         total += number * seconds
         sources.append(f"{duration(seconds)} per trial of {cohort}: {source}")
+        sources.append(f"network {settings.network}: {size}")
+    sources = list(dict.fromkeys(sources))
     at_once = max(1, min(slots, len(trials)))
     hours = total / at_once / 3600
     return (
@@ -117,17 +124,27 @@ BUSY_PART = 0.5
 """Processes at work by core from which on a machine counts as busy."""
 
 
-def finished_seconds(results: Path) -> dict[str, list[float]]:
-    """Seconds of the trials that are done, by cohort."""
+@dataclass(frozen=True)
+class Finished:
+    """How long a trial took that is done, and with how large a network."""
+
+    cohort: str
+    seconds: float
+    flops_per_patch: int | None
+    """None in folders from before it was kept: they have one kind of network each."""
+
+
+def finished_trials(results: Path) -> list[Finished]:
+    """The trials that are done."""
     from lesion_core.results import read_meta, trial_status
 
-    spent: dict[str, list[float]] = {}
+    found = []
     if (results / "sweep.json").exists():
         for trial in read_meta(results)["trials"]:
             state = trial_status(results / "trials" / trial["name"])
             if state["status"] == "done" and state["seconds"]:
-                spent.setdefault(trial["cohort"], []).append(state["seconds"])
-    return spent
+                found.append(Finished(trial["cohort"], state["seconds"], state["flops_per_patch"]))
+    return found
 
 
 def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) -> float:
@@ -137,6 +154,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     from lesion_core.augment import Augmenter
     from lesion_core.evaluate import chosen_counts, image_counts, windows_at_once
+    from lesion_core.networks.named import initialised, on_device
     from lesion_core.patches import Patches, Volumes
     from lesion_core.training.background import Background
     from lesion_core.training.epoch import train_epoch
@@ -144,7 +162,6 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     from lesion_core.training.precision import autocast, convolutions
     from lesion_core.training.randomness import generator
     from lesion_core.training.step import Step
-    from lesion_core.unet import UNet3d, to_device
 
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -158,7 +175,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
     patches = background.joined(with_lesion, generator(0, 0, 0, "calibration"))
     num_windows = sum(len(volumes.windows(index)) for index in range(len(images)))
     num_mirrored = len(with_lesion) // 2 if settings.flip else 0
-    network = to_device(UNet3d(len(cohort.channels), settings.filters), device)
+    network = on_device(initialised(settings, len(cohort.channels), 0, 0), device)
     optimiser: Any = _NoStep(network)
     portion = _portion(trial, device)
     at_once = portion if device == "cpu" else windows_at_once(volumes.device, settings)
@@ -187,6 +204,7 @@ def calibrated(trial: Trial, cohort: LoadedCohort, device: str, threads: int) ->
 
     @torch.no_grad()
     def predict() -> None:
+        network.eval()
         inputs, _ = volumes.gather(windows)
         with convolutions(settings.precision), autocast(volumes.device, settings.precision):
             float(network(inputs).float().sum())  # waits for the device

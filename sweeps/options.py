@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lesion_core.settings import TrainSettings
 
@@ -32,17 +33,31 @@ class Training(TrainSettings):
             ValueError: they contradict each other.
         """
         from lesion_core.augment import augmentation_label, augmentation_named
-        from lesion_core.unet import UNet3d
+        from lesion_core.networks.named import check_name
 
         settings = TrainSettings(**self.given() | instead)
         label = augmentation_label(augmentation_named(settings.augment))
         settings = replace(settings, augment=label)  # one text for each: it is hashed
-        UNet3d(1, settings.filters)  # refuses widths that it cannot have
+        check_name(settings)
         return settings
 
     def given(self) -> dict[str, Any]:
         """Every setting as its flag has it."""
         return {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
+
+
+T = TypeVar("T", bound=Training)
+
+
+def without_demo_filters(flags: T, arguments: Sequence[str]) -> T:
+    """The flags under --demo, whose narrow ``filters`` are not for a network that has no use for
+    them, unless they were asked for."""
+    from lesion_core.networks.names import network_name
+
+    asked = any(each.split("=")[0] == "--filters" for each in arguments)
+    if "--demo" not in arguments or asked or network_name(flags.network).reads_filters:
+        return flags
+    return replace(flags, filters=TrainSettings.filters)
 
 
 @dataclass(frozen=True, kw_only=True)

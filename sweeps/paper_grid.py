@@ -31,7 +31,7 @@ from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
 from sweeps import command
 from sweeps.arms import Asked, asked_arms, refuse_flagged
 from sweeps.data import Data
-from sweeps.options import Machines, Reporting, Training
+from sweeps.options import Machines, Reporting, Training, without_demo_filters
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def read_grid(kind: type[G], arguments: Sequence[str], default: G) -> G:
     """Read a grid's flags; ValueError where one says what --vary or --arms says too."""
-    grid = command.read_flags(kind, arguments, default)
+    grid = without_demo_filters(command.read_flags(kind, arguments, default), arguments)
     refuse_flagged(grid, arguments)
     return grid
 

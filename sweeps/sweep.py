@@ -68,6 +68,7 @@ class SweepPlan:
             LedgerError: the folder cannot be written.
         """
         _refuse_job_copy(self.results)
+        self._check_networks()
         tracking = logging.tracking(self.results)
         if notice := tracking.notice():
             print(notice)
@@ -106,6 +107,7 @@ class SweepPlan:
         """Print what `run` would do, and how long it would take; writes nothing."""
         from sweeps import estimate
 
+        self._check_networks()
         ledger = Ledger(self.results)
         ledger.refuse_other_sweep(self._request())
         trials = {trial.name: trial for trial in self.trials}
@@ -118,6 +120,20 @@ class SweepPlan:
             rows = [trials[name] for name in left]
             print(estimate.predicted(rows, self.data, machines, self.results))
         return 0
+
+    def _check_networks(self, on_gpu: bool = True) -> None:
+        """Raise ValueError for a network that does not fit the images, before anything is trained.
+
+        ``on_gpu``: False once it is known that none is used.
+        """
+        losses = list(dict.fromkeys(trial.loss for trial in self.trials))
+        for settings in self._all_settings():
+            for data in self.data:
+                data.check_network(settings, losses, on_gpu=on_gpu)
+
+    def _all_settings(self) -> list[TrainSettings]:
+        """All ways of training."""
+        return list(dict.fromkeys([self.settings, *(trial.settings for trial in self.trials)]))
 
     def _restore_tables(self, ledger: Ledger) -> None:
         """Write what the folder says of the cohorts anew, where that is damaged or lost."""
@@ -151,17 +167,22 @@ class SweepPlan:
         from lesion_core.cohort_rows import describe
         from lesion_core.losses import loss_to_dict
         from lesion_core.losses.gradients import TypicalPatch
+        from lesion_core.networks.names import network_name
         from lesion_core.training.precision import check_deterministic, check_precision
         from sweeps.distributed.cluster import connected
 
         stored = [loss_to_dict(loss).get("import", "") for loss in supply.losses()]
         stored += [settings.augment for settings in self._all_settings() if ":" in settings.augment]
         modules = [path.partition(":")[0] for path in dict.fromkeys(stored) if path]
+        names = [network_name(settings.network) for settings in self._all_settings()]
+        modules += [name.module for name in names if name.module is not None]
+        modules = list(dict.fromkeys(modules))
         with connected(machines, modules) as cluster:
             device = "cuda" if cluster.gpus_per_trial else "cpu"
             for precision in self.precisions or (self.settings.precision,):
                 check_precision(precision, device)
             check_deterministic(self.settings.deterministic, device)
+            self._check_networks(on_gpu=bool(cluster.gpus_per_trial))
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )

@@ -100,6 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         settings=settings,
         test_cases=data.test_cases(flags.folds)[flags.fold],
     )
+    data.check_network(settings, [trial.loss], on_gpu=device == "cuda")
     tracking = flags.tracking(flags.results)
     folder = flags.results / "trials" / trial.name
     with Lock(flags.results, provenance.command_line()) as lock:

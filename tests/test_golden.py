@@ -35,8 +35,9 @@ from lesion_core.losses import LOSSES, PAPER_LOSSES, loss_named, loss_to_dict
 from lesion_core.patches import Volumes
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import batches
+from lesion_core.training.optimisers import optimiser_of
 from lesion_core.training.randomness import generator
-from lesion_core.training.step import Step, optimiser_of
+from lesion_core.training.step import Step
 from lesion_core.trial import Trial
 from lesion_core.unet import UNet3d
 from sweeps.bench.fake_sweep import FakeSweep
@@ -166,7 +167,7 @@ def steps(folder: Path) -> dict[str, Any]:
 
     def of(loss: str) -> dict[str, Any]:
         network = UNet3d(2, (8, 16)).initialise(generator(1, 0, 0, "weights"))
-        optimiser = optimiser_of(network, 1e-3)
+        optimiser = optimiser_of(network, TrainSettings(learning_rate=1e-3))
         step = Step(network, optimiser, LOSSES[loss], volumes, batch_size=4, precision="fp32")
         shuffled = batches(patches, 4, generator(1, 0, 1, "order"))
         with step.apart():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.page.escaping import as_glossary, as_list, prose
 from analysis.page.items import Column, Heading, Note, Section, Table
+from analysis.reading.names import shown
 from analysis.reading.scores import CohortScores
 from analysis.sections.again import again
 from analysis.sections.report_input import ReportInput
@@ -117,6 +118,7 @@ def section(given: ReportInput) -> Section | None:
                             precision(given.sweep, cohort),
                             activity_text(given.sweep.meta, cohort.name),
                         )
+                        + networks_text(given.sweep, cohort)
                         + ignored_text(given.sweep, cohort)
                         + resampling(given.sweep, cohort)
                     )
@@ -138,6 +140,22 @@ def precision(sweep: Sweep, cohort: CohortScores) -> str:
     runs = sweep.runs
     done = runs[((runs["status"] == "done") & (runs["cohort"] == cohort.name)).to_numpy()]
     return " and ".join(sorted(set(done["precision"].dropna()))) or "an unknown precision"
+
+
+def networks_text(sweep: Sweep, cohort: CohortScores) -> str:
+    """Which networks were trained and how large they are, where complete trials say so."""
+    runs = sweep.runs
+    done = runs[((runs["status"] == "done") & (runs["cohort"] == cohort.name)).to_numpy()]
+    columns = ["network", "parameters", "flops_per_patch"]  # which imported tables lack
+    known = done.reindex(columns=columns).dropna().drop_duplicates()
+    if known.empty:
+        return ""
+    listed = [
+        f"{shown(row.network)} ({int(row.parameters):,} parameters, "
+        f"{row.flops_per_patch / 1e9:.3g} GFLOP per patch forward)"
+        for row in known.sort_values("network").itertuples()
+    ]
+    return f" Network{'s' if len(listed) > 1 else ''}: {'; '.join(listed)}."
 
 
 def ignored_text(sweep: Sweep, cohort: CohortScores) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from lesion_core.augment.kinds import Augmentation, Flip, Standard
 from lesion_core.augment.user import ImportedAugmentation
-from lesion_core.by_name import did_you_mean, parsed, shown
+from lesion_core.own_code import did_you_mean
+from lesion_core.spelling import read_call, shown
 
 NONE = "none"
 AUGMENTATIONS: dict[str, type[Augmentation]] = {kind.name: kind for kind in (Flip, Standard)}
@@ -24,7 +25,11 @@ def augmentation_named(text: str) -> Augmentation | None:
     Raises:
         ValueError: unknown name or field, unusable value, or an import that fails; one line.
     """
-    name, arguments = parsed(text, "augmentation", ("flip", "standard(rotation_degrees=10)"))
+    name, arguments = read_call(
+        text,
+        "augmentation",
+        "a name, such as flip, or a name with fields, such as standard(rotation_degrees=10)",
+    )
     if ":" in name:
         return ImportedAugmentation(path=name, arguments=arguments)
     if name == NONE and not arguments:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lesion_core.augment.kinds import AFFINE, FLIP, Augmentation, Drawn
-from lesion_core.by_name import check_source, imported, instantiated, one_line
+from lesion_core.own_code import import_own, instantiated, one_line, refuse_changed
 
 WHAT = "augmentation"
 
@@ -34,7 +34,7 @@ class ImportedAugmentation(Augmentation):
     """Hash of the module's file: other code is another augmentation."""
 
     def __post_init__(self) -> None:
-        found, source_sha256 = imported(self.path, WHAT, "my_aug:MyAugmentation")
+        found, source_sha256 = import_own(self.path, WHAT)
         own = instantiated(found, self.arguments, WHAT, self.path)
         if not (callable(own) and callable(getattr(own, "draw", None))):
             raise ValueError(
@@ -68,7 +68,7 @@ class ImportedAugmentation(Augmentation):
 
     def check(self, stored: Mapping[str, Any]) -> None:
         """Raise ValueError if ``stored``, what `to_dict` gave, is of other code."""
-        check_source(self.source_sha256, stored.get("source_sha256"), WHAT, self.path)
+        refuse_changed(WHAT, self.path, self.source_sha256, stored.get("source_sha256"))
 
 
 def _try_once(path: str, own: Any) -> None:

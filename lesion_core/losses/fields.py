@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from lesion_core.by_name import did_you_mean
+from lesion_core.own_code import did_you_mean
 from lesion_core.search_space import Range
 
 Alpha = float | Literal["patch"] | None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeGuard
 
-from lesion_core.by_name import did_you_mean, parsed, shown
 from lesion_core.losses.fields import BuiltIn
 from lesion_core.losses.formulas import (
     CrossEntropy,
@@ -20,7 +19,9 @@ from lesion_core.losses.formulas import (
     WeightedGradient,
 )
 from lesion_core.losses.user import Imported
+from lesion_core.own_code import did_you_mean
 from lesion_core.search_space import Range
+from lesion_core.spelling import read_call, shown
 
 Loss = BuiltIn | Imported
 
@@ -57,7 +58,11 @@ def loss_named(text: str) -> Loss:
     Raises:
         ValueError: unknown name or field, unusable value, or an import that fails; one line.
     """
-    name, arguments = parsed(text, "loss", ("focal1", "focal(alpha=0.3,gamma=1.5)"))
+    name, arguments = read_call(
+        text,
+        "loss",
+        "a name, such as focal1, or a name with fields, such as focal(alpha=0.3,gamma=1.5)",
+    )
     if ":" in name:
         return Imported(path=name, arguments=arguments)
     known: dict[str, Any] = {kind.name: kind() for kind in _built_in()} | LOSSES

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lesion_core.by_name import check_source, imported, instantiated, one_line
+from lesion_core.own_code import import_own, instantiated, one_line, refuse_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Imported:
     """Hash of the module's file: other code is another loss.  None if it has no source file."""
 
     def __post_init__(self) -> None:
-        found, source_sha256 = imported(self.path, "loss", "my_losses:MyLoss")
+        found, source_sha256 = import_own(self.path, "loss")
         function = instantiated(found, self.arguments, "loss", self.path)
         if not callable(function):
             raise ValueError(
@@ -66,7 +66,7 @@ class Imported:
             ValueError: that fails, or the source has changed.
         """
         loss = Imported(path=stored["import"], arguments=dict(stored["fields"]))
-        check_source(loss.source_sha256, stored["source_sha256"], "loss", loss.path)
+        refuse_changed("loss", loss.path, loss.source_sha256, stored["source_sha256"])
         return loss
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nibabel.orientations import axcodes2ornt
-from torch import Tensor
+from torch import Tensor, nn
 
 from lesion_core.evaluate import windows_at_once
 from lesion_core.images import bounding_box, check_brain_size, normalise
@@ -26,7 +26,6 @@ from lesion_core.segmentation.networks import Choice, Member, choose, load_netwo
 from lesion_core.segmentation.windowed import planes
 from lesion_core.settings import Precision
 from lesion_core.training.precision import check_precision
-from lesion_core.unet import UNet3d
 
 KEPT_BYTES = 2**30
 """Of weights that stay loaded: 90 of the paper's networks.  Others are read again for each case."""
@@ -59,11 +58,13 @@ class Ensemble:
     """How the images lay that they were trained on."""
     device: str
     precision: Precision
+    own_network: str = ""
+    """module:name of a network of the user's own, whose code may be imported."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Of each network's file, by trial."""
     weight_bytes: dict[str, int] = field(default_factory=dict)
     """The same files' sizes."""
-    kept: dict[str, UNet3d] = field(default_factory=dict)
+    kept: dict[str, nn.Module] = field(default_factory=dict)
     """Networks that stay loaded, up to `KEPT_BYTES`."""
 
     @property
@@ -240,7 +241,7 @@ class Ensemble:
             groups[-1].append(member)
         return groups
 
-    def network(self, member: Member) -> UNet3d:
+    def network(self, member: Member) -> nn.Module:
         """A network of the ensemble, read unless it was kept.
 
         Raises:
@@ -250,15 +251,11 @@ class Ensemble:
             return self.kept[member.trial]
         try:
             content = read_model(member.folder)
-            network = load_network(content, self.device)
+            network = load_network(
+                content, self.device, own_network=self.own_network, channels=self.channels
+            )
         except ValueError as error:
             raise ValueError(f"{member.trial}: {error}") from None
-        expected, found = len(self.channels), next(network.parameters()).shape[1]
-        if found != expected:
-            raise ValueError(
-                f"{member.trial}: model.pt: is of a network for {found} images, not for {expected} "
-                f"({' '.join(self.channels)})"
-            )
         self.sha256[member.trial] = hashlib.sha256(content).hexdigest()
         self.weight_bytes[member.trial] = len(content)
         if sum(self.weight_bytes[name] for name in self.kept) + len(content) <= KEPT_BYTES:
@@ -278,6 +275,7 @@ def load_ensemble(
     chosen: Choice | None = None,
     device: str | None = None,
     precision: Precision | None = None,
+    own_network: str = "",
 ) -> Ensemble:
     """The networks of a results folder, to be called with an image (`Ensemble.__call__`).
 
@@ -295,6 +293,7 @@ def load_ensemble(
         chosen: what `networks.choose` returned, instead of all of these.
         device: cpu, cuda, cuda:1; default: cuda if there is a GPU.
         precision: of the arithmetic; default: what they were trained in.
+        own_network: module:name of a network of the user's own, whose code may be imported.
 
     Raises:
         ValueError: there are no such networks, a file cannot be used, or the device lacks the
@@ -316,6 +315,7 @@ def load_ensemble(
         training=training_grid(results, chosen.cohort),
         device=where,
         precision=wanted,
+        own_network=own_network,
     )
     for member in chosen.members:
         ensemble.network(member)

@@ -14,12 +14,12 @@ from lesion_core.received import is_plain
 from lesion_core.settings import TrainSettings
 
 if TYPE_CHECKING:  # torch and pandas take seconds to load: --help needs neither
-    from lesion_core.results import Sweep
-    from lesion_core.unet import UNet3d
+    from torch import nn
 
-MOST_WIDTH, MOST_LEVELS = 2**16, 16
+    from lesion_core.results import Sweep
+
 MOST_WINDOW_VOXELS = 2**28
-"""Limits of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
+"""Limit of what a received file may ask for; the paper's 16 windows of 32^3 are 2^19 voxels."""
 
 SELECTOR = "last"
 """Which epoch's networks these are: a ledger keeps no others."""
@@ -219,33 +219,18 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     return found
 
 
-def load_network(model: bytes, device: str = "cpu") -> UNet3d:
-    """The network in a trial's ``model.pt``.
+def load_network(
+    model: bytes, device: str = "cpu", *, own_network: str = "", channels: Sequence[str] = ()
+) -> nn.Module:
+    """The network in a trial's ``model.pt``, to be evaluated; `networks.saved` says how.
 
     Raises:
-        ValueError: the bytes are damaged, or are no network of ours.
+        ValueError: the bytes are damaged, are no network of ours, or of code that ``own_network``
+            does not name; or the network is for another number of images than ``channels``.
     """
-    import torch
+    from lesion_core.networks.saved import load_network
 
-    from lesion_core.saved import check_shapes, read_saved
-    from lesion_core.unet import UNet3d, to_device
-
-    what = "model.pt"
-    state = read_saved(model, what)
-    in_channels: Any = state.get("in_channels")
-    filters: Any = state.get("filters")
-    widths = [in_channels, *filters] if isinstance(filters, list | tuple) else [None]
-    if not all(type(width) is int and 0 < width <= MOST_WIDTH for width in widths[:MOST_LEVELS]):
-        raise ValueError(f"{what}: is damaged, or holds no network")
-    with torch.device("meta"):  # takes no memory, whatever the file says
-        expected = UNet3d(in_channels, filters[:MOST_LEVELS]).state_dict()
-    weights = check_shapes(state.get("weights"), expected, what)
-    network = UNet3d(in_channels, filters)
-    network.load_state_dict(weights)
-    for name, values in network.state_dict().items():
-        if not values.isfinite().all():
-            raise ValueError(f"{what}: {name} holds values that are no numbers")
-    return to_device(network, device).eval()
+    return load_network(model, device, own_network=own_network, channels=channels)
 
 
 def trained_settings(folder: Path, stored: Mapping[str, Any]) -> TrainSettings:

@@ -14,10 +14,10 @@ from lesion_core.settings import Precision, TrainSettings
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
     import numpy as np
+    from torch import nn
 
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.images import Image, LoadedCohort
-    from lesion_core.unet import UNet3d
 
 PREDICTIONS = "predictions"
 """Folder of the masks in a results folder."""
@@ -29,7 +29,7 @@ OTHER_FILES = (
 CURE = "have it replaced by --overwrite, or choose another folder with --out"
 
 
-def predict_image(network: UNet3d, image: Image, settings: TrainSettings) -> np.ndarray:
+def predict_image(network: nn.Module, image: Image, settings: TrainSettings) -> np.ndarray:
     """Lesion probability on the whole image's grid, 0 outside the brain box.  ``[X, Y, Z]``
 
     The grid is that of the resampled image, if it is one; `resampling.Grid.back` undoes that.
@@ -64,6 +64,7 @@ def predict_tested(
     device: str | None = None,
     precision: Precision | None = None,
     overwrite: bool = False,
+    own_network: str = "",
 ) -> Iterator[Path]:
     """Write ``OUT/<trial>/<case>.nii.gz``; yields every file as it is written.
 
@@ -106,7 +107,7 @@ def predict_tested(
         members = {case.id: case for case in cases_as_read(definition, data)}
         check_precision(settings.precision, device)
         try:
-            network = load_network(read_model(folder), device)
+            network = load_network(read_model(folder), device, own_network=own_network)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         held_out = held_out_cases(name, config, [image.case for image in loaded[cohort].images])

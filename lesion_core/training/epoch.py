@@ -50,6 +50,10 @@ def never() -> bool:
     return False
 
 
+def nothing(batch: int) -> None:
+    """Nothing is to be done before a batch."""
+
+
 def train_epoch(
     step: Step,
     patches: Patches,
@@ -59,6 +63,7 @@ def train_epoch(
     augmented: Callable[[Patches, int], Batch] | None = None,
     found: list[Tensor] | None = None,
     stop: Callable[[], bool] = never,
+    before_batch: Callable[[int], None] = nothing,
 ) -> EpochLosses:
     """One pass over the patches: mean loss, mean gradient norm, and how many batches.
 
@@ -73,6 +78,8 @@ def train_epoch(
         found: loss and gradient norm ``[2]`` of the batches that were trained on already, which
             are passed over; those of the others are added.
         stop: asked before every batch.
+        before_batch: called with the number of every batch, from 0, before it is trained on; what
+            it has a GPU do is done before that, too.
 
     Raises:
         Diverged: the loss of a batch, or its gradient's norm, is NaN or infinite.
@@ -84,6 +91,7 @@ def train_epoch(
         for batch in itertools.islice(batches(patches, step.batch_size, shuffle), len(found), None):
             if stop():
                 raise TrainingStopped
+            before_batch(len(found))
             found.append(step(batch if augmented is None else augmented(batch, len(found))))
             if step.device.type == "cpu":  # free here; a GPU would be waited for in every batch
                 _check(found[-1:], epoch, first=len(found))

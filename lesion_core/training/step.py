@@ -31,9 +31,9 @@ class Step:
     there the step of a full batch is recorded as a CUDA graph and replayed for the batches after
     it: the same kernels on the same memory, in one launch.  That asks of ``loss`` to be a
     function of its arguments alone, and never to wait for the device (``.item()``, ``if`` on a
-    tensor).  The losses of `losses` are so; one of the user's own is recorded if it has an
-    attribute ``recordable`` that is true.  Where a step cannot be recorded, a warning says why, and
-    steps are launched kernel by kernel.
+    tensor).  The losses of `losses` are so, and the networks of `networks`; what is the user's own
+    is recorded if it has an attribute ``recordable`` that is true.  Where a step cannot be
+    recorded, a warning says why, and steps are launched kernel by kernel.
 
     To be called inside `apart`, and with one optimiser and one set of volumes for its whole life.
     """
@@ -50,8 +50,12 @@ class Step:
         *,
         batch_size: int,
         precision: str,
+        clip_norm: float | None = None,
     ) -> None:
-        """``optimiser`` must keep all its state on the device: `optimiser_of` makes one."""
+        """``optimiser`` must keep all its state on the device: `optimisers.optimiser_of` makes one.
+
+        A gradient longer than ``clip_norm`` is shortened to it before the update.
+        """
         self.network = network
         self.batch_size = batch_size
         self.device = volumes.device
@@ -59,10 +63,11 @@ class Step:
         self._loss = loss
         self._volumes = volumes
         self._precision = precision
+        self._clip_norm = clip_norm
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._stream = torch.cuda.Stream(self.device) if self._on_gpu else None
         self._num_full = 0
-        self._records = self._on_gpu and Step.can_record and is_recordable(loss)
+        self._records = self._on_gpu and Step.can_record and is_recordable(loss, network)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, patches: Batch) -> Tensor:
@@ -115,22 +120,27 @@ class Step:
             value.backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         self._optimiser.step()
         return torch.stack([value.detach().float(), norm])
 
     def _without_waiting(self, patches: Batch) -> Tensor:
         """Do a step, and find out whether it can be recorded."""
         before = torch.cuda.get_sync_debug_mode()
+        buffers = [buffer.clone() for buffer in self.network.buffers()]  # batch norms' means
         try:
             _raise_on_waiting("error")
             return self._once(patches)
         except RuntimeError as error:
             if "synchronizing CUDA operation" not in str(error):
                 raise
-            self._stay_unrecorded(f"{self._loss} waits for the GPU ({error})")
+            self._stay_unrecorded(f"the network or {self._loss} waits for the GPU ({error})")
         finally:
             _raise_on_waiting(before)
-        return self._once(patches)  # nothing was updated yet: the loss comes before
+        for buffer, value in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        return self._once(patches)  # no weight was updated yet: the loss comes before
 
     def _record(self, patches: Batch) -> None:
         """Record a step without running it.
@@ -155,21 +165,17 @@ class Step:
         )
 
 
-def is_recordable(loss: LossFunction) -> bool:
-    """Whether a loss computes the same kernels on whatever it is given, by its own word."""
-    if isinstance(loss, Imported):
-        return getattr(loss.function, "recordable", False)
-    return True
+def is_recordable(loss: LossFunction, network: nn.Module) -> bool:
+    """Whether loss and network compute the same kernels on whatever they are given.
+
+    What is the user's own does so by its own word, an attribute ``recordable``.
+    """
+    if isinstance(loss, Imported) and not getattr(loss.function, "recordable", False):
+        return False
+    return getattr(network, "recordable", False)
 
 
 def _raise_on_waiting(mode: str | int) -> None:
     with warnings.catch_warnings():  # it is called a prototype
         warnings.filterwarnings("ignore", "Synchronization debug mode")
         torch.cuda.set_sync_debug_mode(mode)
-
-
-def optimiser_of(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """Adam; on a GPU as one kernel, which counts its steps there, as a recorded step needs it."""
-    on_gpu = next(network.parameters()).is_cuda
-    fused = on_gpu or None  # None: as PyTorch chooses
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, capturable=on_gpu, fused=fused)

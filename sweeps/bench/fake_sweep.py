@@ -379,6 +379,7 @@ class FakeSweep:
                     "n_patches": 320,
                     "seconds_train": 0.0 if epoch == 0 else 10.0,
                     "seconds_evaluate": 4.0,
+                    "learning_rate": None if epoch == 0 else 1e-4,
                 }
                 for epoch in range(last + 1)
             ],

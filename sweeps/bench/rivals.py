@@ -183,6 +183,7 @@ def training(
     from lesion_core.patches import Volumes
     from lesion_core.training import step
     from lesion_core.training.epoch import train_epoch
+    from lesion_core.training.optimisers import optimiser_of
     from lesion_core.training.randomness import generator
 
     _prepare(device, keep_memory=kind != "plain")
@@ -215,7 +216,7 @@ def training(
     if kind == "launched":
         step.WARM_UP = sys.maxsize
     one = step.Step(
-        net, step.optimiser_of(net, settings.learning_rate), mine.loss, volumes,
+        net, optimiser_of(net, settings), mine.loss, volumes,
         batch_size=settings.batch_size, precision=precision,
     )  # fmt: skip
     augmented = None

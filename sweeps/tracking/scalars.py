@@ -118,6 +118,7 @@ def _of_training(row: Mapping[str, Any]) -> dict[str, float]:
     named = {
         "train_loss": "train_loss",
         "grad_norm": "grad_norm",
+        "learning_rate": "learning_rate",
         "n_batches": "batches",
         "n_patches": "patches",
         "seconds_train": "seconds/train",

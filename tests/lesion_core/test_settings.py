@@ -15,7 +15,7 @@ from lesion_core.trial import Trial
 class Later(TrainSettings):
     """As a release with two more settings would have it."""
 
-    weight_decay: float = 0.0
+    smoothing: float = 0.0
     milestones: tuple[int, ...] = ()
 
 
@@ -38,19 +38,19 @@ def test_a_later_field_renames_no_trial():
 
 
 def test_a_later_field_that_is_set_counts():
-    decayed = Later(weight_decay=0.1, milestones=(3, 5))
+    decayed = Later(smoothing=0.1, milestones=(3, 5))
     assert hash_of(decayed) != hash_of(TrainSettings())
     assert decayed.to_dict() == TrainSettings().to_dict() | {
-        "weight_decay": 0.1, "milestones": (3, 5)
+        "smoothing": 0.1, "milestones": (3, 5)
     }  # fmt: skip
 
 
 def test_settings_come_back_from_what_either_release_stored():
-    for settings in (Later(), Later(weight_decay=0.1, epochs=2)):
+    for settings in (Later(), Later(smoothing=0.1, epochs=2)):
         assert Later.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     assert Later.from_dict(TrainSettings(epochs=7).to_dict()) == Later(epochs=7)
-    with pytest.raises(ValueError, match=r"unknown \['weight_decay'\], missing \[\]"):
-        TrainSettings.from_dict(Later(weight_decay=0.1).to_dict())
+    with pytest.raises(ValueError, match=r"unknown \['smoothing'\], missing \[\]"):
+        TrainSettings.from_dict(Later(smoothing=0.1).to_dict())
 
 
 def test_every_field_of_the_first_release_is_stored_and_must_be_there():

@@ -8,9 +8,11 @@ import torch
 
 from lesion_core.losses import LOSSES, loss_named
 from lesion_core.patches import Patches, Volumes
+from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import train_epoch
+from lesion_core.training.optimisers import optimiser_of
 from lesion_core.training.randomness import generator
-from lesion_core.training.step import WARM_UP, Step, optimiser_of
+from lesion_core.training.step import WARM_UP, Step
 from lesion_core.unet import UNet3d
 from tests.support.fake_graph import Stream, Tape, install
 from tests.support.toy import toy_cohort
@@ -147,9 +149,9 @@ def test_a_steps_stream_and_the_one_around_it_wait_for_each_other():
 
 def test_steps_are_counted_on_a_gpu_only_if_the_network_is_there(monkeypatch):
     parameters = UNet3d(2, (8, 16))
-    assert not optimiser_of(parameters, 0.1).param_groups[0]["capturable"]
+    assert not optimiser_of(parameters, TrainSettings()).param_groups[0]["capturable"]
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    assert optimiser_of(parameters, 0.1).param_groups[0]["capturable"]
+    assert optimiser_of(parameters, TrainSettings()).param_groups[0]["capturable"]
 
 
 @pytest.mark.usefixtures("gpu")

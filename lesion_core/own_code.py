@@ -1,64 +1,33 @@
-"""What a text names: ``name(field=value, ...)``, or ``module:name`` of the user's own code."""
+"""Code of the user's own, found by import path: module:name, and the hash of its file."""
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def parsed(text: str, what: str, examples: tuple[str, str]) -> tuple[str, dict[str, Any]]:
-    """``name(field=value, ...)`` in parts; a bare word is a string.
-
-    ``what`` it should name, and two ``examples``, alone and with fields, are for people.
-
-    >>> parsed("standard(rotation_degrees=10)", "augmentation", ("flip", "standard(zoom_p=0.5)"))
-    ('standard', {'rotation_degrees': 10})
-    """
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
-    try:
-        if match is None:
-            raise SyntaxError
-        call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
-            raise SyntaxError
-        if not all(item.arg for item in call.keywords):  # **something
-            raise SyntaxError
-        return match[1], {str(item.arg): _literal(item.value) for item in call.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(
-            f"cannot read {what} {text!r}; expected a name, such as {examples[0]}, or a name with "
-            f"fields, such as {examples[1]}"
-        ) from None
-
-
-def shown(value: Any) -> str:
-    """A value in as few characters as `parsed` reads back."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
-        return str(int(value))
-    return str(value)
-
-
-def imported(path: str, what: str, example: str) -> tuple[Any, str | None]:
+def import_own(path: str, what: str) -> tuple[Any, str | None]:
     """The object at module:attribute, and the SHA-256 of the module's source file.
 
-    ``what`` it should be, and an ``example`` of a path, are for people.
+    The module is looked for in the current directory first.  The hash is None where there is no
+    source file.
+
+    Raises:
+        ValueError: no such module or attribute, or importing it fails; ``what`` it should be.
     """
     name, _, attribute = path.partition(":")
     if not name or not attribute.isidentifier() or name.endswith(".py") or "/" in name:
-        usual_module, _, usual_name = example.partition(":")
-        hint = name.removesuffix(".py").strip("./").replace("/", ".") or usual_module
+        hint = name.removesuffix(".py").strip("./").replace("/", ".") or f"my_{_FILES[what]}"
+        example = attribute if attribute.isidentifier() else f"My{what.title()}"
         raise ValueError(
-            f"cannot read {what} {path!r}; expected module:name, such as "
-            f"{hint}:{attribute if attribute.isidentifier() else usual_name}"
+            f"cannot read {what} {path!r}; expected module:name, such as {hint}:{example}"
         )
     here = str(Path.cwd())
     sys.path.insert(0, here)  # `python sweeps/paper_grid.py` looks beside the script instead
@@ -108,20 +77,14 @@ def instantiated(found: Any, arguments: Mapping[str, Any], what: str, path: str)
     return found
 
 
-def check_source(now: str | None, stored: str | None, what: str, path: str) -> None:
-    """Raise ValueError if a module's source is not what it was when something was stored by it."""
-    if now != stored:
+def refuse_changed(what: str, path: str, found: str | None, stored: object) -> None:
+    """Raise ValueError if the source's hash is not the stored one."""
+    if found != stored:
         raise ValueError(
-            f"{what} {path}: its source has changed since it was stored (sha256 {_short(now)}, "
-            f"stored {_short(stored)}); restore that file, or give the changed {what} another "
-            "results folder"
+            f"{what} {path}: its source has changed since it was stored (sha256 "
+            f"{_short(found)}, stored {_short(stored)}); restore that file, or give the changed "
+            f"{what} another results folder"
         )
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the choice that looks most like it, if any."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def one_line(error: Exception) -> str:
@@ -129,8 +92,10 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _literal(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the choice that looks most like it, if any."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _source_sha256(module: Any) -> str | None:
@@ -147,5 +112,9 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
-def _short(digest: str | None) -> str:
-    return (digest or "none")[:8]
+_FILES = {"loss": "losses", "network": "nets", "augmentation": "aug"}
+"""How documentation calls a file of the user's, behind "my_"."""
+
+
+def _short(digest: object) -> str:
+    return str(digest or "none")[:8]
