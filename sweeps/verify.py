@@ -29,7 +29,7 @@ from lesion_core.received import is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
 from sweeps.ledger.gradients import add_gradients
-from sweeps.ledger.ledger import PROGRESS, Ledger
+from sweeps.ledger.ledger import PROGRESS, Ledger, read_progress
 from sweeps.ledger.lock import STAGING, Lock
 from sweeps.ledger.recovered import LOST, recovered
 
@@ -155,6 +155,11 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     parts = name.split("/")
     if parts[0] == "trials" and parts[-1] == "checkpoint.pt" and len(parts) == 3:
         _check_checkpoint(root, name, found)
+    if parts[0] == "trials" and parts[-1] == PROGRESS and len(parts) == 3:
+        try:
+            read_progress((root / name).parent)
+        except Damaged:
+            found.damaged[name] = "is not what was written; the trial will start afresh"
     if parts[-1] in PASSING or parts[0] == "report" or name == checksums.FILE:
         return
     if (root / name).is_symlink():

@@ -7,7 +7,6 @@ import sys
 import pandas as pd
 import pytest
 
-from analysis import report
 from lesion_core import results
 from lesion_core.losses import LOSSES, Range, loss_named, search_space
 from sweeps import alpha_gamma, seed_ladder, sweep
@@ -16,6 +15,7 @@ from sweeps.distributed.cluster import connected
 from sweeps.options import Machines
 from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
+from tests.support.undrawn import numbers_of_the_report
 
 SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
 SETTINGS += ["--filters", "8", "16", "--batch-size", "4", "--wandb", "disabled"]
@@ -32,12 +32,6 @@ class Mine:
         p = torch.sigmoid(logits)
         return ((1 - self.beta) * p * (1 - target) + self.beta * (1 - p) * target).mean()
 """
-
-
-def numbers_of_the_report(folder, training_effect=""):
-    """In place of `sweep.build_report`, whose process draws every figure three times."""
-    report.build(folder, formats=(), training_effect=training_effect or None)
-    return True
 
 
 @pytest.fixture(scope="module")
