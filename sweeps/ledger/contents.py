@@ -171,7 +171,7 @@ class AttemptProgress(TypedDict, total=False):
     checkpoints: dict[str, int]
     """Epoch by SHA-256: the newest checkpoint, and the one before while it is replaced."""
     checksum: str
-    """SHA-256 of all else in it; progress.json of before 0.2.0 lacks it."""
+    """SHA-256 of all else in it; older ones lack it."""
 
 
 Summary = TrialSummary

@@ -24,7 +24,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 ONE = [
     "--cohort", "ms", "--channels", "t1", "flair", "--data", str(SHARED),
     "--spacing", "3", "3", "3", "--loss", "xent", "--seed", "1", "--fold", "0", "--folds", "2",
-    "--epochs", "2", "--batch-size", "4", "--patch-size", "16", "--filters", "8", "16", "--wandb", "disabled",
+    "--epochs", "2", "--batch-size", "4", "--patch-size", "16", "--filters", "8", "16",
+    "--wandb", "disabled",
 ]  # fmt: skip
 
 pytestmark = [
