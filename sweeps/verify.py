@@ -155,11 +155,8 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     parts = name.split("/")
     if parts[0] == "trials" and parts[-1] == "checkpoint.pt" and len(parts) == 3:
         _check_checkpoint(root, name, found)
-    if parts[0] == "trials" and parts[-1] == PROGRESS and len(parts) == 3:
-        try:
-            read_progress((root / name).parent)
-        except Damaged:
-            found.damaged[name] = "is not what was written; the trial will start afresh"
+    elif parts[0] == "trials" and parts[-1] == PROGRESS and len(parts) == 3:
+        _check_progress(root, name, found)
     if parts[-1] in PASSING or parts[0] == "report" or name == checksums.FILE:
         return
     if (root / name).is_symlink():
@@ -204,6 +201,17 @@ def _check_checkpoint(root: Path, name: str, found: Found) -> None:
         found.checked += whole
         if not whole:
             found.damaged[name] = "is not what was written; the trial will start afresh"
+
+
+def _check_progress(root: Path, name: str, found: Found) -> None:
+    """Whether what is known of a trial that is not done can be believed."""
+    folder = (root / name).parent
+    if (folder / "done.json").exists():  # a leftover, of no use to anybody
+        return
+    try:
+        read_progress(folder)
+    except Damaged:
+        found.damaged[name] = "is not what was written; the trial will start afresh"
 
 
 def _note(root: Path, name: str, error: ValueError, found: Found) -> None:

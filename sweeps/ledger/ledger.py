@@ -642,8 +642,10 @@ def _of_progress(progress: Mapping[str, Any]) -> str:
 
 
 def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
+    if attempt is None:
+        return
     newest = _progress(folder).get("attempts")
-    if attempt is not None and attempt != newest:
+    if attempt != newest:
         raise NotTheTrialsFault(
             f"{folder.name}: another worker has begun it again (attempt {newest}), so this one, "
             f"attempt {attempt}, stops"
