@@ -20,7 +20,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
-from lesion_core import cache
+from lesion_core import cache, memory
 from lesion_core.cohorts import (
     PREPARED,
     Activity,
@@ -179,7 +179,8 @@ class LoadedCohort:
 def load_cohort(
     cohort: Cohort, data: Path, on_case: Callable[[int, int, str], None] | None = None
 ) -> LoadedCohort:
-    """Load every case, several at a time; the order and the values do not depend on that.
+    """Load every case, as many at a time as there is memory for; the order and the values do not
+    depend on that.
 
     A case that was loaded before, from the same bytes, comes from the cache (`cache`): its arrays
     are then mapped from disk and read-only.
@@ -187,7 +188,8 @@ def load_cohort(
     ``on_case(number, of, case_id)`` hears of each case in order, numbered from 1.
 
     Raises:
-        ValueError: the first case that cannot be used, with its file and reason.
+        ValueError: the first case that cannot be used, with its file and reason; or one that
+            cannot fit into memory.
     """
     cases = cases_as_read(cohort, data)
     _check_masks(cases)
@@ -197,7 +199,8 @@ def load_cohort(
     activity = activity_in(root)
     images = []
     cure = brain_cure(cohort, data)
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # gzip releases the GIL
+    at_a_time = memory.cases_at_a_time(cases, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(max_workers=at_a_time)  # gzip releases the GIL
     try:
         loading = pool.map(
             lambda case: _load_cached(case, digests, cohort.brain_place(data, case), cure), cases

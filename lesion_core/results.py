@@ -30,6 +30,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,8 @@ IDENTITY = (
     pa.field("fold", pa.int16()),
 )
 """The columns that open every table of a trial."""
+
+IDENTITY_COLUMNS = tuple(field.name for field in IDENTITY)
 
 CASES = pa.schema(
     [
@@ -576,7 +579,7 @@ def read_sweep(path: Path | str) -> Sweep:
         return _read_trial(path / "trials" / name, identity)
 
     trials = _trials(path, meta)
-    found = _side_by_side(read, trials, trials.values())
+    found = _without_strangers(_side_by_side(read, trials, trials.values()))
     runs = [run for run, _ in found]
     tables = {
         file: [read[file] for _, read in found if file in read] for file in (*_READ, "partial")
@@ -621,21 +624,51 @@ _READ = ("cases.parquet", "lesions.parquet", "epochs.parquet")
 def _read_trial(
     folder: Path, identity: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, pa.Table]]:
-    """A trial's row of `Sweep.runs`, and its tables by file, or its rows so far as "partial"."""
+    """A trial's row of `Sweep.runs`, and its tables by file, or its rows so far as "partial".
+
+    Whose the rows are is for `_without_strangers` to judge.
+    """
     contents: dict[str, bytes] = {}
     run = {**identity, **trial_status(folder, identity, contents), "trial": folder.name}
     if run["status"] == "done":
         try:
             return run, {
-                file: _rows_of(folder / file, contents.get(file), TABLES[file], run)
-                for file in _READ
+                file: _table_in(folder / file, contents.get(file), TABLES[file]) for file in _READ
             }
         except ValueError as error:
             return run | {"status": "corrupt", "error": str(error)}, {}
     if run["status"] != "missing" and (folder / "cases.parquet").exists():
         with contextlib.suppress(ValueError):
-            return run, {"partial": _rows_of(folder / "cases.parquet", None, CASES, run)}
+            return run, {"partial": _table_in(folder / "cases.parquet", None, CASES)}
     return run, {}
+
+
+def _without_strangers(
+    found: list[tuple[dict[str, Any], dict[str, pa.Table]]],
+) -> list[tuple[dict[str, Any], dict[str, pa.Table]]]:
+    """The same trials, without the tables of those that hold a row of another trial: a done one is
+    corrupt then.  All tables are looked at together, for there may be thousands of small ones."""
+    wrong: dict[int, str] = {}
+    for file in ("partial", *reversed(_READ)):
+        read = [(number, each[file]) for number, (_, each) in enumerate(found) if file in each]
+        if not read:
+            continue
+        whose = np.repeat([number for number, _ in read], [len(table) for _, table in read])
+        together = pa.concat_tables([table.select(IDENTITY_COLUMNS) for _, table in read])
+        for name in IDENTITY_COLUMNS:
+            # An identity that nobody knows is not compared; no row has what was stored nowhere.
+            stored, values = _codes(together[name])
+            expected = np.array([values.get(run[name], -2) for run, _ in found])[whose]
+            known = np.array([run[name] is not None for run, _ in found])[whose]
+            wrong |= dict.fromkeys(whose[known & (stored != expected)].tolist(), file)
+    return [
+        (run, tables)
+        if (file := wrong.get(number)) is None
+        else (run, {})
+        if file == "partial"
+        else (run | {"status": "corrupt", "error": f"{file} holds rows of another trial"}, {})
+        for number, (run, tables) in enumerate(found)
+    ]
 
 
 def _side_by_side(work: Callable[..., T], *items: Iterable[Any]) -> list[T]:
@@ -832,13 +865,25 @@ def trial_statuses(
 ) -> dict[str, TrialStatus]:
     """`trial_status` of the trials of a results folder: sweep.json's row of each, by name.
 
-    Files of many trials are asked for at a time, since what takes longest may be a file server.
+    Files of many trials are asked for at a time if that is what takes longest, as on a file server;
+    on a disk of this machine threads would only be in each other's way.
     """
+
+    def status(name: str) -> TrialStatus:
+        return trial_status(path / "trials" / name, asked[name])
+
+    names = list(asked)
+    begun, worked = time.monotonic(), time.thread_time()
+    found = {name: status(name) for name in names[:TRIALS_TIMED]}
+    waits = time.monotonic() - begun > 3 * (time.thread_time() - worked)
+    left = names[TRIALS_TIMED:]
+    if not waits:
+        return found | {name: status(name) for name in left}
     with ThreadPoolExecutor(FILES_AT_A_TIME) as threads:
-        folders = (path / "trials" / name for name in asked)
-        return dict(zip(asked, threads.map(trial_status, folders, asked.values()), strict=True))
+        return found | dict(zip(left, threads.map(status, left), strict=True))
 
 
+TRIALS_TIMED = 32
 FILES_AT_A_TIME = 8
 
 _ROW = frozenset(TrialRow.__annotations__) - {"settings", "label"}
@@ -939,18 +984,20 @@ def _is_of(path: Path, name: str) -> bool:
     return True
 
 
-def _rows_of(
-    path: Path, content: bytes | None, schema: pa.Schema, run: Mapping[str, Any]
-) -> pa.Table:
-    """A trial's table (whose bytes may have been read); ValueError if a row is another trial's."""
+def _table_in(path: Path, content: bytes | None, schema: pa.Schema) -> pa.Table:
+    """A trial's table, whose bytes may have been read; of CASES with the columns CHOSEN if there."""
     content = read_bytes(path, MOST_FILE_BYTES) if content is None else content
-    wider = CASES_CHOSEN if schema is CASES else schema
-    table = table_of(path, content, schema, wider)
-    for column in ("trial", "cohort", "loss", "seed", "fold"):
-        expected = run[column]
-        if expected is not None and any(v != expected for v in table[column].unique().to_pylist()):
-            raise ValueError(f"{path.name} holds rows of another trial")
-    return table
+    return table_of(path, content, schema, CASES_CHOSEN if schema is CASES else schema)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, dict[Any, int]]:
+    """A number for each row, equal where values are (null: -1); and the number of each value."""
+    encoded = column.dictionary_encode().unify_dictionaries()
+    if not encoded.num_chunks:
+        return np.zeros(0, int), {}
+    together = cast(pa.DictionaryArray, encoded.combine_chunks())
+    values = enumerate(together.dictionary.to_pylist())
+    return together.indices.fill_null(-1).to_numpy(), {value: code for code, value in values}
 
 
 def _within(folder: Path, error: Exception) -> str:
@@ -967,6 +1014,7 @@ def _is_readable(path: Path, schema: pa.Schema) -> bool:
         found = read_table(path).schema
     except Damaged:
         return False
+    schema = cases_schema(found.names) if schema is CASES else schema
     return list(found) == [f for f in schema if f.name in found.names or f.name not in _LATER]
 
 

@@ -207,10 +207,16 @@ _USUAL_CHUNK = _pattern(
 """The same of what the footer says of a column: values, bytes, where data and dictionary are."""
 
 
-@lru_cache(4096)
+@lru_cache(2**16)
 def _number(varint: bytes | None) -> int:
     """A whole number of 32 bits, zigzag; 0 where there is none."""
     return 0 if varint is None else _whole_number(varint, 0, I32)[0]
+
+
+@lru_cache(2**16)
+def _long_number(varint: bytes | None) -> int:
+    """The same of 64 bits."""
+    return 0 if varint is None else _whole_number(varint, 0, I64)[0]
 
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCTURE = range(1, 13)
@@ -313,7 +319,7 @@ def _value(content: bytes, at: int, end: int, kind: int, depth: int) -> tuple[An
     for _ in range(size):
         usual = _USUAL_CHUNK.match(content, at, end) if inner == STRUCTURE else None
         if usual is not None:
-            numbers = [_whole_number(each or b"\0", 0, I64)[0] for each in usual.groups()]
+            numbers = [*map(_long_number, usual.groups())]
             fields = ((number, I64) for number in (5, 7, 9, 11))
             value = {(3, STRUCTURE): dict(zip(fields, numbers, strict=True))}
             at = usual.end()

@@ -30,7 +30,7 @@ from lesion_core.received import inside, is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
 from sweeps.ledger.gradients import add_gradients
-from sweeps.ledger.ledger import PROGRESS, Ledger
+from sweeps.ledger.ledger import PROGRESS, Ledger, read_progress
 from sweeps.ledger.lock import STAGING, Lock
 from sweeps.ledger.recovered import LOST, recovered
 
@@ -157,6 +157,8 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
     parts = name.split("/")
     if parts[0] == "trials" and parts[-1] == "checkpoint.pt" and len(parts) == 3:
         _check_checkpoint(root, name, found)
+    elif parts[0] == "trials" and parts[-1] == PROGRESS and len(parts) == 3:
+        _check_progress(root, name, found)
     if parts[-1] in PASSING or parts[0] in ("report", scores.FOLDER) or name == checksums.FILE:
         return
     if (root / name).is_symlink():
@@ -201,6 +203,17 @@ def _check_checkpoint(root: Path, name: str, found: Found) -> None:
         found.checked += whole
         if not whole:
             found.damaged[name] = "is not what was written; the trial will start afresh"
+
+
+def _check_progress(root: Path, name: str, found: Found) -> None:
+    """Whether what is known of a trial that is not done can be believed."""
+    folder = (root / name).parent
+    if (folder / "done.json").exists():  # a leftover, of no use to anybody
+        return
+    try:
+        read_progress(folder)
+    except Damaged:
+        found.damaged[name] = "is not what was written; the trial will start afresh"
 
 
 def _note(root: Path, name: str, error: ValueError, found: Found) -> None:

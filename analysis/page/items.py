@@ -487,14 +487,15 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as LaTeX with booktabs rules."""
+    """The table as LaTeX with booktabs rules, made smaller where it is wider than a line."""
     aligned = "".join("r" if _kind(table, column) == "n" else "l" for column in table.columns)
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{tex(table.title)}. {tex(table.caption)}}}",
         rf"\label{{tab:{slug(table.key)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{aligned}}}",
         r"\toprule",
     ]
@@ -516,5 +517,5 @@ def latex(table: Table) -> str:
             text = tex_cell(table.cell(column, row[column.key]))
             cells.append(rf"\textbf{{{text}}}" if number in best[column.key] else text)
         lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     return "\n".join(lines) + "\n"

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesion_core import cache, cohorts, results, table1
+from lesion_core import cache, cohorts, memory, results, table1
 from lesion_core.cohort_rows import PATCH_SIZE, describe, ignored_lines
 from lesion_core.cohorts import Case, Cohort, cases_as_read
 from lesion_core.cohorts.labels import label_lines
 from lesion_core.cohorts.spacing import spacing_lines
 from lesion_core.images import Image, LoadedCohort, load_case, load_cohort
-from lesion_core.nifti import read_header
-from lesion_core.resampling import Grid
 from lesion_core.terminal import one_line, steerable
 from lesion_core.unusual import noted
 
@@ -155,10 +153,9 @@ def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
     """
     reading = cohort = trial = 0
     for case in cases:
-        stored, voxels = _voxels(case)
+        _, voxels = memory.voxels_of(case)
         channels = len(case.channels)
-        # The file, one channel, the box's channels, masks, int32 labels and a boolean or two.
-        reading = max(reading, stored * (8 + 4) + voxels * (4 * channels + 12))
+        reading = max(reading, memory.reading_bytes(case))
         ignore = bool(case.labels.ignore or case.ignore)
         cohort += voxels * (4 * channels + 2 + 1 + bool(case.labels.other) + ignore)
         trial += voxels * (4 * channels + 1 + ignore)
@@ -181,15 +178,3 @@ def _size(number: int) -> str:
     ('1.3 GB', '81 MB')
     """
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"
-
-
-def _voxels(case: Case) -> tuple[int, int]:
-    """Voxels of an image as stored and as used, by its header alone.
-
-    0 where that cannot be read: reading the whole file will say why.
-    """
-    try:
-        header = read_header(next(iter(case.channels.values())))
-        return math.prod(header.shape), math.prod(Grid.of(header, case.spacing_mm).shape)
-    except ValueError:
-        return 0, 0

@@ -44,6 +44,15 @@ srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
     ray start --head --node-ip-address="$head_ip" --port="$port" --temp-dir="$temporary" \
     --include-dashboard=false "${resources[@]}" &
 ray_head=$!
+rays=("$ray_head")
+clean_up() { # what Ray leaves in its folder on each node; none waits for a node that is lost
+    trap - EXIT
+    kill "${rays[@]}" 2>/dev/null || true
+    wait "${rays[@]}" 2>/dev/null || true
+    timeout 30 srun --overlap --no-kill --nodes="$SLURM_JOB_NUM_NODES" \
+        --ntasks="$SLURM_JOB_NUM_NODES" rm -rf "$temporary" || true
+}
+trap clean_up EXIT
 for attempt in $(seq 120); do
     ray health-check --address "$address" 2>/dev/null && break
     if [ "$attempt" -eq 120 ] || ! kill -0 "$ray_head" 2>/dev/null; then
@@ -56,6 +65,7 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     others=$((SLURM_JOB_NUM_NODES - 1))
     srun --overlap --no-kill --nodes="$others" --ntasks="$others" --exclude="$head" \
         ray start --address="$address" "${resources[@]}" &
+    rays+=("$!")
 fi
 
 # Until every node is there, or five minutes: the sweep uses those that come later, too.
@@ -84,6 +94,7 @@ while [ -n "$warned" ]; do # a signal ended the waiting, not the sweep, which ma
         status=$ended
     fi
 done
+clean_up
 if [ "$status" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -193,6 +193,8 @@ class AttemptProgress(TypedDict, total=False):
     worker: str
     checkpoints: dict[str, int]
     """Epoch by SHA-256: the newest checkpoint, and the one before while it is replaced."""
+    checksum: str
+    """SHA-256 of all else in it; older ones lack it."""
 
 
 Summary = TrialSummary

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lesion_core import durable
 from lesion_core.arms import complete, differing, settings_of
 from lesion_core.descriptions import evaluated_epochs
-from lesion_core.paths import is_there, read_json
+from lesion_core.paths import Damaged, is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
 from sweeps.ledger.contents import (
@@ -209,15 +209,24 @@ class Ledger:
         """What is left to run, in order.
 
         Trials whose own code or data failed, or that diverged, would fail again: they are left
-        out unless asked for.  Those that lost their machines are not to blame.
+        out unless asked for.  Those that lost their machines are not to blame, and neither are
+        those whose failed.json is not what was written.
         """
         run_again = {"missing", "partial", "corrupt"}
         if retry_failed:
             run_again |= {"failed", "diverged"}
+        states = self.states(names)
+        ended = [name for name in names if states[name]["status"] in ("failed", "diverged")]
+        recorded = checksums.read(self.path) if ended else checksums.Recorded()
+        doubtful = {
+            name
+            for name in ended
+            if recorded.is_whole(self.path, f"trials/{name}/failed.json") is False
+        }
         return [
             name
-            for name, state in self.states(names).items()
-            if state["status"] in run_again or state["kind"] == "infrastructure"
+            for name, state in states.items()
+            if state["status"] in run_again or state["kind"] == "infrastructure" or name in doubtful
         ]
 
     # ------------------------------------------------------------------------------- one trial
@@ -233,12 +242,17 @@ class Ledger:
         if found["status"] == "done":
             return {"state": "done"}
         with self._writing():
-            before = _json(folder / PROGRESS) | _json(folder / "failed.json")
+            notes = []
+            try:
+                progress = read_progress(folder)
+            except Damaged:
+                notes.append(f"{PROGRESS} is damaged")
+                progress = _json(folder / PROGRESS)
+            before = progress | _json(folder / "failed.json")
             earlier = before.get("attempts")
             for leftover in folder.glob(".*"):  # a write that was cut short
                 if not leftover.is_dir():
                     self._remove(leftover)
-            notes = []
             if (folder / "done.json").exists():
                 notes.append(found["error"] or "done.json is unreadable")
             elif (folder / "trial.json").exists() and _json(folder / "trial.json") != config:
@@ -259,7 +273,7 @@ class Ledger:
                 "worker": worker,
                 "checkpoints": known,
             }
-            self._put(folder / PROGRESS, results.json_bytes(started))
+            self._put_progress(folder, started)
         return {
             "state": "go",
             "attempt": attempt,
@@ -344,14 +358,20 @@ class Ledger:
             self._put_checkpoint(folder, checkpoint, epoch)
 
     def _put_checkpoint(self, folder: Path, checkpoint: bytes | memoryview, epoch: int) -> None:
-        from lesion_core import results
-
         # Two files cannot change at once, so the first names the second's old and new content.
-        progress = _json(folder / PROGRESS)
+        progress = _progress(folder)
         known = list(_checkpoints(progress).items())[-1:]
         known.append((_sha256(checkpoint), epoch))
-        self._put(folder / PROGRESS, results.json_bytes(progress | {"checkpoints": dict(known)}))
+        self._put_progress(folder, {**progress, "checkpoints": dict(known)})
         self._put(folder / "checkpoint.pt", checkpoint)
+
+    def _put_progress(self, folder: Path, progress: AttemptProgress) -> None:
+        """Write progress.json, which is rewritten too often for lines of checksums.log: it holds
+        a checksum of itself."""
+        from lesion_core import results
+
+        sealed = {**progress, "checksum": _of_progress(progress)}
+        self._put(folder / PROGRESS, results.json_bytes(sealed))
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete, given what `trial.run` returned; once is enough.
@@ -453,7 +473,7 @@ class Ledger:
         if notes or not file.exists():
             return None
         content = file.read_bytes()
-        epoch = _checkpoints(_json(folder / PROGRESS)).get(_sha256(content))
+        epoch = _checkpoints(_progress(folder)).get(_sha256(content))
         if epoch is None:
             notes.append("checkpoint.pt is damaged")
             return None
@@ -671,9 +691,43 @@ def _epochs_in(file: str, folder: Path, until: int) -> set[int]:
     return set(evaluated_epochs(_json(folder / "trial.json").get("config"), until))
 
 
+def read_progress(folder: Path) -> AttemptProgress:
+    """progress.json of a trial that is not done; {} if there is none, or none that can be read
+    here.  One from before it held a checksum is believed.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    file = folder / PROGRESS
+    try:
+        content = read_json(file)
+    except Damaged:
+        raise
+    except ValueError:
+        return {}
+    said = content.pop("checksum", None)
+    if said is not None and said != _of_progress(content):
+        raise Damaged(f"{file}: is not what was written")
+    return cast(AttemptProgress, content)
+
+
+def _progress(folder: Path) -> AttemptProgress:
+    """The same while a trial is worked on, which begins again if it is damaged."""
+    try:
+        return read_progress(folder)
+    except Damaged as error:
+        raise NotTheTrialsFault(f"{folder.name}: {PROGRESS} is damaged") from error
+
+
+def _of_progress(progress: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(progress, sort_keys=True).encode())
+
+
 def _refuse_if_superseded(folder: Path, attempt: int | None) -> None:
-    newest = _json(folder / PROGRESS).get("attempts")
-    if attempt is not None and attempt != newest:
+    if attempt is None:
+        return
+    newest = _progress(folder).get("attempts")
+    if attempt != newest:
         raise NotTheTrialsFault(
             f"{folder.name}: another worker has begun it again (attempt {newest}), so this one, "
             f"attempt {attempt}, stops"

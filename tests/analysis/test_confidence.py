@@ -11,12 +11,13 @@ import pytest
 from scipy import stats
 
 from analysis import report
-from analysis.page import items, style
+from analysis.page import items
 from analysis.sections import profiles, ranks
 from analysis.sections import search_outcome as search_section
 from analysis.statistics import confidence, ladder, pairs, power, search_outcome
 from sweeps.bench.fake_sweep import FakeSweep
 from tests.analysis.test_search_outcome import found
+from tests.support import undrawn
 
 SWEEP = FakeSweep(num_cases=8, epochs=2, losses=("xent", "new"), seeds=(1, 2, 3), num_folds=2)
 OTHER = 0.8
@@ -40,12 +41,10 @@ INTERVALS = {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
-    """The same sweep reported at two levels: computed and drawn, but not turned into SVG."""
+    """The same sweep reported at two levels."""
     folder = tmp_path_factory.mktemp("confidence")
     SWEEP.write(folder / "sweep")
-    nothing = '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "svg_text", lambda drawing, salt: nothing)
+    with pytest.MonkeyPatch.context() as patch, undrawn.undrawn():
         patch.setattr(ranks, "DRAWS", 200)
         patch.setattr(profiles, "DRAWS", 200)
         built = {}

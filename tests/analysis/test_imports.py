@@ -16,6 +16,7 @@ from analysis.sections import table2
 from analysis.statistics import selection
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
+from tests.support import undrawn
 
 LOSSES = ("xent", "focal_w2", "new")
 
@@ -54,7 +55,7 @@ def test_authors_table_2_is_their_own_computation(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_report_of_authors_files_says_what_it_cannot_know(tmp_path: Path) -> None:
     write_authors(tmp_path / "wmh")
-    page = report.build(tmp_path, tmp_path / "out", formats=()).read_text()
+    page = undrawn.build(tmp_path, tmp_path / "out").read_text()
     assert "75 of 75" in page and "no voxel counts" in page
     assert 'id="forest-wmh"' in page and 'id="lesions"' not in page
 
@@ -120,7 +121,7 @@ def test_tidy_csv_needs_rates_or_counts_only(tmp_path: Path) -> None:
         for case in range(3)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "mine.csv", index=False)
-    page = report.build(tmp_path / "mine.csv", formats=())
+    page = undrawn.build(tmp_path / "mine.csv")
     assert page == tmp_path / "report" / "report.html"
     assert "6 of 6" in page.read_text()
 

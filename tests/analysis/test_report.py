@@ -14,6 +14,7 @@ import pytest
 from analysis import report
 from analysis.page.items import Section, Table
 from sweeps.bench.fake_sweep import FakeSweep
+from tests.support import undrawn
 
 ROOT = Path(__file__).parents[2]
 SMALL = FakeSweep(num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2)
@@ -95,7 +96,7 @@ def test_unfinished_sweep_names_what_is_missing(tmp_path: Path) -> None:
     FakeSweep(
         num_cases=4, epochs=2, losses=("xent", "new"), seeds=(1, 2), num_folds=2, status=status
     ).write(tmp_path)
-    page = report.build(tmp_path, formats=()).read_text()
+    page = undrawn.build(tmp_path).read_text()
     assert "<b>3 of 8</b>" in page or "<strong>3 of 8</strong>" in page
     assert "loss is inf at epoch 4, batch 17" in page
     absent = pd.read_csv(tmp_path / "report" / "tables" / "absent-trials.csv")
@@ -132,7 +133,8 @@ def test_wrong_folder_is_one_line_and_status_2(tmp_path: Path) -> None:
 def test_script_and_module_say_where_the_report_lies(
     tmp_path: Path, built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report.main([str(built.parents[1]), "--out", str(tmp_path), "--formats"]) == 0
+    with undrawn.undrawn():
+        assert report.main([str(built.parents[1]), "--out", str(tmp_path), "--formats"]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
 
 

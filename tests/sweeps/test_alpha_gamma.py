@@ -8,7 +8,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analysis import report
 from lesion_core import results
 from lesion_core.losses import LOSSES, loss_named, search_space
 from lesion_core.search_space import Choices, Condition, Range
@@ -20,6 +19,7 @@ from sweeps.options import Machines, Training
 from sweeps.provenance import ROOT
 from sweeps.searching import fields
 from tests.support.tiny import write_lit_cohort
+from tests.support.undrawn import numbers_of_the_report
 
 SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
 SETTINGS += ["--filters", "8", "16", "--batch-size", "4", "--wandb", "disabled"]
@@ -36,12 +36,6 @@ class Mine:
         p = torch.sigmoid(logits)
         return ((1 - self.beta) * p * (1 - target) + self.beta * (1 - p) * target).mean()
 """
-
-
-def numbers_of_the_report(folder, training_effect=""):
-    """In place of `sweep.build_report`, whose process draws every figure three times."""
-    report.build(folder, formats=(), training_effect=training_effect or None)
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,8 @@ def test_auto_means_the_head_and_not_another_sweeps_own_ray(place):
         pytest.skip(f"Rays run here that are not this test's: {others}")
     with Machines() as machines, Machines() as second:
         machines.head(2)
-        own = machines.drive([*grid("auto")[:-2], "--results", "own"], place)
+        own = [*grid("auto")[:-2], "--epochs", "999", "--results", "own"]  # outlasts all of this
+        own = machines.drive(own, place)
 
         def private():
             driver = supervised(own)

@@ -97,7 +97,7 @@ class Hosts(Machines):
         ip("link", "set", f"v{self._net}{number}", state)
 
 
-def until(condition, driver, seconds=240):
+def until(condition, driver, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert driver.poll() is None, driver.communicate()

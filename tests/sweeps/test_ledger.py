@@ -17,6 +17,7 @@ from sweeps.bench.fake_sweep import description
 from sweeps.ledger import lock
 from sweeps.ledger.ledger import Ledger, LedgerError, NotTheTrialsFault
 from sweeps.ledger.lock import Lock
+from sweeps.verify import verify
 
 EPOCHS = 3
 NUM_WRITES = 21
@@ -208,6 +209,51 @@ def test_damage_to_an_unfinished_trial_is_reported_and_starts_it_afresh(ledger, 
     if (file, damage) != ("checkpoint.pt", "removed"):  # which is no damage
         assert file in begun["notes"][0]
     assert not (folder(ledger) / "cases.parquet").exists()
+
+
+def test_one_bit_of_progress_json_never_moves_the_epoch_to_go_on_from(ledger):
+    train(ledger, stop_after=1)
+    before = {file: file.read_bytes() for file in folder(ledger).iterdir()}
+    place = folder(ledger) / "progress.json"
+    noticed = 0
+    for at in range(len(before[place])):
+        content = bytearray(before[place])
+        content[at] ^= 1 << at % 7
+        place.write_bytes(bytes(content))
+        begun = ledger.begin(TRIAL)
+        if begun["notes"]:
+            assert begun["notes"] == ["progress.json is damaged"] and begun["checkpoint"] is None
+            noticed += 1
+        else:  # it means the same, as with another white space
+            assert (begun["epoch"], begun["attempt"]) == (1, 2)
+        for file, kept in before.items():
+            file.write_bytes(kept)
+    assert noticed > 0.8 * len(before[place])
+
+
+def test_a_progress_json_without_a_checksum_is_believed_as_it_was_before(ledger):
+    train(ledger, stop_after=1)
+    place = folder(ledger) / "progress.json"
+    content = json.loads(place.read_text())
+    assert content.pop("checksum")
+    place.write_text(json.dumps(content))
+    assert ledger.begin(TRIAL)["epoch"] == 1
+
+
+def test_a_running_trial_whose_progress_json_is_damaged_begins_again(ledger):
+    train(ledger, stop_after=1)
+    place = folder(ledger) / "progress.json"
+    place.write_text(place.read_text().replace('"attempts": 1', '"attempts": 3'))
+    with pytest.raises(NotTheTrialsFault, match=r"progress\.json is damaged"):
+        ledger.epoch(NAME, report(2, ""), 1)
+    assert ledger.begin(TRIAL)["checkpoint"] is None
+
+
+def test_what_a_damaged_failed_json_says_keeps_no_trial_from_running_again(ledger):
+    ledger.failed(TRIAL, {"kind": "infrastructure", "error": "lost"})
+    place = folder(ledger) / "failed.json"
+    place.write_text(place.read_text().replace('"kind"', '"kine"'))
+    assert status(ledger) == "failed" and ledger.left_to_run([NAME]) == [NAME]
 
 
 @pytest.mark.parametrize("file", results.TABLES)
@@ -525,6 +571,37 @@ def test_a_writer_that_wakes_up_after_its_lock_was_taken_over_puts_nothing_in_pl
         assert contents(ledger) == before
     assert lock.owns(tmp_path, second[0].token)
     second[0].__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("late", ["log", "checksum"])
+def test_what_a_late_writer_adds_to_a_growing_file_harms_nothing(tmp_path, monkeypatch, late):
+    """It has made sure of its lock, sleeps, and adds its lines when another has finished."""
+    append = durable.append
+    with Lock(tmp_path, "first") as first:
+        ledger = Ledger(tmp_path, first.token)
+        train(ledger, stop_after=1)
+        ledger.log(NAME, "the first\n")
+
+        def late_append(path, content, **more):
+            monkeypatch.setattr(durable, "append", append)
+            (tmp_path / lock.NAME).unlink()
+            with Lock(tmp_path, "second") as second:
+                whole = Ledger(tmp_path, second.token)
+                train(whole)
+                whole.log(NAME, "the second\n")
+                whole.note_logs()
+            append(path, content, **more)
+
+        monkeypatch.setattr(durable, "append", late_append)
+        if late == "log":
+            ledger.log(NAME, "and the first, late\n")
+        else:
+            with pytest.raises(LedgerError, match="taken over"):
+                ledger.failed(TRIAL, {"kind": "error", "error": "too late"})
+    found = verify(tmp_path)
+    assert set(found.damaged) == {"sweep.json"} and not found.to_train  # which was never asked for
+    assert status(ledger) == "done" and ledger.left_to_run([NAME]) == []
+    assert not (folder(ledger) / "failed.json").exists()
 
 
 IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]

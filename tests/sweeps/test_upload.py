@@ -312,26 +312,28 @@ def test_pictures_and_networks_leave_only_when_asked(sweep, server, allowed):
     assert (b"weights of wmh2017-xent" in everything) == allowed
 
 
-def test_no_host_and_no_folder_is_sent_even_under_names(sweep, monkeypatch):
-    monkeypatch.undo()
+def name_host_and_folder(sweep):
     for file in sweep.glob("trials/*/done.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "ward7-ws3"}))
     meta = json.loads((sweep / "sweep.json").read_text())
     command = "paper_grid.py --data /home/anna/data"
     (sweep / "sweep.json").write_text(json.dumps(meta | {"command": command}))
-    page = sweep_run._report(sweep, Tracking(mode="offline", group="grid"))
-    assert "trials complete" in page and "--data data" in page
-    assert "ward7-ws3" not in page and "/home/" not in page
 
 
 @pytest.mark.parametrize("pseudonyms", [False, True])
-def test_the_reports_copy_holds_no_pictures_and_no_names(sweep, tmp_path, pseudonyms):
+def test_the_reports_copy_holds_no_pictures_no_host_no_folder_and_no_names(
+    sweep, tmp_path, pseudonyms
+):
+    name_host_and_folder(sweep)
     decided = Tracking(mode="offline", group="grid", salt="ab" * 16 if pseudonyms else None)
     copied = redacted.copy(sweep, tmp_path / "copy", decided)
     assert not list(copied.glob("cohorts/*/slices.parquet"))
     tables = list(copied.rglob("*.parquet"))
     assert {pq.read_metadata(t).num_rows for t in tables if t.name == "slices.parquet"} == {0}
     assert len(results.read_sweep(copied).cases) == len(results.read_sweep(sweep).cases)
+    texts = [file.read_text() for file in copied.rglob("*.json")]
+    assert any("--data data" in text for text in texts)
+    assert not any("ward7-ws3" in text or "/home/" in text for text in texts)
     if pseudonyms:
         for file in copied.rglob("*"):
             content = file.read_bytes() if file.suffix == ".json" else b""
@@ -342,8 +344,10 @@ def test_the_reports_copy_holds_no_pictures_and_no_names(sweep, tmp_path, pseudo
 
 def test_the_report_that_is_sent_is_built_from_that_copy(sweep, monkeypatch):
     monkeypatch.undo()
+    name_host_and_folder(sweep)
     decided = Tracking(mode="offline", group="grid", salt="ab" * 16)
     page = sweep_run._report(sweep, decided)
+    assert "ward7-ws3" not in page and "/home/" not in page and "--data data" in page
     assert "trials complete" in page and decided.site_name("Utrecht") in page
     assert not [name for name in NAMES if name.decode() in page]
 

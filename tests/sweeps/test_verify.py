@@ -150,11 +150,14 @@ def test_what_cannot_be_read_here_is_not_called_damaged(ledger, capsys, monkeypa
     assert verify.verify(ledger).whole
 
 
-@pytest.mark.parametrize("file", ["checkpoint.pt", "cases.parquet", "epochs.parquet"])
+@pytest.mark.parametrize(
+    "file", ["checkpoint.pt", "progress.json", "cases.parquet", "epochs.parquet"]
+)
 def test_a_flipped_byte_of_a_trial_that_is_not_done_is_found_before_it_goes_on(
     ledger, file, monkeypatch, capsys
 ):
-    """Its rows have the checksums of their pages, its checkpoint one in progress.json."""
+    """Its rows have the checksums of their pages, its checkpoint one in progress.json, and that has
+    one of itself."""
     before = {table: (trial_of(ledger) / table).read_bytes() for table in results.TABLES}
     for name in ("done.json", *results.TABLES, results.MODEL):
         (trial_of(ledger) / name).unlink()
@@ -169,7 +172,10 @@ def test_a_flipped_byte_of_a_trial_that_is_not_done_is_found_before_it_goes_on(
     assert verify.verify(ledger).whole
     place = trial_of(ledger) / file
     name = place.relative_to(ledger).as_posix()
-    if file == "checkpoint.pt":
+    if file == "progress.json":
+        place.write_text(place.read_text().replace(": 0\n", ": 1\n"))  # the checkpoint's epoch
+        assert "the trial will start afresh" in verify.verify(ledger).damaged[name]
+    elif file == "checkpoint.pt":
         flip(place)
         assert "the trial will start afresh" in verify.verify(ledger).damaged[name]
     else:
