@@ -985,7 +985,7 @@ def _is_of(path: Path, name: str) -> bool:
 
 
 def _table_in(path: Path, content: bytes | None, schema: pa.Schema) -> pa.Table:
-    """A trial's table, whose bytes may have been read; of CASES with the columns CHOSEN if there."""
+    """A trial's table, whose bytes may have been read; with the columns CHOSEN if it has them."""
     content = read_bytes(path, MOST_FILE_BYTES) if content is None else content
     return table_of(path, content, schema, CASES_CHOSEN if schema is CASES else schema)
 
