@@ -223,7 +223,7 @@ class Volumes:
             for at in range(0, len(patches), TURNED_AT_ONCE)
         ]
         images, lesion, inside = (torch.cat([part[i] for part in parts]) for i in (0, 1, 3))
-        ignored = [part[2] for part in parts if part[2] is not None]
+        ignored: list[Tensor] = [own for _, _, own, _ in parts if own is not None]
         return (
             images,
             lesion[:, None],

@@ -116,7 +116,7 @@ def layout(device: torch.device) -> torch.memory_format:
 
 def is_exported() -> bool:
     """Whether a network is being recorded for other programs (`exporting`), in plain operations."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
 
 
 def to_device(network: UNet3d, device: str) -> UNet3d:

@@ -189,7 +189,7 @@ class AlphaGamma(Training, Machines, Logging, Reading, Reporting):
         from lesion_core.losses import loss_named
         from sweeps.searching.fields import searched
 
-        return searched(loss_named(self.loss), self.given(), self.space)
+        return searched(loss_named(self.loss), self, self.space)
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,10 @@ def main(arguments: Sequence[str]) -> int:
     print(data.fold_table(flags.folds))
     plan = flags.plan(data.name)
     setup = SearchSetup(plan, flags.searched(), data, flags.folds, flags.results)
-    sweep = SweepPlan((), [data], settings, flags.folds, flags.results, setup.search)
+    sweep = SweepPlan(
+        (), [data], settings, flags.folds, flags.results, setup.search,
+        varied=setup.searched.all_settings(),
+    )  # fmt: skip
     if flags.dry_run:
         return dry_run(setup, flags)
     status = sweep.run(

@@ -239,10 +239,8 @@ def plan_of(grid: Grid) -> SweepPlan:
     by_arm = {(arm.loss, arm.settings): arm.label for arm in arms if arm.label is not None}
     keys = {trial.name: (trial.loss, trial.settings) for trial in trials} if by_arm else {}
     labels = {name: label for name, key in keys.items() if (label := by_arm.get(key))}
-    precisions = {arm.settings.precision for arm in arms}
-    return SweepPlan(
-        trials, data, settings, grid.folds, grid.results, precisions=precisions, labels=labels
-    )
+    varied = [arm.settings for arm in arms]
+    return SweepPlan(trials, data, settings, grid.folds, grid.results, varied=varied, labels=labels)
 
 
 def run_plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from sweeps.trials.supply import FixedSupply, Supply
 
 if TYPE_CHECKING:
     from lesion_core.results import TrialStatus
-    from lesion_core.settings import Precision, TrainSettings
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
 
 FAILURES_SHOWN = 20
@@ -47,8 +47,8 @@ class SweepPlan:
     """What sweep.json shall say of a sweep that ends when its question is decided."""
     max_hours: MaxHoursEntry | None = None
     """What sweep.json shall say of a sweep that ends within some hours."""
-    precisions: Collection[Precision] = ()
-    """Of all trials that there may be; none: that of the settings."""
+    varied: Sequence[TrainSettings] = ()
+    """Settings that trials of the supply may have, besides ``settings``."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What somebody calls the arms of trials, by name."""
 
@@ -133,7 +133,8 @@ class SweepPlan:
 
     def _all_settings(self) -> list[TrainSettings]:
         """All ways of training."""
-        return list(dict.fromkeys([self.settings, *(trial.settings for trial in self.trials)]))
+        own = (trial.settings for trial in self.trials)
+        return list(dict.fromkeys([self.settings, *own, *self.varied]))
 
     def _restore_tables(self, ledger: Ledger) -> None:
         """Write what the folder says of the cohorts anew, where that is damaged or lost."""
@@ -179,9 +180,9 @@ class SweepPlan:
         modules = list(dict.fromkeys(modules))
         with connected(machines, modules) as cluster:
             device = "cuda" if cluster.gpus_per_trial else "cpu"
-            for precision in self.precisions or (self.settings.precision,):
-                check_precision(precision, device)
-            check_deterministic(self.settings.deterministic, device)
+            for settings in self._all_settings():
+                check_precision(settings.precision, device)
+                check_deterministic(settings.deterministic, device)
             self._check_networks(on_gpu=bool(cluster.gpus_per_trial))
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
@@ -215,9 +216,6 @@ class SweepPlan:
                 tracking=tracking,
                 already_done=already_done,
             )
-
-    def _all_settings(self) -> list[TrainSettings]:
-        return [self.settings, *(trial.settings for trial in self.trials)]
 
     def _request(self) -> SweepRequest:
         asked = request(self.trials, self.data, self.settings, self.num_folds, self.labels)

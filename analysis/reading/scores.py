@@ -166,7 +166,7 @@ class CohortScores:
     @property
     def evaluated_views(self) -> tuple[str, ...]:
         """The views that were evaluated, of `VIEWS`; all of them while nothing was."""
-        seen = (self.asked > 0).any((0, 1, 2, 3))
+        seen = np.atleast_1d((self.asked > 0).any((0, 1, 2, 3)))
         return tuple(view for view, there in zip(VIEWS, seen, strict=True) if there) or VIEWS
 
     @property

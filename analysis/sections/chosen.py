@@ -52,7 +52,7 @@ def chosen_frame(cohort: CohortScores) -> pd.DataFrame:
         false = lesion_rates(rows)["false_lesions"]
         columns[f"false{end}"] = by_case(cohort, false.to_numpy(float))
     found: list[dict[str, object]] = []
-    told = ~np.isnan(columns["false_chosen"]).all((1, 2))
+    told = np.atleast_1d(~np.isnan(columns["false_chosen"]).all((1, 2)))
     means: dict[str, dict[int, float]] = {}
     for name, values in columns.items():
         partner = columns[name.removesuffix("_chosen") if "_chosen" in name else f"{name}_chosen"]

@@ -151,9 +151,9 @@ def networks_text(sweep: Sweep, cohort: CohortScores) -> str:
     if known.empty:
         return ""
     listed = [
-        f"{shown(row.network)} ({int(row.parameters):,} parameters, "
-        f"{row.flops_per_patch / 1e9:.3g} GFLOP per patch forward)"
-        for row in known.sort_values("network").itertuples()
+        f"{shown(row['network'])} ({int(row['parameters']):,} parameters, "
+        f"{row['flops_per_patch'] / 1e9:.3g} GFLOP per patch forward)"
+        for row in known.sort_values("network").to_dict("records")
     ]
     return f" Network{'s' if len(listed) > 1 else ''}: {'; '.join(listed)}."
 

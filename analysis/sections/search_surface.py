@@ -212,7 +212,7 @@ def draw_slices(found: SearchOutcome, fitted: Surface, frame: pd.DataFrame, metr
                 at, own["score"], yerr=reach, fmt="s", markersize=5,
                 color=STATE_COLOURS["complete"], elinewidth=1.5, zorder=3.5,
             )  # fmt: skip
-            words = [found.axes.worded(name, value) for value in at]
+            words = [found.axes.worded(name, float(value)) for value in at]
             is_long = sum(map(len, words)) > MOST_CHARACTERS
             axis.set_xticks(
                 at, words, rotation=30 if is_long else 0, ha="right" if is_long else "center"
@@ -251,7 +251,7 @@ def draw_pairs(found: SearchOutcome, frame: pd.DataFrame) -> Drawing:
     levels = np.linspace(frame["score"].min(), frame["score"].max(), 13)
     for axis in axes.ravel()[len(pairs) :]:
         axis.set_visible(False)
-    filled = None
+    filled: Any = None
     for axis, (x, y) in zip(axes.ravel(), pairs, strict=False):
         own = frame[(frame["x"] == x) & (frame["y"] == y)]
         across, up = np.unique(own["x_value"]), np.unique(own["y_value"])

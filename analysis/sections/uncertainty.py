@@ -61,7 +61,7 @@ def _items(cohort: CohortScores, own: Together) -> list[Figure | Table]:
         "entropy": ("entropy_voxels", "entropy_errors"),
         "single": ("entropy_voxels", "ensemble_errors"),
     }
-    counts = {name: tuple(own.column(column) for column in both) for name, both in columns.items()}
+    counts = {name: (own.column(of), own.column(wrong)) for name, (of, wrong) in columns.items()}
     areas = {name: area(*both) for name, both in counts.items()}
     found = {name: found_in(*both, LOOKED) for name, both in counts.items()}
     wrong = counts["disagreement"][1].sum(-1) / counts["disagreement"][0].sum(-1)

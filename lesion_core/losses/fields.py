@@ -33,9 +33,11 @@ class BuiltIn(ABC):
         """The loss of a batch ``[B,1,X,Y,Z]``, a scalar."""
 
 
-def searched(low: float, high: float, **ends: bool) -> dict[str, Range]:
+def searched(
+    low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> dict[str, Range]:
     """Metadata of a field that a search varies, between these unless told otherwise."""
-    return {"search": Range(low, high, **ends)}
+    return {"search": Range(low, high, open_low, open_high)}
 
 
 def check_number(

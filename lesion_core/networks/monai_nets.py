@@ -95,7 +95,7 @@ def build(
         network = kind(**(arguments | name.arguments))
     except Exception as error:  # MONAI's own checks raise all sorts of things
         raise ValueError(f"network {name} cannot be made: {one_line(error)}") from error
-    network.recordable = True  # pyright: ignore[reportAttributeAccessIssue] # see training.step
+    object.__setattr__(network, "recordable", True)  # see training.step
     return network
 
 

@@ -50,7 +50,8 @@ def overlay_png(
     picture = 255 * level[..., None] * (1 - share) + np.array(UNSURE) * share
     repeats = _repeats(grey.shape, affine)
     picture, large = _enlarged(picture, repeats), _enlarged(outlined, repeats).astype(bool)
-    picture[large & ~ndimage.binary_erosion(large)] = OUTLINE
+    inside = np.asarray(ndimage.binary_erosion(large), bool)
+    picture[large & ~inside] = OUTLINE
     return png(np.rint(picture).astype(np.uint8))
 
 

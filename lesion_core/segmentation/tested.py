@@ -117,8 +117,9 @@ def predict_tested(
                 case = members[image.case]
                 source = read_header(next(iter(case.channels.values())))
                 voxels = Grid.of(source, case.spacing_mm).back(probability)
+                cut = settings.threshold if threshold is None else threshold
                 if not probabilities:
-                    mask = voxels >= (settings.threshold if threshold is None else threshold)
+                    mask = voxels >= cut
                     smallest = settings.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3
                     voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3])))
                     voxels = without_small(mask, smallest, voxel_mm3).astype(np.uint8)
@@ -126,7 +127,7 @@ def predict_tested(
                 write_like(path, voxels, source)
                 yield path
                 if overlay:
-                    yield _write_overlay(path, case, voxels >= threshold)
+                    yield _write_overlay(path, case, voxels >= cut)
 
 
 def _write_overlay(path: Path, case: Case, mask: np.ndarray) -> Path:

@@ -94,8 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for part in PARTS if options.what == "all" else (options.what,):
             measure = getattr(importlib.import_module(f"sweeps.bench.{part}"), part)
-            arguments = {} if options.only is None else {"only": options.only}
-            for row in measure(options.device, **arguments):
+            only = {} if options.only is None else {"only": options.only}
+            for row in measure(options.device, **only):
                 print(f"{part}: {row.in_words}", flush=True)
                 rows.append(row)
     except RuntimeError as error:

@@ -318,7 +318,7 @@ class FakeSweep:
         results.write_json(
             folder / "trial.json",
             {
-                **description(*(row[key] for key in ROW), row.get("settings")),
+                **description(*[row[key] for key in ROW], own=row.get("settings")),
                 "schema_version": results.SCHEMA_VERSION,
             },
         )
@@ -618,7 +618,8 @@ def configuration(
 
 def settings(epochs: int, own: Mapping[str, Any] | None = None) -> dict:
     """The paper's, but for the epochs and what is a trial's ``own``."""
-    return TrainSettings(**({"epochs": epochs} | dict(own or {}))).to_dict()
+    values: dict[str, Any] = {"epochs": epochs} | dict(own or {})
+    return TrainSettings(**values).to_dict()
 
 
 @cache

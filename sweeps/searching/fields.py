@@ -22,8 +22,9 @@ from lesion_core.search_space import (
     ordered,
     written,
 )
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import EVALUATION, TrainSettings
 from sweeps.arms import parsed
+from sweeps.options import Training
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -40,8 +41,8 @@ class Searched:
 
     loss: Loss
     """With its own values of fields that vary."""
-    given: Mapping[str, Any]
-    """Fields of `TrainSettings` as flags gave them: ``stride`` follows the patch size if none."""
+    training: Training
+    """The flags of a training, as they were given."""
     space: Space
     """An ordered one (`search_space.ordered`)."""
 
@@ -66,9 +67,13 @@ class Searched:
         for name, value in values.items():
             if name in SETTINGS:
                 kind = _kind(name)
-                is_text = isinstance(value, str) and kind is not str
-                own[name] = parsed(value, kind, name) if is_text else value
-        return TrainSettings(**(dict(self.given) | own))
+                is_tuple = isinstance(value, str) and typing.get_origin(kind) is tuple
+                own[name] = parsed(str(value), kind, name) if is_tuple else value
+        return self.training.settings(**own)
+
+    def all_settings(self) -> list[TrainSettings]:
+        """Settings at the ends of the space: every choice is in one of them."""
+        return list(dict.fromkeys(self.settings_of(point) for point in corners(self.space)))
 
     @property
     def varies_settings(self) -> bool:
@@ -117,17 +122,19 @@ class Searched:
         for known in LOSSES.values():
             if type(known) is not type(self.loss):
                 continue
-            point = Searched(known, self.given, self.space).unsearched()
+            point = Searched(known, self.training, self.space).unsearched()
             if point is not None and self.loss_of(point) == known:
                 found.append(point)
         return tuple(found)
 
 
-SETTINGS: dict[str, Any] = {field.name: None for field in fields(TrainSettings)}
-"""Names of the settings of a training."""
+UNSEARCHED = {*EVALUATION, "threshold", "min_lesion_mm3", "deterministic"}
+"""Settings that change no score that a search goes by, or should not."""
+SETTINGS = tuple(item.name for item in fields(TrainSettings) if item.name not in UNSEARCHED)
+"""Names of the settings of a training that can be searched."""
 
 
-def searched(loss: Loss, given: Mapping[str, Any], flags: Sequence[str]) -> Searched:
+def searched(loss: Loss, training: Training, flags: Sequence[str]) -> Searched:
     """What --space says, or else what the loss declares.
 
     Raises:
@@ -150,7 +157,7 @@ def searched(loss: Loss, given: Mapping[str, Any], flags: Sequence[str]) -> Sear
             "--space alpha=0.1:0.9, or settings, such as --space learning_rate=1e-5:1e-2:log"
         )
     try:
-        found = Searched(loss, given, ordered(space))
+        found = Searched(loss, training, ordered(space))
     except ValueError as error:
         raise ValueError(f"--space: {error}") from None
     for point in corners(found.space):
@@ -215,7 +222,7 @@ def _range(name: str, values: str, flag: str, only: Condition | None) -> Range:
 def _check_known(name: str, loss: Loss, flag: str) -> None:
     """Refuse a field of neither a loss nor the settings, or of both."""
     from lesion_core.losses import Imported
-    from lesion_core.losses.fields import did_you_mean
+    from lesion_core.own_code import did_you_mean
 
     if isinstance(loss, Imported):
         kind: Any = type(loss.function)

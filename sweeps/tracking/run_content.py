@@ -74,7 +74,7 @@ class RunContent:
 def identity(trial: TrialDescription, tracking: Tracking) -> RunIdentity:
     """The identity of a trial's run, given what trial.json says."""
     whole = dict(trial["config"])
-    config = {key: value for key, value in trial.items() if key not in NOT_CONFIG}
+    config: dict[str, Any] = {k: value for k, value in trial.items() if k not in NOT_CONFIG}
     config |= differing(complete(whole.pop("settings", {})), {})  # defaults too: to filter by
     config["loss_fields"] = whole.pop("loss", None)
     config |= {key: value for key, value in whole.items() if key not in config}

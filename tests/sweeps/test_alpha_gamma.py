@@ -201,7 +201,7 @@ def test_another_search_in_the_same_folder_is_refused(searched, monkeypatch):
 # ------------------------------------------------------------------------------------------- flags
 def space_of(loss, *flags):
     loss = loss_named(loss) if isinstance(loss, str) else loss
-    return fields.searched(loss, Training().given(), flags)
+    return fields.searched(loss, Training(), flags)
 
 
 def test_the_space_is_the_losss_own_unless_flags_say_otherwise(place, monkeypatch):

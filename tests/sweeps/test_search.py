@@ -230,7 +230,7 @@ def test_a_search_over_settings_finds_a_planted_optimum_and_goes_on_where_it_sto
         "alpha=0:1", "learning_rate=1e-5:1e-1:log", "precision=fp32,bf16",
         "epochs=2:8@precision=bf16",
     )  # fmt: skip
-    found = searched_fields(loss_named("focal(gamma=1.5)"), Training().given(), flags)
+    found = searched_fields(loss_named("focal(gamma=1.5)"), Training(), flags)
     plan = a_plan(space=found.space, configurations=40, own=found.unsearched())
     assert plan.own == {"alpha": 0.25, "learning_rate": 1e-4, "precision": "fp32"}
     near = 0
