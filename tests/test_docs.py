@@ -248,7 +248,7 @@ def test_python_in_results_folder_page_runs(with_results, monkeypatch):
 
 
 def test_loss_in_contributing_can_be_trained_with(tmp_path, monkeypatch):
-    (block,) = fences(PAGES["CONTRIBUTING.md"], "python")
+    block, _ = fences(PAGES["CONTRIBUTING.md"], "python")  # the other one is a network
     (tmp_path / "contributed_losses.py").write_text(block)
     monkeypatch.chdir(tmp_path)
     loss = loss_named("contributed_losses:Mine")

@@ -495,7 +495,7 @@ def latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{tex(table.title)}. {tex(table.caption)}}}",
         rf"\label{{tab:{slug(table.key)}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
         rf"\begin{{tabular}}{{{aligned}}}",
         r"\toprule",
     ]

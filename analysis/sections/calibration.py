@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.page import style
-from analysis.page.items import LOSS, Column, Figure, Heading, Section, Table, written
+from analysis.page.items import LOSS, Column, Figure, Heading, Note, Section, Table, written
 from analysis.reading.scores import CohortScores, trial_rows
+from analysis.sections.ensembles import unscored
 from analysis.sections.panels import loss_panels
 from analysis.sections.report_input import ReportInput
 from analysis.statistics import confidence
@@ -28,7 +29,7 @@ def section(given: ReportInput) -> Section | None:
     if not (given.cohorts and given.is_ledger):
         return None
     rows = trial_rows(given.sweep, "histograms.parquet")
-    items: list[Figure | Table | Heading] = []
+    items: list[Figure | Table | Heading | Note] = []
     for cohort in given.cohorts:
         own = comparable(cohort)
         lesion, background = histograms(own, rows)
@@ -52,6 +53,7 @@ def section(given: ReportInput) -> Section | None:
         ]
     if not items:
         return None
+    items += unscored(given)
     return Section(
         key="calibration",
         title="Do probabilities mean what they say?",

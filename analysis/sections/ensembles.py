@@ -31,29 +31,15 @@ SAME_DSC = 1e-4
 
 
 def section(given: ReportInput) -> Section | None:
-    """A figure and a table per cohort whose seeds were scored together, or how to have them
-    scored."""
-    several = [c for c in given.cohorts if given.is_ledger and (c.done.sum(1) > 1).any()]
-    if not several:
+    """A figure and a table per cohort whose seeds were scored together."""
+    scored = [cohort for cohort in given.cohorts if cohort.name in given.together]
+    if not scored:
         return None
-    items: list[Figure | Table | Note | Heading] = []
-    for cohort in several:
-        if len(several) > 1:
+    items: list[Figure | Table | Heading] = []
+    for cohort in scored:
+        if len(scored) > 1:
             items.append(Heading(text=cohort.title))
-        own = given.together.get(cohort.name)
-        if own is None:
-            items.append(
-                Note(
-                    body=prose(
-                        "Not scored yet. `lesion-sweep predict RESULTS --data DATA --score` "
-                        "averages the probabilities of the seeds on each fold's test cases, and "
-                        "the next report shows what they gain, and whether their disagreement "
-                        "finds the errors."
-                    )
-                )
-            )
-            continue
-        items += _items(cohort, own)
+        items += _items(cohort, given.together[cohort.name])
     return Section(
         key="ensembles",
         title="What do seeds gain together?",
@@ -62,6 +48,24 @@ def section(given: ReportInput) -> Section | None:
         "probabilities is one segmentation, better or not than that of a single one. Each case is "
         "scored by the networks of its own fold, which never saw it.",
     )
+
+
+def unscored(given: ReportInput) -> list[Note]:
+    """How to have seeds scored together, of a ledger with cohorts whose seeds were not."""
+    several = [c for c in given.cohorts if given.is_ledger and (c.done.sum(1) > 1).any()]
+    left = [cohort.title for cohort in several if cohort.name not in given.together]
+    if not left:
+        return []
+    return [
+        Note(
+            body=prose(
+                f"Seeds of {' and '.join(left)} are not scored together yet. `lesion-sweep predict "
+                "RESULTS --data DATA --score` averages their probabilities on each fold's test "
+                "cases; the next report then shows what they gain, whether their disagreement "
+                "finds the errors, and how well their mean is calibrated."
+            )
+        )
+    ]
 
 
 def _items(cohort: CohortScores, own: Together) -> list[Figure | Table]:

@@ -306,6 +306,9 @@ class OneAfterTheOther:
     def progress_note(self):
         return f"{len(self.seen)} seen"
 
+    def to_give_up(self, curves):
+        return []
+
     def set_slots(self, slots):
         pass
 
