@@ -26,7 +26,8 @@ BATCHES = frozenset(
 NEITHER = frozenset(
     (
         "epochs", "learning_rate", "precision", "optimiser", "schedule", "warmup_epochs",
-        "weight_decay", "clip_norm", "threshold", "min_lesion_mm3",
+        "momentum", "weight_decay", "clip_norm", "deterministic", "threshold", "min_lesion_mm3",
+        *EVALUATION,
     )
 )  # fmt: skip
 """Settings that leave initial weights and batches as they are."""

@@ -25,7 +25,7 @@ from typing import (
 
 from lesion_core.arms import worded
 from lesion_core.paths import close_to
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import EVALUATION, TrainSettings
 from lesion_core.terminal import one_line
 
 if TYPE_CHECKING:
@@ -127,6 +127,11 @@ def refuse_flagged(flags: Flags, arguments: Sequence[str]) -> None:
 
 # ------------------------------------------------------------------------------------------- values
 def _check_field(name: str, where: str) -> None:
+    if name in EVALUATION:
+        raise ValueError(
+            f"{where}: {name} says what is scored and when, and changes no training; give it as "
+            f"--{name.replace('_', '-')}"
+        )
     known = [field.name for field in fields(TrainSettings)]
     if name not in known:
         near = close_to(name, known)

@@ -191,10 +191,9 @@ def test_without_scores_the_section_says_how_to_make_them(path, given):
 
     bare = ReportInput(sweep=replace(given.sweep), all_cohorts=given.all_cohorts, reference="xent")
     bare.__dict__["together"] = {}
-    (note,) = ensembles.section(bare).items
+    assert ensembles.section(bare) is None and uncertainty.section(bare) is None
+    figure, table, note = calibration_section.section(bare).items
     assert "lesion-sweep predict RESULTS --data DATA --score" in note.body
-    assert uncertainty.section(bare) is None
-    figure, table = calibration_section.section(bare).items
     assert "networks" not in figure.data and "brier_all" not in table.frame
 
 

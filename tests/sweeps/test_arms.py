@@ -76,6 +76,7 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
         ("patch_size=32,36", "patch_size=36: patch_size 36 with 4 levels"),
         ("precision=fp32,fp8", "expected fp32 or tf32 or bf16"),
         ("stride=none,16", "two arms are the same training"),
+        ("evaluate_at=every,last", "changes no training"),
     ],
 )
 def test_a_wrong_vary_is_one_line(vary: str, says: str) -> None:
