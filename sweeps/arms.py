@@ -26,6 +26,7 @@ from typing import (
 from lesion_core.arms import worded
 from lesion_core.paths import close_to
 from lesion_core.settings import TrainSettings
+from lesion_core.spelling import in_list
 from lesion_core.terminal import one_line
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def asked_arms(flags: Flags) -> list[Asked]:
 def varied(flags: Sequence[str]) -> dict[str, list[Any]]:
     """The values of every field that --vary names: FIELD=V1,V2.
 
-    Values are as flags write them; tuples with an x between (8x16x32), true, false, none.
+    Values are as flags write them; tuples with an x between (8x16x32), true, false, none.  Commas
+    within brackets are their value's own.
 
     >>> varied(["learning_rate=1e-4,3e-4", "filters=8x16,16x32", "flip=true,false"])
     {'learning_rate': [0.0001, 0.0003], 'filters': [(8, 16), (16, 32)], 'flip': [True, False]}
@@ -95,7 +97,7 @@ def varied(flags: Sequence[str]) -> dict[str, list[Any]]:
         _check_field(name, f"--vary {flag}")
         if name in found:
             raise ValueError(f"--vary {name} is given twice; name all its values in one")
-        values = [parsed(each.strip(), hints[name], f"--vary {flag}") for each in text.split(",")]
+        values = [parsed(each, hints[name], f"--vary {flag}") for each in in_list(text)]
         twice = [worded(value) for place, value in enumerate(values) if value in values[:place]]
         if twice:
             raise ValueError(f"--vary {flag}: {twice[0]} is there twice")

@@ -60,6 +60,14 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
     ]  # fmt: skip
 
 
+def test_commas_within_brackets_are_a_values_own() -> None:
+    nets = "network=unet3d,monai:SegResNet(init_filters=8,blocks_up=(1,1,1))"
+    asked = grid("--losses", "xent", "--vary", nets).asked_arms
+    assert [a.settings.network for a in asked] == [
+        "unet3d", "monai:SegResNet(blocks_up=(1,1,1),init_filters=8)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
