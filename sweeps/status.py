@@ -94,16 +94,18 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    from lesion_core.results import read_meta
+
     overview = Table(title=Text(one_line(results)), title_justify="left")
     counts = {
         key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
         for key in [*dict.fromkeys(map(_key, found.values())), "all"]
     }
     columns = [word for word in WORDS if counts["all"][word] or word in ("done", "left")]
-    for column in ("cohort", "loss"):
-        overview.add_column(column, no_wrap=True)
-    for column in (*columns, "epochs"):
-        overview.add_column(column, justify="right")
+    overview.add_column("cohort", no_wrap=True)
+    overview.add_column("arm" if arms_of(read_meta(results)).varied else "loss", overflow="fold")
+    for column in (*columns, "epochs"):  # an arm's long label leaves these their room
+        overview.add_column(column, justify="right", no_wrap=True)
     for key, count in counts.items():
         part = [state for state in found.values() if key in (_key(state), "all")]
         trained = sum(state["epochs_done"] or 0 for state in part)
