@@ -25,7 +25,7 @@ from typing import (
 
 from lesion_core.arms import worded
 from lesion_core.paths import close_to
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import EVALUATION, TrainSettings
 from lesion_core.spelling import in_list
 from lesion_core.terminal import one_line
 
@@ -129,7 +129,12 @@ def refuse_flagged(flags: Flags, arguments: Sequence[str]) -> None:
 
 # ------------------------------------------------------------------------------------------- values
 def _check_field(name: str, where: str) -> None:
-    known = [field.name for field in fields(TrainSettings)]
+    if name in EVALUATION:
+        raise ValueError(
+            f"{where}: {name} says what is evaluated of a training, and makes no other one; give "
+            f"--{name.replace('_', '-')}, once for all arms"
+        )
+    known = [field.name for field in fields(TrainSettings) if field.name not in EVALUATION]
     if name not in known:
         near = close_to(name, known)
         hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"

@@ -48,11 +48,19 @@ def test_losses_alone_are_called_as_they_are() -> None:
         ({"patch_size": 16, "stride": 8}, "xent, patch_size 16"),
         ({"patch_size": 16}, "xent, patch_size 16"),
         ({"stride": 8}, "xent, stride 8"),
+        ({"optimiser": "sgd", "momentum": 0.99}, "xent, optimiser sgd"),
+        ({"optimiser": "sgd", "momentum": 0.9}, "xent, optimiser sgd, momentum 0.9"),
         ({"of_a_later_release": 1}, "xent, of_a_later_release 1"),
     ],
 )
 def test_a_label_says_what_differs(own: dict[str, Any], label: str) -> None:
     assert arms_of(meta({}, {"settings": own})).label_of["1"] == label
+
+
+def test_a_product_over_optimisers_has_no_factor_for_their_momentum() -> None:
+    sgd = {"settings": TrainSettings(optimiser="sgd").to_dict()}
+    found = arms_of(meta({}, sgd, {"loss": "dsc"}, {"loss": "dsc"} | sgd))
+    assert found.factors == ("loss", "optimiser")
 
 
 def test_an_arm_of_somebodys_own_label_has_it_in_every_trial() -> None:

@@ -84,6 +84,7 @@ def test_commas_within_brackets_are_a_values_own() -> None:
         ("patch_size=32,36", "patch_size=36: patch_size 36 with 4 levels"),
         ("precision=fp32,fp8", "expected fp32 or tf32 or bf16"),
         ("stride=none,16", "two arms are the same training"),
+        ("evaluate_on=all,held_out", "makes no other one; give --evaluate-on"),
     ],
 )
 def test_a_wrong_vary_is_one_line(vary: str, says: str) -> None:
