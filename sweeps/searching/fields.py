@@ -264,10 +264,13 @@ def _value(text: str, name: str, flag: str) -> Value:
 
     if (kind := _kind(name)) is not None:
         value = parsed(text, kind, f"--space {flag}")
-        if name == "network":
-            return str(network_name(value))
-        if name == "augment":
-            return augmentation_label(augmentation_named(value))
+        try:
+            if name == "network":
+                return str(network_name(value))
+            if name == "augment":
+                return augmentation_label(augmentation_named(value))
+        except ValueError as error:
+            raise ValueError(f"--space {flag}: {error}") from None
         return worded(value) if isinstance(value, tuple) else value
     if text in ("none", "true", "false"):
         return {"none": None, "true": True, "false": False}[text]

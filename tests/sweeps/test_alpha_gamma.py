@@ -297,6 +297,7 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
         (["--space", "precision=bf16"], "at least two"),
         (["--space", "precision=1:2"], "precision is no number"),
         (["--space", "network=unet3d,unet3d( )"], "at least two and each once"),
+        (["--space", "network=unet3d,1:2"], "--space network=unet3d,1:2: unknown network '1:2'"),
         (["--space", "precision=fp32,fp8"], "precision is 'fp8'"),
         (["--space", "flip=true,false", "flip=true,false"], "there twice"),
         (["--space", "gamma=0:5@flip=true"], "gamma depends on flip, which is not searched"),
