@@ -292,7 +292,7 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
         (["--space", "learning_rate=1:2:lug"], "expected log, whole or nothing"),
         (["--space", "batch_size=0:8"], "batch_size is 0; expected 1 or more"),
         (["--space", "batch_size=1.5:8"], "expected whole numbers"),
-        (["--space", "batch_size=4,x"], "'x' cannot be read as int"),
+        (["--space", "batch_size=4,x"], "'x' is no value of it; expected a whole number"),
         (["--space", "patch_size=8:24"], "patch_size 9 with"),
         (["--space", "precision=bf16"], "at least two"),
         (["--space", "precision=1:2"], "precision is no number"),
