@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from analysis.page.items import Table, of_arms
 from analysis.reading.imports import read_results
 from analysis.report import report_input
+from analysis.sections.claims import claims
+from analysis.sections.front import front as front_of
+from analysis.sections.outcome import outcomes
+from analysis.sections.verdict import verdict
 from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, sharing
 from lesion_core.believed import wrong_with_row, wrong_with_sweep
 from lesion_core.paths import read_json
@@ -192,6 +198,14 @@ def test_a_report_compares_arms(product: Path) -> None:
     assert given.reference == LABELS[0]
     rows = given.sweep.trial_table("histograms.parquet")
     assert set(rows["loss"]) == set(LABELS)
+    found = outcomes(given)
+    words = f"{verdict(found[0]).html()} {claims(found[0]).html()}"
+    assert "arms" in words and not re.search(r"\bloss(es)?\b", words)  # what differs is more
+    (front,) = of_arms([front_of(given, found)])
+    headers = [
+        each.header for item in front.items if isinstance(item, Table) for each in item.columns
+    ]
+    assert "Arm" in headers and "Loss" not in headers
     only = report_input(read_results(product), LABELS[5], 0.01, False)
     assert only.reference == LABELS[5]
     with pytest.raises(ValueError, match="reference loss 'dsc' has no complete trial"):
