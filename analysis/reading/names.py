@@ -20,8 +20,8 @@ from lesion_core.results import Sweep
 from lesion_core.terminal import one_line
 
 MOST_CHARACTERS = 96
-"""Longer names lose their middle, and get four digits that tell them apart.  An arm's label with four
-settings is shorter."""
+"""Longer names lose their middle, and get four digits that tell them apart.  Labels of arms that
+differ by four settings are shorter."""
 COLUMNS = ("loss", "case", "subject", "site")
 """Columns of a ledger's tables that hold names."""
 
