@@ -466,11 +466,12 @@ def _not_in_general(found: Outcome) -> list[tuple[str, str]]:
         refused.append(
             ("It holds on all cohorts.", f"{names} are judged each for itself; read each box.")
         )
+    networks = "these networks" if "network" in found.given.arms.varied else "one network"
     if found.judged is not None:
         refused.append(
             (
                 "… for lesion segmentation in general.",
-                f"It is about one network, these settings, and patients like those of "
+                f"It is about {networks}, these settings, and patients like those of "
                 f"{found.cohort.title}.",
             )
         )
