@@ -128,7 +128,7 @@ def verdict(found: Outcome) -> Verdict:
     ]
     first_two = compare(scores, cohort.fold_of, found.best, found.second, cohort.subject_of)
     more = [
-        _difference_sentence(cohort, pair, said, found.judged, effect, rope),
+        _difference_sentence(cohort, pair, said, found.judged, effect, rope, found.several),
         _seed_sentence(cohort, scores, first_two, found.group(found.best), found.several),
         *(
             [
@@ -376,6 +376,7 @@ def _difference_sentence(
     judged: Family,
     effect: TrainingEffect,
     rope: float,
+    several: str = "losses",
 ) -> str:
     fit = pair.fit
     a, b = cohort.losses[pair.a], cohort.losses[pair.b]
@@ -409,7 +410,7 @@ def _difference_sentence(
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L2", "L3") if rung not in known]
     if unknown:
         text += f"; about {' and '.join(unknown)} this design can say nothing"
-    return f"{text}.{_robustness(fit, judgement, effect, rope)} {_cells(cohort, fit)}."
+    return f"{text}.{_robustness(fit, judgement, effect, rope, several)} {_cells(cohort, fit)}."
 
 
 def _no_chance(fit: Ladder) -> str:
@@ -418,7 +419,9 @@ def _no_chance(fit: Ladder) -> str:
     return "So few seeds and folds give no measure of chance."
 
 
-def _robustness(fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope: float) -> str:
+def _robustness(
+    fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope: float, several: str
+) -> str:
     """Up to which training-set effect the verdict stands, beside what it may be compared with."""
     if not fit.df["L3"] > 0:
         return ""
@@ -446,7 +449,7 @@ def _robustness(fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope:
     )
     limit = equality_limit(fit, rope)
     equal = (
-        f" That the losses are equal within ±{rope:g} could not be shown by any number of seeds "
+        f" That the {several} are equal within ±{rope:g} could not be shown by any number of seeds "
         f"here: for that the training-set effect has to be below {limit:.3f}."
         if effect.tau_of("dice") >= limit
         else ""
@@ -520,7 +523,7 @@ def _seed_sentence(
     if flip != flip or len(complete.losses) < 2 or len(complete.seeds) < 2:
         return (
             f"Too few {several} have two complete seeds in common to tell how much of this is "
-            f"luck: {counted(cohort, complete)}"
+            f"luck: {counted(cohort, complete, several)}"
         )
     worlds = full_lottery(complete.values, complete.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
@@ -539,4 +542,4 @@ def _seed_sentence(
             f"{'wins' if len(alike) == 1 else 'win'} among all {several} in {share:.0%} "
             f"of {len(worlds)} draws"
         )
-    return f"{text}. {counted(cohort, complete)}"
+    return f"{text}. {counted(cohort, complete, several)}"
