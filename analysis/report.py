@@ -37,6 +37,7 @@ from analysis.page.items import (
     Section,
     Table,
     many,
+    of_arms,
     render,
     templates,
     with_own_names,
@@ -172,6 +173,8 @@ def build(
     found = outcomes(given)
     first = front.front(given, found)
     sections = in_order([section for section in answers if section is not None], profile)
+    if given.arms.varied:
+        first, *sections = of_arms([first, *sections])
     check_keys([first, *sections])
     first, *sections = with_own_names([first, *sections], PAGE_IDS)
     target = folder / "report.html"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.settings import EVALUATION, TrainSettings
+from lesion_core.settings import EVALUATION, NNUNET_MOMENTUM, TrainSettings
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -26,7 +26,7 @@ BATCHES = frozenset(
 NEITHER = frozenset(
     (
         "epochs", "learning_rate", "precision", "optimiser", "schedule", "warmup_epochs",
-        "momentum", "weight_decay", "clip_norm", "deterministic", "threshold", "min_lesion_mm3",
+        "momentum", "weight_decay", "clip_norm", "threshold", "min_lesion_mm3", "deterministic",
         *EVALUATION,
     )
 )  # fmt: skip
@@ -185,7 +185,7 @@ def worded(value: object) -> str:
 
 
 def _varied(known: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Fields that are not the same in all settings; not a stride that follows the patch size, and
+    """Fields that are not the same in all settings; not those that only follow another one, and
     not what trials are evaluated on, by which no training differs."""
     known = list(known)
     names = dict.fromkeys(name for settings in known for name in settings)
@@ -194,15 +194,27 @@ def _varied(known: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         for name in names
         if name not in EVALUATION and len({worded(each.get(name)) for each in known}) > 1
     ]
-    if "patch_size" in varied and all(_follows(each) for each in known):
-        varied = [name for name in varied if name != "stride"]
+    for name, (other, follows) in _FOLLOW.items():
+        if other in varied and all(follows(each) for each in known):
+            varied = [each for each in varied if each != name]
     return tuple(varied)
 
 
-def _follows(settings: Mapping[str, Any]) -> bool:
-    """Whether patches overlap by half."""
+def _overlap_by_half(settings: Mapping[str, Any]) -> bool:
     size = settings.get("patch_size")
     return type(size) is int and settings.get("stride") == max(1, size // 2)
+
+
+def _has_usual_momentum(settings: Mapping[str, Any]) -> bool:
+    usual = NNUNET_MOMENTUM if settings.get("optimiser") == "sgd" else None
+    return settings.get("momentum") == usual
+
+
+_FOLLOW = {
+    "stride": ("patch_size", _overlap_by_half),
+    "momentum": ("optimiser", _has_usual_momentum),
+}
+"""Settings that have their value from another one where nobody gives one, and whether they do."""
 
 
 # ---------------------------------------------------------------------------------- what they share

@@ -746,6 +746,16 @@ def read_search(path: Path) -> dict | None:
     return search
 
 
+def given_up(search: Mapping[str, Any] | None) -> set[str]:
+    """Names of the trials that a search ended in the middle by their curves, given search.json:
+    they are not complete, and nothing is left to run of them."""
+    return {
+        configuration["trials"][cell]
+        for configuration in (search or {}).get("configurations", ())
+        for cell in configuration.get("stopped", ())
+    }
+
+
 def _check_version(file: Path, content: Mapping[str, Any]) -> None:
     version = content.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:

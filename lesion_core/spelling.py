@@ -48,6 +48,27 @@ def write_call(name: str, values: Mapping[str, Any]) -> str:
     return f"{name}({inner})" if inner else name
 
 
+def in_list(text: str) -> list[str]:
+    """The parts of a text between commas, but for commas within brackets or quotes.
+
+    >>> in_list("unet3d, monai:UNet(strides=(2,2),norm='a,b')")
+    ['unet3d', "monai:UNet(strides=(2,2),norm='a,b')"]
+    """
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and not (quote or depth > 0):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
 def shown(value: Any) -> str:
     """A value in as few characters as `read_call` reads back."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:

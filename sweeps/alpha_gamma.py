@@ -380,6 +380,8 @@ def summary(results: Path) -> str:
         f"{len(by_number)} configurations took {run} trials; {len(pruned)} were pruned, which "
         f"saved {sum(cells - len(each['trials']) for each in pruned)}"
     ]
+    if given_up := sum(len(each.get("stopped", ())) for each in by_number.values()):
+        lines[0] += f"; {given_up} trials were given up in the middle"
     chosen = search["chosen"]
     best = None if chosen is None else by_number.get(chosen)
     score = None if best is None else best["score"]

@@ -26,6 +26,7 @@ from typing import (
 from lesion_core.arms import worded
 from lesion_core.paths import close_to
 from lesion_core.settings import EVALUATION, TrainSettings
+from lesion_core.spelling import in_list
 from lesion_core.terminal import one_line
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def asked_arms(flags: Flags) -> list[Asked]:
 def varied(flags: Sequence[str]) -> dict[str, list[Any]]:
     """The values of every field that --vary names: FIELD=V1,V2.
 
-    Values are as flags write them; tuples with an x between (8x16x32), true, false, none.
+    Values are as flags write them; tuples with an x between (8x16x32), true, false, none.  Commas
+    within brackets are their value's own.
 
     >>> varied(["learning_rate=1e-4,3e-4", "filters=8x16,16x32", "flip=true,false"])
     {'learning_rate': [0.0001, 0.0003], 'filters': [(8, 16), (16, 32)], 'flip': [True, False]}
@@ -95,7 +97,7 @@ def varied(flags: Sequence[str]) -> dict[str, list[Any]]:
         _check_field(name, f"--vary {flag}")
         if name in found:
             raise ValueError(f"--vary {name} is given twice; name all its values in one")
-        values = [parsed(each.strip(), hints[name], f"--vary {flag}") for each in text.split(",")]
+        values = [parsed(each, hints[name], f"--vary {flag}") for each in in_list(text)]
         twice = [worded(value) for place, value in enumerate(values) if value in values[:place]]
         if twice:
             raise ValueError(f"--vary {flag}: {twice[0]} is there twice")
@@ -129,10 +131,10 @@ def refuse_flagged(flags: Flags, arguments: Sequence[str]) -> None:
 def _check_field(name: str, where: str) -> None:
     if name in EVALUATION:
         raise ValueError(
-            f"{where}: {name} says what is scored and when, and changes no training; give it as "
-            f"--{name.replace('_', '-')}"
+            f"{where}: {name} says what is evaluated of a training, and makes no other one; give "
+            f"--{name.replace('_', '-')}, once for all arms"
         )
-    known = [field.name for field in fields(TrainSettings)]
+    known = [field.name for field in fields(TrainSettings) if field.name not in EVALUATION]
     if name not in known:
         near = close_to(name, known)
         hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"

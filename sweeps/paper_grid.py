@@ -216,7 +216,8 @@ def run_within_hours(grid: PaperGrid, plan: SweepPlan, hours: float) -> int:
     with limit.enforced():
         status = limit.as_plan().run(grid, grid, retry_failed=grid.retry_failed, report=False)
     print(limit.summary())
-    reported = grid.no_report or build_report(grid.results, grid.training_effect)
+    none = limit.none_is_done
+    reported = grid.no_report or none or build_report(grid.results, grid.training_effect)
     return status if reported else max(1, status)
 
 

@@ -36,12 +36,18 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
+WORDS = (
+    "done", "running", "given up", "failed", "diverged", "corrupt", "interrupted", "left",
+)  # fmt: skip
+"""What a trial can be, in the order of the columns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """Show what a results folder holds: done, running, failed, left.
 
-    Exit status: 0 every trial is done; 1 some are not; 2 not a results folder.
+    Exit status: 0 every trial is done, or was given up by a search; 1 some are not; 2 not a results
+    folder.
     """
 
     results: tyro.conf.Positional[Path]
@@ -58,15 +64,19 @@ class WatchedTrial(TrialState):
 
 
 def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
-    """How far every trial is that was asked for; ``running`` where a driver is at it."""
-    from lesion_core.results import read_meta, trial_statuses
+    """How far every trial is that was asked for; ``running`` where a driver is at it, ``given up``
+    where a search ended it in the middle."""
+    from lesion_core.results import given_up, read_meta, read_search, trial_statuses
 
     found, meta = {}, read_meta(results)
+    ended_early = given_up(read_search(results))
     asked, label_of = asked_rows(meta), arms_of(meta).label_of
     for name, status in trial_statuses(results, asked).items():
         folder = results / "trials" / name
         row = asked[name] | {"loss": label_of[name], "worker": ""}
         state = cast(WatchedTrial, row | dict(status))
+        if name in ended_early and state["status"] in ("partial", "missing"):
+            state["status"] = "given up"
         if state["status"] == "partial" and driver is not None:
             with suppress(ValueError):
                 progress = read_json(folder / PROGRESS)
@@ -84,20 +94,18 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    from lesion_core.results import read_meta
+
     overview = Table(title=Text(one_line(results)), title_justify="left")
     counts = {
         key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
         for key in [*dict.fromkeys(map(_key, found.values())), "all"]
     }
-    columns = [
-        word
-        for word in ("done", "running", "failed", "diverged", "corrupt", "interrupted", "left")
-        if counts["all"][word] or word in ("done", "left")
-    ]
-    for column in ("cohort", "loss"):
-        overview.add_column(column, no_wrap=True)
-    for column in (*columns, "epochs"):
-        overview.add_column(column, justify="right")
+    columns = [word for word in WORDS if counts["all"][word] or word in ("done", "left")]
+    overview.add_column("cohort", no_wrap=True)
+    overview.add_column("arm" if arms_of(read_meta(results)).varied else "loss", overflow="fold")
+    for column in (*columns, "epochs"):  # an arm's long label leaves these their room
+        overview.add_column(column, justify="right", no_wrap=True)
     for key, count in counts.items():
         part = [state for state in found.values() if key in (_key(state), "all")]
         trained = sum(state["epochs_done"] or 0 for state in part)
@@ -172,7 +180,7 @@ def _word(state: WatchedTrial) -> str:
 
 
 def _all_done(found: Mapping[str, WatchedTrial]) -> bool:
-    return all(state["status"] == "done" for state in found.values())
+    return all(state["status"] in ("done", "given up") for state in found.values())
 
 
 if __name__ == "__main__":

@@ -89,8 +89,9 @@ class SweepPlan:
                 states = ledger.states(supply.names())
                 _track_sweep(self.results, tracking)
             else:
-                ledger.write_request(self._request())
-                self._restore_tables(ledger)
+                if states:  # else nothing was ever begun, as where no cell fits into --max-hours
+                    ledger.write_request(self._request())
+                    self._restore_tables(ledger)
                 print("nothing to do")
             ledger.drop_leftovers()
             ledger.note_logs()

@@ -26,6 +26,7 @@ from sweeps.options import Machines
 from sweeps.trials.within_hours import WithinHours
 
 if TYPE_CHECKING:
+    from lesion_core.results import TrialStatus
     from lesion_core.trial import Trial
     from sweeps.sweep import SweepPlan
 
@@ -112,15 +113,27 @@ class Limit:
         )
         return self.plan.dry_run(machines, retry_failed=retry_failed)
 
+    @property
+    def none_is_done(self) -> bool:
+        """Whether no trial is: there is nothing to report."""
+        return not any(state["status"] == "done" for state in self._states().values())
+
+    def _states(self) -> dict[str, TrialStatus]:
+        return Ledger(self.plan.results).states([trial.name for trial in self.plan.trials])
+
     def summary(self) -> str:
         """Which cells are complete, in a line."""
-        names = [trial.name for trial in self.plan.trials]
-        states = Ledger(self.plan.results).states(names)
+        states = self._states()
         complete = [
             (cell[0].seed, cell[0].fold)
             for cell in self.cells
             if all(states[trial.name]["status"] == "done" for trial in cell)
         ]
+        if all(state["status"] == "missing" for state in states.values()):
+            return (
+                f"none of {len(self.cells)} cells was begun: no whole one, with every arm, can be "
+                f"expected to end within {duration(3600 * self.hours)}; give it more --max-hours"
+            )
         seeds = dict.fromkeys(seed for seed, _ in complete)
         where = "; ".join(
             f"seed {seed} folds {' '.join(str(fold) for own, fold in complete if own == seed)}"

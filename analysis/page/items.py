@@ -258,6 +258,34 @@ MOST_SVG_CHARACTERS = 150_000
 long as the first."""
 
 
+ABOUT_LOSSES = ("gradients", "losses")
+"""Keys of the section and the table that are about losses themselves, whatever arms there are."""
+
+
+def of_arms(sections: Sequence[Section]) -> list[Section]:
+    """The sections with tables that call their rows arms, where these are more than losses."""
+
+    def renamed(item: Shown) -> Shown:
+        if not isinstance(item, Table) or item.key in ABOUT_LOSSES:
+            return item
+        columns = [
+            replace(each, header="Arm") if each.header == "Loss" else each for each in item.columns
+        ]
+        return replace(item, columns=columns)
+
+    def unfolded_too(item: Item) -> Item:
+        if isinstance(item, Fold):
+            return replace(item, items=[renamed(one) for one in item.items])
+        return renamed(item)
+
+    return [
+        section
+        if section.key in ABOUT_LOSSES
+        else replace(section, items=[unfolded_too(item) for item in section.items])
+        for section in sections
+    ]
+
+
 def with_own_names(sections: Sequence[Section], taken: Collection[str]) -> list[Section]:
     """The sections with keys that are safe as ids and file names, and all different.
 

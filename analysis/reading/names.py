@@ -19,8 +19,9 @@ from lesion_core import results
 from lesion_core.results import Sweep
 from lesion_core.terminal import one_line
 
-MOST_CHARACTERS = 64
-"""Longer names lose their middle, and get four digits that tell them apart."""
+MOST_CHARACTERS = 96
+"""Longer names lose their middle, and get four digits that tell them apart.  Labels of arms that
+differ by four settings are shorter."""
 COLUMNS = ("loss", "case", "subject", "site")
 """Columns of a ledger's tables that hold names."""
 
@@ -31,14 +32,14 @@ def shown(name: str) -> str:
     >>> shown("focal(alpha=0.3)"), shown("a**b"), shown("`x`\n")
     ('focal(alpha=0.3)', 'a\\x2a\\x2ab', '\\x60x\\x60\\n')
     >>> shown("a" * 100)
-    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaa~2816'
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaaaaaaaaaaaaa~2816'
     """
     # Two asterisks and a grave accent would be read as bold and as code in running text.
     readable = one_line(name).replace("**", r"\x2a\x2a").replace("`", r"\x60")
     if len(readable) <= MOST_CHARACTERS:
         return readable
     digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:4]
-    return f"{readable[:40]}…{readable[-18:]}~{digits}"
+    return f"{readable[:60]}…{readable[-29:]}~{digits}"
 
 
 def as_shown(sweep: Sweep) -> Sweep:

@@ -67,8 +67,7 @@ def may_write(found: Outcome) -> list[str]:
 def _design(found: Outcome) -> list[str]:
     cohort = found.cohort
     names = found.names(found.losses)
-    one, several = ("arm", "arms") if found.given.arms.varied else ("loss", "losses")
-    what = f"the {one if len(found.losses) == 1 else several} {names}"
+    what = f"the {found.one if len(found.losses) == 1 else found.several} {names}"
     done = int(cohort.done[found.losses].sum())
     asked = int((cohort.status[found.losses] != "").sum())
     complete = f"{done} of {asked} trainings completed"
@@ -142,7 +141,7 @@ def _best(found: Outcome) -> list[str]:
         if any(found.failed[loss].diverged for loss in group):
             best += ", where training did not diverge,"
         verb = "were" if several else "was"
-        return [f"{best} {verb} better than every other loss."] if others > 1 else []
+        return [f"{best} {verb} better than every other {found.one}."] if others > 1 else []
     tied = [loss for loss in found.not_beaten if loss not in found.group(found.reference)]
     if not tied or found.reference in group:
         return []
@@ -153,7 +152,7 @@ def _best(found: Outcome) -> list[str]:
     return [
         f"{best} had the highest mean, but {verb} not shown to be better than "
         f"{found.names(tied)} (over {found.name(tied[0])}: {found.difference(pair, said)}), so no "
-        "loss can be called the best."
+        f"{found.one} can be called the best."
     ]
 
 
@@ -223,7 +222,7 @@ def _threshold(found: Outcome) -> list[str]:
     ]
     open_at_own = (
         [
-            f"With the threshold that the other folds choose for each loss, {listed(lost)} "
+            f"With the threshold that the other folds choose for each {found.one}, {listed(lost)} "
             f"{'was' if len(lost) == 1 else 'were'} not shown to differ from "
             f"{found.name(found.reference)}."
         ]
@@ -233,7 +232,7 @@ def _threshold(found: Outcome) -> list[str]:
     return open_at_own + [
         f"The difference between {found.name(pair.a)} and {found.name(pair.b)} is mostly one of "
         f"threshold: {signed(pair.fit.estimate)} at 0.5, {signed(own.fit.estimate)} when each "
-        "loss has the threshold that the other folds choose, where none is found."
+        f"{found.one} has the threshold that the other folds choose, where none is found."
         for pair, own in found.threshold_only
     ]
 
@@ -292,7 +291,7 @@ def _not_of_rank(found: Outcome) -> list[tuple[str, str]]:
     refused = []
     if found.judged is None:
         name = found.name(found.losses[0])
-        return [(f"{name} is a good loss.", "There is nothing that it was compared with.")]
+        return [(f"{name} is a good {found.one}.", "There is nothing that it was compared with.")]
     best = found.names(found.group(found.best))
     if found.not_beaten and found.second is not None:
         verb = "is" if len(found.group(found.best)) == 1 else "are"
@@ -300,7 +299,7 @@ def _not_of_rank(found: Outcome) -> list[tuple[str, str]]:
             (
                 f"{best} {verb} the best.",
                 f"It was not shown to be better than {found.names(found.not_beaten)}. Nor may the "
-                "losses be ranked by their means.",
+                f"{found.several} be ranked by their means.",
             )
         )
     refused += [
@@ -430,7 +429,7 @@ def _not_of_absence(found: Outcome) -> list[tuple[str, str]]:
     if found.left:
         refused.append(
             (
-                f"{found.names(found.left)} is better or worse than another loss.",
+                f"{found.names(found.left)} is better or worse than another {found.one}.",
                 "Too few of its trainings are complete to compare it.",
             )
         )
@@ -467,11 +466,12 @@ def _not_in_general(found: Outcome) -> list[tuple[str, str]]:
         refused.append(
             ("It holds on all cohorts.", f"{names} are judged each for itself; read each box.")
         )
+    networks = "these networks" if "network" in found.given.arms.varied else "one network"
     if found.judged is not None:
         refused.append(
             (
                 "… for lesion segmentation in general.",
-                f"It is about one network, these settings, and patients like those of "
+                f"It is about {networks}, these settings, and patients like those of "
                 f"{found.cohort.title}.",
             )
         )

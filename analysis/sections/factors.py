@@ -33,8 +33,9 @@ from analysis.statistics.ladder import RUNG_NAMES, RUNGS
 
 
 def section(given: ReportInput) -> Section | None:
-    """Effects of every factor, for every cohort; None where arms differ by one thing alone."""
-    if len(given.arms.factors) < 2 or not given.cohorts:
+    """Effects of every factor, for every cohort; None where arms differ by one thing alone, or are
+    what a search chose and what that is compared with."""
+    if len(given.arms.factors) < 2 or not given.cohorts or given.search is not None:
         return None
     items: list[Item] = []
     for cohort in given.cohorts:

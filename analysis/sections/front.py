@@ -53,10 +53,11 @@ def words(found: Outcome) -> Markup:
         "perhaps better, perhaps worse": "there is one for new patients with these training sets; "
         "others could undo it, if they matter as much as assumed",
         "practically equal": f"a difference of {found.given.rope:g} DSC or more is refuted{beyond}",
-        "not separated, cannot tell": "nothing was found, which does not show that losses are "
-        "equal; too few seeds or folds to look",
+        "not separated, cannot tell": "nothing was found, which does not show that "
+        f"{found.several} are equal; too few seeds or folds to look",
         "training-set effect": "by how much (SD) training on other patients moves the difference "
-        f"between two losses: {found.effect.in_words}; a cross-validation cannot measure it",
+        f"between two {found.several}: {found.effect.in_words}; a cross-validation cannot measure "
+        "it",
     }
     inside = Markup("").join(
         Markup("<dt>{}</dt><dd>{}</dd>").format(word, prose(meaning))
@@ -117,7 +118,7 @@ def losses_table(found: Outcome) -> Table:
             columns.insert(-1, Column(key="cells", header="over", group=group))
     return Table(
         key=f"first-{cohort.name}",
-        title=f"Every loss, test images at the last epoch, {cohort.title}",
+        title=f"Every {found.one}, test images at the last epoch, {cohort.title}",
         frame=frame,
         losses=cohort.losses,
         columns=columns,
@@ -210,6 +211,8 @@ def _caption(found: Outcome, shown: list[str]) -> str:
         text += f" Lesions{small} are counted and not tested."
     if found.judged:
         text += " Differences are paired, and rounded after subtracting."
+    if found.given.arms.varied:
+        text += " Where “loss” stands under figures further down, such an arm is meant."
     uneven = np.ptp(
         [means[loss].num_cases for means in found.means.values() for loss in found.losses]
     )

@@ -76,6 +76,16 @@ class Outcome:
         return self.given.reference_in(self.cohort)
 
     @property
+    def one(self) -> str:
+        """What is compared: a loss, or an arm where settings differ too."""
+        return "arm" if self.given.arms.varied else "loss"
+
+    @property
+    def several(self) -> str:
+        """More of them."""
+        return "arms" if self.given.arms.varied else "losses"
+
+    @property
     def effect(self) -> TrainingEffect:
         """What is known of training sets' part."""
         return self.given.training.of(self.cohort.name)

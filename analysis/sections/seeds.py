@@ -92,11 +92,11 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-def counted(cohort: CohortScores, complete: CompleteCells) -> str:
+def counted(cohort: CohortScores, complete: CompleteCells, several: str = "losses") -> str:
     """How many of the cohort's seeds and losses a lottery is played on, and who is left out."""
     text = (
         f"{len(complete.seeds)} of {len(cohort.seeds)} seeds (complete in every fold), "
-        f"{len(complete.losses)} of {len(cohort.shown)} losses"
+        f"{len(complete.losses)} of {len(cohort.shown)} {several}"
     )
     left = [loss for loss in cohort.shown if loss not in complete.losses]
     if left:

@@ -98,7 +98,7 @@ def verdict(found: Outcome) -> Verdict:
         return Verdict(
             cohort.title,
             "cannot tell",
-            "One loss, nothing to compare",
+            f"One {found.one}, nothing to compare",
             [*note, f"Only {name} has complete trials. {cohort.presence}.", *failed],
             more,
         )
@@ -128,11 +128,11 @@ def verdict(found: Outcome) -> Verdict:
     ]
     first_two = compare(scores, cohort.fold_of, found.best, found.second, cohort.subject_of)
     more = [
-        _difference_sentence(cohort, pair, said, found.judged, effect, rope),
-        _seed_sentence(cohort, scores, first_two, found.group(found.best)),
+        _difference_sentence(cohort, pair, said, found.judged, effect, rope, found.several),
+        _seed_sentence(cohort, scores, first_two, found.group(found.best), found.several),
         *(
             [
-                "**Trade-off:** no loss was found to buy sensitivity with precision, in "
+                f"**Trade-off:** no {found.one} was found to buy sensitivity with precision, in "
                 f"{many(len(found.asked), 'pair')} (each with the reference, the best with those "
                 "that it does not beat)."
             ]
@@ -155,7 +155,7 @@ def _headline(found: Outcome, pair: Pair, judgement: Judgement) -> str:
     judged = found.judged
     words = {said.word for said in judged.judgements} if judged else set()
     if len(found.losses) > 2 and words == {"not separated"}:
-        return f"No difference was found between {len(found.losses)} losses"
+        return f"No difference was found between {len(found.losses)} {found.several}"
     first, second = found.group(pair.a), found.group(pair.b)
     a, b, both = (found.names(losses) for losses in (first, second, [*first, *second]))
     verb = "is" if len(first) == 1 else "are"
@@ -187,12 +187,13 @@ def _best_sentence(found: Outcome) -> str:
         lacking = (
             f"Of {found.names(short)} some trainings are missing"
             if short
-            else "Some losses lack a defined DSC in some cases"
+            else f"Some {found.several} lack a defined DSC in some cases"
         )
         warning = (
             f" {lacking}; these means are over what all have, {_cells(cohort, sizes[0])}."
             if present.all(0).any()
-            else " These means are not over the same patients: the losses have no trial in common."
+            else f" These means are not over the same patients: the {found.several} have no trial "
+            "in common."
         )
     group = found.group(best)
     has = "has" if len(group) == 1 else "have"
@@ -222,7 +223,7 @@ def _outright_sentence(found: Outcome) -> str:
     verb = "is" if len(group) == 1 else "are"
     if not found.not_beaten:
         more = len(found.order) > len(group) + len(found.group(found.second))
-        others = " and every other loss" if more else ""
+        others = f" and every other {found.one}" if more else ""
         yes = "Yes"
         if any(found.failed[loss].diverged for loss in group):
             yes = "Yes, among trainings that did not diverge"
@@ -337,7 +338,8 @@ def _hardly_sentences(found: Outcome) -> list[str]:
 def _threshold_sentences(found: Outcome) -> list[str]:
     """What is left at each loss's own threshold."""
     if found.at_own is None:
-        return [f"**Threshold:** every loss at 0.5; not tried at others: {found.own_missing}."]
+        missing = found.own_missing
+        return [f"**Threshold:** every {found.one} at 0.5; not tried at others: {missing}."]
     alone, parts = found.threshold_only, []
     for pair, own in alone:
         parts.append(
@@ -358,7 +360,8 @@ def _threshold_sentences(found: Outcome) -> list[str]:
         return []
     if not parts:
         return [
-            "**Threshold:** at each loss's own threshold, chosen on the other folds, the verdicts "
+            f"**Threshold:** at each {found.one}'s own threshold, chosen on the other folds, the "
+            "verdicts "
             "are the same."
         ]
     if len(parts) > FEW:
@@ -373,6 +376,7 @@ def _difference_sentence(
     judged: Family,
     effect: TrainingEffect,
     rope: float,
+    several: str = "losses",
 ) -> str:
     fit = pair.fit
     a, b = cohort.losses[pair.a], cohort.losses[pair.b]
@@ -406,7 +410,7 @@ def _difference_sentence(
     unknown = [RUNG_NAMES[rung].lstrip("+ ") for rung in ("L2", "L3") if rung not in known]
     if unknown:
         text += f"; about {' and '.join(unknown)} this design can say nothing"
-    return f"{text}.{_robustness(fit, judgement, effect, rope)} {_cells(cohort, fit)}."
+    return f"{text}.{_robustness(fit, judgement, effect, rope, several)} {_cells(cohort, fit)}."
 
 
 def _no_chance(fit: Ladder) -> str:
@@ -415,7 +419,9 @@ def _no_chance(fit: Ladder) -> str:
     return "So few seeds and folds give no measure of chance."
 
 
-def _robustness(fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope: float) -> str:
+def _robustness(
+    fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope: float, several: str
+) -> str:
     """Up to which training-set effect the verdict stands, beside what it may be compared with."""
     if not fit.df["L3"] > 0:
         return ""
@@ -443,7 +449,7 @@ def _robustness(fit: Ladder, judgement: Judgement, effect: TrainingEffect, rope:
     )
     limit = equality_limit(fit, rope)
     equal = (
-        f" That the losses are equal within ±{rope:g} could not be shown by any number of seeds "
+        f" That the {several} are equal within ±{rope:g} could not be shown by any number of seeds "
         f"here: for that the training-set effect has to be below {limit:.3f}."
         if effect.tau_of("dice") >= limit
         else ""
@@ -493,15 +499,20 @@ def _failure_sentences(found: Outcome) -> tuple[list[str], list[str]]:
     asked = int((found.cohort.status != "").sum())
     if int(found.cohort.done.sum()) == asked and not odd:
         judged = all(one.judged for one in found.failed.values())
-        alike = ", and none ended far from others of its loss and fold" if judged else ""
+        alike = f", and none ended far from others of its {found.one} and fold" if judged else ""
         lead.append(f"**Trainings:** all {asked} completed{alike}.")
     return lead, more
 
 
 def _seed_sentence(
-    cohort: CohortScores, scores: np.ndarray, pair: Pair, group: Sequence[int] = ()
+    cohort: CohortScores,
+    scores: np.ndarray,
+    pair: Pair,
+    group: Sequence[int] = (),
+    several: str = "losses",
 ) -> str:
-    """What one seed would have said; ``group``: the best ones, if they are identical."""
+    """What one seed would have said; ``group``: the best ones, if they are identical;
+    ``several``: what is compared, in words."""
     fit = pair.fit
     a, b = (pair.b, pair.a) if fit.estimate < 0 else (pair.a, pair.b)
     best, second = cohort.losses[a], cohort.losses[b]
@@ -511,8 +522,8 @@ def _seed_sentence(
     flip = fresh_flip(fit, fit.num_cells / max(fit.num_folds, 1), 1)
     if flip != flip or len(complete.losses) < 2 or len(complete.seeds) < 2:
         return (
-            "Too few losses have two complete seeds in common to tell how much of this is luck: "
-            f"{counted(cohort, complete)}"
+            f"Too few {several} have two complete seeds in common to tell how much of this is "
+            f"luck: {counted(cohort, complete, several)}"
         )
     worlds = full_lottery(complete.values, complete.weights, 1, np.random.default_rng([1]))
     shares = winner_shares(worlds)
@@ -528,7 +539,7 @@ def _seed_sentence(
     if share == share:
         text += (
             f"; with one of our seeds per fold, {listed([cohort.losses[loss] for loss in alike])} "
-            f"{'wins' if len(alike) == 1 else 'win'} among all losses in {share:.0%} "
+            f"{'wins' if len(alike) == 1 else 'win'} among all {several} in {share:.0%} "
             f"of {len(worlds)} draws"
         )
-    return f"{text}. {counted(cohort, complete)}"
+    return f"{text}. {counted(cohort, complete, several)}"

@@ -183,7 +183,8 @@ class Cluster:
             curves = {name: run.get("curve", {}) for name, run in snapshot["running"].items()}
             for name in supply.to_give_up(curves):
                 ledger.give_up.remote(name)
-            ended = progress.done.union(snapshot["done"], progress.failed, snapshot["failed"])
+            given_up = snapshot.get("given_up", ())
+            ended = progress.ended.union(snapshot["done"], snapshot["failed"], given_up)
             left = len(progress.trials) - len(ended) - len(snapshot["running"])
             return {
                 **snapshot,

@@ -40,6 +40,7 @@ class LedgerActor(Ledger):
         self._key: str | None = None
         self._stopping = False
         self._given_up: set[str] = set()
+        self._ended_early: list[str] = []
 
     def take_key(self, key: str | None) -> None:
         """Keep W&B's key for the workers: by a call, since Ray and Tune keep all else in files."""
@@ -68,6 +69,7 @@ class LedgerActor(Ledger):
             "running": self._running,
             "done": self._done,
             "failed": self._failed,
+            "given_up": self._ended_early,
             "epochs_trained": self._epochs_trained,
             "broken": self._broken,
             "has_key": self._key is not None,
@@ -112,7 +114,10 @@ class LedgerActor(Ledger):
     def stopped(self, name: str) -> bool:
         """Note that a trial does not go on: it has left what it had.  Whether that is its end."""
         self._running.pop(name, None)
-        return name in self._given_up and not self._stopping
+        ends = name in self._given_up and not self._stopping
+        if ends and name not in self._ended_early:
+            self._ended_early.append(name)
+        return ends
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete; it does not run any more."""

@@ -22,7 +22,7 @@ class TrialState(TrialRow):
     """A trial that was asked for, and how far it is (`lesion_core.results.TrialStatus`)."""
 
     status: str
-    """One of `results.STATUSES`; while it is watched, also running."""
+    """One of `results.STATUSES`; where it is shown, also running, or given up by a search."""
     epochs_done: int | None
     seconds: float | None
     error: str | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.arms import worded
+from lesion_core.networks.names import network_name
 from lesion_core.search_space import (
     Choices,
     Condition,
@@ -23,6 +24,7 @@ from lesion_core.search_space import (
     written,
 )
 from lesion_core.settings import EVALUATION, TrainSettings
+from lesion_core.spelling import in_list
 from sweeps.arms import parsed
 from sweeps.options import Training
 
@@ -183,10 +185,9 @@ def _read(flag: str, loss: Loss) -> tuple[str, Domain]:
                 f"--space {flag}: expected a field and its values behind @, such as "
                 "momentum=0.8:0.99@optimiser=sgd"
             )
-        kind = _kind(parent)
-        only = Condition(parent, tuple(_value(each, kind, flag) for each in wanted.split(",")))
-    if ":" not in values:
-        choices = tuple(_value(each, _kind(name), flag) for each in values.split(","))
+        only = Condition(parent, tuple(_value(each, parent, flag) for each in in_list(wanted)))
+    if ":" not in values or _kind(name) is str:
+        choices = tuple(_value(each, name, flag) for each in in_list(values))
         if len(choices) < 2 or len(set(map(written, choices))) < len(choices):
             raise ValueError(f"--space {flag}: {EXPECTED}, at least two and each once")
         return name, Choices(choices, only)
@@ -253,13 +254,23 @@ def _members(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) or (kind,)
 
 
-def _value(text: str, kind: Any, flag: str) -> Value:
+def _value(text: str, name: str, flag: str) -> Value:
     """A choice, as the type of its field has it; a number where a loss's field can be one.
 
-    A tuple stays text, as flags write it: a choice is a single value.
+    A tuple stays text, as flags write it: a choice is a single value.  What is called in several
+    ways has the one spelling that settings have.
     """
-    if kind is not None:
+    from lesion_core.augment import augmentation_label, augmentation_named
+
+    if (kind := _kind(name)) is not None:
         value = parsed(text, kind, f"--space {flag}")
+        try:
+            if name == "network":
+                return str(network_name(value))
+            if name == "augment":
+                return augmentation_label(augmentation_named(value))
+        except ValueError as error:
+            raise ValueError(f"--space {flag}: {error}") from None
         return worded(value) if isinstance(value, tuple) else value
     if text in ("none", "true", "false"):
         return {"none": None, "true": True, "false": False}[text]

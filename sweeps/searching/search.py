@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Search:
         """Validation scores by epoch of trials that run, or are done."""
         self._given_up: set[str] = set()
         """Trials that run and are asked to end."""
+        self._lock = threading.RLock()
+        """One thread hears of ends, another asks whether a trial is hopeless."""
         if plan.stop_trials != "never":
             epochs = trial({}, plan.cells[0], True).settings.epochs
             self._curves = CurveRule(plan.stop_trials, epochs)
@@ -120,7 +123,11 @@ class Search:
         )
 
     def ended(self, name: str) -> None:
-        """Learn from a trial that the ledger has done or failed."""
+        """Learn from a trial that the ledger has done or failed, or that was given up."""
+        with self._lock:
+            self._ended(name)
+
+    def _ended(self, name: str) -> None:
         assignment = self._running.pop(name)
         if assignment.configuration is not None:
             outcome = self._store.outcome(name)
@@ -137,6 +144,10 @@ class Search:
     def to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
         """The running trials that are hopeless by their validation curves, and those of
         configurations that have ended."""
+        with self._lock:
+            return self._to_give_up(curves)
+
+    def _to_give_up(self, curves: Mapping[str, Curve]) -> list[str]:
         if self._curves is None:
             return []
         for name, curve in curves.items():
@@ -238,8 +249,13 @@ class Search:
 
     # ----------------------------------------------------------------------- before the first one
     def names(self) -> list[str]:
-        """Names of all trials that were begun, or belong to the end."""
-        begun = [name for each in self.configurations for name in each.trials.values()]
+        """Names of all trials that were begun, or belong to the end; not of those given up."""
+        begun = [
+            name
+            for each in self.configurations
+            for cell, name in each.trials.items()
+            if cell not in each.stopped
+        ]
         return [*begun, *(assignment.trial.name for assignment in self._final_assignments())]
 
     def in_words(self, states: Mapping[str, TrialStatus]) -> str:

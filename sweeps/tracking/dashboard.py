@@ -1,4 +1,5 @@
-"""A W&B workspace for a sweep: bands by loss, per fold, sensitivity against precision, the best.
+"""A W&B workspace for a sweep: bands by loss, or by what arms differ by, per fold, sensitivity
+against precision, the best.
 
 One per cohort, as JSON in ``RESULTS/wandb``: panels with the arguments of the public library
 wandb-workspaces (``pip install wandb-workspaces``), by whose classes they are called.  Where it is
@@ -32,37 +33,51 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
 
     A band is the mean between the lowest and the highest trial, as in the report: a range, not a
     confidence interval.  A search's trials are judged on validation images, its last ones on test
-    images: each kind has panels of its own.
+    images: each kind has panels of its own.  Where arms differ by several factors, each panel is
+    there once per factor, over all levels of the others; the configurations of a search are too
+    many for that.
     """
     trials = [trial for trial in meta["trials"] if trial["cohort"] == cohort]
     judged_on = list(dict.fromkeys(trial.get("split", "test") for trial in trials)) or ["test"]
     views = TRAINING | {f"{split}/image": f"{split} images" for split in judged_on}
     folds = sorted({trial["fold"] for trial in trials})
     arms = arms_of(meta)
-    factor = arms.factors[0] if len(arms.factors) == 1 else "loss"  # the one that runs differ by
+    factors = arms.factors or ("loss",)
+    if len(factors) > 1 and "validation" in judged_on:
+        factors = ("loss",)
 
-    def band(title: str, key: str) -> dict:
-        return {
-            "panel": "LinePlot",
-            "title": title,
-            "x": "Step",
-            "y": [key],
-            "title_x": "Epoch",
-            "groupby": {"config": factor},
-            "groupby_aggfunc": "mean",
-            "groupby_rangefunc": "minmax",
-            "max_runs_to_show": max(10, len(trials)),
-        }
+    def by(factor: str) -> str:
+        return f", by {factor}" if len(factors) > 1 else ""
+
+    def bands(title: str, key: str) -> list[dict]:
+        return [
+            {
+                "panel": "LinePlot",
+                "title": f"{title}{by(factor)}",
+                "x": "Step",
+                "y": [key],
+                "title_x": "Epoch",
+                "groupby": {"config": factor},
+                "groupby_aggfunc": "mean",
+                "groupby_rangefunc": "minmax",
+                "max_runs_to_show": max(10, len(trials)),
+            }
+            for factor in factors
+        ]
 
     by_loss = [
-        band(f"{NAMES[metric]}, {views[view]}", f"{view}/{metric}")
+        band
         for view in views
         for metric in scalars.VOXEL_METRICS
+        for band in bands(f"{NAMES[metric]}, {views[view]}", f"{view}/{metric}")
     ]
     by_fold = [
-        band(f"{NAMES[metric]} of the held-out images, fold {fold}", f"fold/{fold}/{metric}")
+        band
         for metric in scalars.VOXEL_METRICS
         for fold in folds
+        for band in bands(
+            f"{NAMES[metric]} of the held-out images, fold {fold}", f"fold/{fold}/{metric}"
+        )
     ]
     trade_off = [
         {
@@ -76,7 +91,7 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
     best = [
         {
             "panel": "BarPlot",
-            "title": f"{NAMES[metric]} of the {split} images, last epoch",
+            "title": f"{NAMES[metric]} of the {split} images, last epoch{by(factor)}",
             "metrics": [{"summary": f"{split}/image/{metric}"}],
             "groupby": {"config": factor},
             "groupby_aggfunc": "mean",
@@ -86,21 +101,23 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
         }
         for split in judged_on
         for metric in scalars.VOXEL_METRICS
+        for factor in factors
     ]
     training = [
-        band("Loss of the batches (another scale for every loss)", "train_loss"),
-        band("Norm of the gradient", "grad_norm"),
-        band("Seconds of training per epoch", "seconds/train"),
-        band("Seconds of evaluation per epoch", "seconds/evaluate"),
+        *bands("Loss of the batches (another scale for every loss)", "train_loss"),
+        *bands("Norm of the gradient", "grad_norm"),
+        *bands("Seconds of training per epoch", "seconds/train"),
+        *bands("Seconds of evaluation per epoch", "seconds/evaluate"),
     ]
     lesions = [
-        band(f"{title}, {split} images", f"{split}/image/{key}")
+        band
         for split in judged_on
         for title, key in (
             ("Lesions found, share", "lesion_recall"),
             ("True among predicted lesions", "lesion_precision"),
             ("Lesions predicted", "lesions_predicted"),
         )
+        for band in bands(f"{title}, {split} images", f"{split}/image/{key}")
     ]
     sections = {
         "The best (the report says what the evidence supports)": [
@@ -121,7 +138,7 @@ def describe(meta: SweepContent, cohort: str, group: str, media: bool = False) -
         "filters": f"Metric('Group') == {group!r} and (Config('cohort') == {cohort!r} or "
         "Metric('JobType') == 'sweep')",
         "order": {"summary": f"{judged_on[0]}/image/dice", "ascending": False},
-        "groupby": {"config": factor},
+        "groupby": [{"config": factor} for factor in factors],
         "max_runs": min(1000, max(10, len(trials))),
         "sections": [{"name": name, "panels": panels} for name, panels in sections.items()],
     }
@@ -206,7 +223,7 @@ def built(content: Mapping[str, Any]) -> Any:
         settings=workspaces.WorkspaceSettings(max_runs=content["max_runs"]),
         runset_settings=workspaces.RunsetSettings(
             filters=content["filters"],
-            groupby=[workspaces.Config(content["groupby"]["config"])],
+            groupby=[workspaces.Config(each["config"]) for each in content["groupby"]],
             order=[
                 workspaces.Ordering(
                     workspaces.Summary(order["summary"]), ascending=order["ascending"]

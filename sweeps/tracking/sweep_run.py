@@ -46,7 +46,7 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
     Raises:
         ValueError: not a results folder, or one that cannot be read.
     """
-    from lesion_core.results import read_meta, trial_status
+    from lesion_core.results import given_up, read_meta, read_search, trial_status
 
     meta = read_meta(results)
     arms = arms_of(meta)
@@ -59,6 +59,9 @@ def content_of_sweep(results: Path, tracking: Tracking) -> RunContent | None:
         )
         for name, row in asked_rows(meta).items()
     }
+    for name in given_up(read_search(results)) & states.keys():
+        if states[name]["status"] in ("partial", "missing"):
+            states[name]["status"] = "given up"
     done = [name for name, state in states.items() if state["status"] == "done"]
     if not done:
         return None

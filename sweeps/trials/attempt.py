@@ -116,7 +116,7 @@ def attempt(
                 ledger.checkpoint(name, stopped.checkpoint, stopped.epoch, number)
                 print(
                     f"stopped after epoch {stopped.epoch} and {stopped.batches} batches of the "
-                    "next one; goes on from there"
+                    "next one; what there is of it is kept"
                 )
             else:
                 print("stopped; nothing was trained that is not saved")

@@ -45,6 +45,8 @@ class Snapshot(TypedDict):
     done: list[str]
     failed: dict[str, str]
     """Why, by name."""
+    given_up: NotRequired[list[str]]
+    """Those that ended in the middle, since a search had seen enough."""
     epochs_trained: int
     broken: str | None
     """Why the sweep cannot go on."""
@@ -84,6 +86,8 @@ class Progress:
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by name."""
+    given_up: set[str] = field(default_factory=set)
+    """Those that a search ended in the middle."""
     running: dict[str, Running] = field(default_factory=dict)
     """By name."""
     epochs_trained: int = 0
@@ -96,6 +100,7 @@ class Progress:
         """Take in what the ledger's actor and the cluster say."""
         self.done |= set(snapshot["done"])
         self.failed |= snapshot["failed"]
+        self.given_up |= set(snapshot.get("given_up", ()))
         self.running = dict(snapshot["running"])
         self.nodes, self.gpus = snapshot["nodes"], snapshot["gpus"]
         self.slots = snapshot["slots"]
@@ -107,7 +112,12 @@ class Progress:
     @property
     def left(self) -> int:
         """How many trials neither run nor have ended."""
-        return len(self.trials) - len(self.done) - len(self.failed) - len(self.running)
+        return len(self.trials) - len(self.ended) - len(self.running)
+
+    @property
+    def ended(self) -> set[str]:
+        """Trials that do not run again."""
+        return self.done.union(self.failed, self.given_up)
 
     @property
     def epochs_per_second(self) -> float | None:
@@ -130,8 +140,7 @@ class Progress:
         rate = self.epochs_per_second
         if rate is None:
             return None
-        ended = self.done | self.failed.keys()
-        epochs = sum(number for name, number in self.trials.items() if name not in ended)
+        epochs = sum(number for name, number in self.trials.items() if name not in self.ended)
         epochs -= sum(max(0, state["epoch"]) for state in self.running.values())
         return epochs / rate
 
@@ -140,6 +149,7 @@ class Progress:
         parts = [
             f"{self.already_done + len(self.done)}/{self.already_done + len(self.trials)} done",
             f"{len(self.failed)} failed",
+            *([f"{len(self.given_up)} given up"] if self.given_up else []),
             f"{len(self.running)} running",
             f"{self.left} left",
         ]
@@ -326,7 +336,7 @@ class Display(threading.Thread):
 
         progress = self._progress
         total = progress.already_done + len(progress.trials)
-        ended = progress.already_done + len(progress.done) + len(progress.failed)
+        ended = progress.already_done + len(progress.ended)
         table = Table.grid(padding=(0, 2))
         for name, state in sorted(progress.running.items())[:20]:
             epochs = progress.trials.get(name, 1)

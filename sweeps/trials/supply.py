@@ -20,7 +20,7 @@ class Supply(Protocol):
 
     # ------------------------------------------------------------------------ before the first one
     def names(self) -> list[str]:
-        """Name of every trial that was asked for up to now, done or not."""
+        """Name of every trial that was asked for up to now, done or not, and was not given up."""
         ...
 
     def in_words(self, states: Mapping[str, TrialStatus]) -> str:

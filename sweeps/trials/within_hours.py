@@ -56,7 +56,7 @@ class WithinHours:
         self._measured: dict[str, float] = {}
         self._expected, self._expect, self._clock = expected, expect, clock
         self._end = clock() + seconds
-        self._slots = 1
+        self._slots = max(len(cell) for cell in self._cells)  # until it is known: enough
         self.epochs: dict[str, int] = {}
 
     # ------------------------------------------------------------------------ before the first one
@@ -68,9 +68,10 @@ class WithinHours:
         """How much there may be at most, and how long it may take."""
         count = Counter(state["status"] for state in states.values())
         limit = duration(self._end - self._clock())
+        none = "; the next cell should take longer" if self._waiting and not self._fits() else ""
         return (
             f"{len(self._cells)} cells (seed, fold) at most, of {len(self._trials)} trials, whole "
-            f"cells that can end within {limit}; {count['done']} trials done"
+            f"cells that can end within {limit}; {count['done']} trials done{none}"
         )
 
     def losses(self) -> Sequence[Loss]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from analysis.page.items import Table, of_arms
 from analysis.reading.imports import read_results
 from analysis.report import report_input
+from analysis.sections.claims import claims
+from analysis.sections.front import front as front_of
+from analysis.sections.outcome import outcomes
+from analysis.sections.verdict import verdict
 from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, sharing
 from lesion_core.believed import wrong_with_row, wrong_with_sweep
 from lesion_core.paths import read_json
@@ -48,11 +54,19 @@ def test_losses_alone_are_called_as_they_are() -> None:
         ({"patch_size": 16, "stride": 8}, "xent, patch_size 16"),
         ({"patch_size": 16}, "xent, patch_size 16"),
         ({"stride": 8}, "xent, stride 8"),
+        ({"optimiser": "sgd", "momentum": 0.99}, "xent, optimiser sgd"),
+        ({"optimiser": "sgd", "momentum": 0.9}, "xent, optimiser sgd, momentum 0.9"),
         ({"of_a_later_release": 1}, "xent, of_a_later_release 1"),
     ],
 )
 def test_a_label_says_what_differs(own: dict[str, Any], label: str) -> None:
     assert arms_of(meta({}, {"settings": own})).label_of["1"] == label
+
+
+def test_a_product_over_optimisers_has_no_factor_for_their_momentum() -> None:
+    sgd = {"settings": TrainSettings(optimiser="sgd").to_dict()}
+    found = arms_of(meta({}, sgd, {"loss": "dsc"}, {"loss": "dsc"} | sgd))
+    assert found.factors == ("loss", "optimiser")
 
 
 def test_an_arm_of_somebodys_own_label_has_it_in_every_trial() -> None:
@@ -184,6 +198,14 @@ def test_a_report_compares_arms(product: Path) -> None:
     assert given.reference == LABELS[0]
     rows = given.sweep.trial_table("histograms.parquet")
     assert set(rows["loss"]) == set(LABELS)
+    found = outcomes(given)
+    words = f"{verdict(found[0]).html()} {claims(found[0]).html()}"
+    assert "arms" in words and re.findall(r"\bloss(?:es)?\b", words) == []  # what differs is more
+    (front,) = of_arms([front_of(given, found)])
+    headers = [
+        each.header for item in front.items if isinstance(item, Table) for each in item.columns
+    ]
+    assert "Arm" in headers and "Loss" not in headers
     only = report_input(read_results(product), LABELS[5], 0.01, False)
     assert only.reference == LABELS[5]
     with pytest.raises(ValueError, match="reference loss 'dsc' has no complete trial"):

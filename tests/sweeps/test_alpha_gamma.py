@@ -226,6 +226,25 @@ def test_the_space_is_the_losss_own_unless_flags_say_otherwise(place, monkeypatc
     }  # fmt: skip
 
 
+def test_what_is_called_by_name_and_fields_is_one_choice_in_its_one_spelling():
+    """Networks and augmentations have commas, colons and equals signs of their own."""
+    space = space_of(
+        "focal1",
+        "network=unet3d,monai:SegResNet( init_filters=8, blocks_up=[1, 1, 1] )",
+        "filters=8x16,16x32@network=unet3d",
+        "augment=none, standard(rotation_degrees=10,flip_p=0.5)",
+    )
+    net = "monai:SegResNet(blocks_up=(1,1,1),init_filters=8)"
+    assert space.space == {
+        "network": Choices(("unet3d", net)),
+        "filters": Choices(("8x16", "16x32"), only=Condition("network", ("unet3d",))),
+        "augment": Choices(("none", "standard(rotation_degrees=10)")),
+    }
+    assert {settings.network for settings in space.all_settings()} == {"unet3d", net}
+    only = space_of("focal1", f"network=unet3d,{net}", f"epochs=1:3@network={net}").space["epochs"]
+    assert only.only == Condition("network", (net,))
+
+
 def test_values_reach_the_loss_or_the_settings_and_a_stride_follows_its_patch():
     both = space_of("focal1", "alpha=0.1:0.9", "patch_size=16,32", "learning_rate=1e-5:1e-2:log")
     values = {"alpha": 0.4, "patch_size": 16, "learning_rate": 1e-3}
@@ -277,10 +296,9 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
         (["--space", "patch_size=8:24"], "patch_size 9 with"),
         (["--space", "precision=bf16"], "at least two"),
         (["--space", "precision=1:2"], "precision is no number"),
-        (
-            ["--space", "precision=fp32,fp8"],
-            "'fp8' is no value of it",
-        ),
+        (["--space", "network=unet3d,unet3d( )"], "at least two and each once"),
+        (["--space", "network=unet3d,1:2"], "--space network=unet3d,1:2: unknown network '1:2'"),
+        (["--space", "precision=fp32,fp8"], "precision=fp32,fp8: 'fp8' is no value of it"),
         (["--space", "flip=true,false", "flip=true,false"], "there twice"),
         (["--space", "gamma=0:5@flip=true"], "gamma depends on flip, which is not searched"),
         (["--space", "gamma=0:5@alpha=0.5", "alpha=0:1"], "gamma depends on alpha, a range"),

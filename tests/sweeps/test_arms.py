@@ -60,6 +60,14 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
     ]  # fmt: skip
 
 
+def test_commas_within_brackets_are_a_values_own() -> None:
+    nets = "network=unet3d,monai:SegResNet(init_filters=8,blocks_up=(1,1,1))"
+    asked = grid("--losses", "xent", "--vary", nets).asked_arms
+    assert [a.settings.network for a in asked] == [
+        "unet3d", "monai:SegResNet(blocks_up=(1,1,1),init_filters=8)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
@@ -76,7 +84,7 @@ def test_every_field_can_be_varied_by_its_own_type() -> None:
         ("patch_size=32,36", "patch_size=36: patch_size 36 with 4 levels"),
         ("precision=fp32,fp8", "expected fp32 or tf32 or bf16"),
         ("stride=none,16", "two arms are the same training"),
-        ("evaluate_at=every,last", "changes no training"),
+        ("evaluate_on=all,held_out", "makes no other one; give --evaluate-on"),
     ],
 )
 def test_a_wrong_vary_is_one_line(vary: str, says: str) -> None:

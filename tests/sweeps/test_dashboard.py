@@ -80,6 +80,29 @@ def test_a_search_is_shown_on_the_images_that_it_is_judged_on(sweep):
     assert {"validation/image/dice", "test/image/dice"} <= set(bars)
 
 
+def test_arms_are_grouped_by_every_factor_under_the_key_that_runs_have(sweep):
+    from sweeps.tracking.policy import Tracking
+    from sweeps.tracking.run_content import identity
+
+    meta = results.read_meta(sweep)
+    slow = [trial | {"settings": {"learning_rate": 1e-5}} for trial in meta["trials"]]
+    renamed = [trial | {"name": f"{trial['name']}-slow"} for trial in slow]
+    content = dashboard.describe(meta | {"trials": [*meta["trials"], *renamed]}, "lit", "grid")
+    assert content["groupby"] == [{"config": "loss"}, {"config": "learning_rate"}]
+    config = identity(json.loads(
+        (sweep / "trials" / meta["trials"][0]["name"] / "trial.json").read_text()
+    ),
+                      Tracking(mode="offline", group="grid")).config  # fmt: skip
+    for kind in ("LinePlot", "BarPlot"):
+        shown = [panel for panel in panels(content) if panel["panel"] == kind]
+        by = [panel["groupby"]["config"] for panel in shown]
+        assert by.count("loss") == by.count("learning_rate") == len(shown) / 2
+        assert all(
+            panel["title"].endswith(f", by {each}") for panel, each in zip(shown, by, strict=True)
+        )
+        assert set(by) <= config.keys()
+
+
 def test_the_library_makes_w_and_bs_own_view_of_it(sweep):
     pytest.importorskip("wandb_workspaces")
     wandb_command(["dashboard", str(sweep)])

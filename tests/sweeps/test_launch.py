@@ -347,6 +347,20 @@ def test_what_failed_by_itself_is_not_tried_again_by_the_same_driver(tmp_path):
     assert Ledger(tmp_path).begin(broken)["state"] == "go"  # another driver, --retry-failed
 
 
+def test_a_trial_that_is_given_up_has_ended_unless_everything_stops(tmp_path):
+    ledger = ledger_actor.LedgerActor(tmp_path, None)
+    given_up, other = described(trial(60)), described(trial(61))
+    for each in (given_up, other):
+        ledger.begin(each)
+    ledger.give_up(given_up["name"])
+    assert ledger.is_stopping(given_up["name"]) and not ledger.is_stopping(other["name"])
+    assert ledger.stopped(given_up["name"])
+    ledger.stop()
+    assert not ledger.stopped(other["name"])
+    now = ledger.snapshot()
+    assert (now["given_up"], now["running"]) == ([given_up["name"]], {})
+
+
 def test_a_search_can_wait_for_what_has_ended(cluster, tmp_path, capsys):
     """Failures count as ended too, also where the worker was lost too often."""
     supply = OneAfterTheOther([10, BREAKS, KILLED_ALWAYS, 11])

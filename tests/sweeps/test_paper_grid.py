@@ -309,7 +309,7 @@ def test_help_loads_nothing_heavy(script):
 
 
 # -------------------------------------------------------------------------------------- the status
-def test_status_tells_running_from_interrupted(tmp_path):
+def test_status_tells_running_from_interrupted(tmp_path, monkeypatch):
     trials = [description("c", "xent", seed, fold=0, epochs=3) for seed in range(3)]
     rows = [{key: value for key, value in trial.items() if key != "config"} for trial in trials]
     a, b, c = (trial["name"] for trial in trials)
@@ -326,6 +326,11 @@ def test_status_tells_running_from_interrupted(tmp_path):
             a: "partial", b: "running", c: "missing"
         }  # fmt: skip
     assert status.states(tmp_path, None)[b]["status"] == "partial"
+    search = {"configurations": [{"trials": {"0": a, "1": b}, "stopped": {"1": 2}}]}
+    monkeypatch.setattr(results, "read_search", lambda path: search)
+    assert [state["status"] for state in status.states(tmp_path, None).values()] == [
+        "partial", "given up", "missing",
+    ]  # fmt: skip
 
 
 def test_a_report_that_fails_is_reported(tmp_path, capsys, monkeypatch):

@@ -39,6 +39,13 @@ def test_a_line_counts_what_is_done_running_failed_and_left():
     assert seen(failed={"c": "it broke"}).line().startswith("3/6 done, 1 failed, 1 running, 1 left")
 
 
+def test_what_a_search_gave_up_is_not_left():
+    found = seen(given_up=["c"])
+    assert found.line().startswith("3/6 done, 0 failed, 1 given up, 1 running, 1 left, ")
+    # 4 epochs were trained; b has two to go, d three.
+    assert found.seconds_left == pytest.approx(5 / found.epochs_per_second, rel=0.01)
+
+
 def test_gpus_and_machines_at_work_are_named_where_there_are_some():
     assert seen().used == []
     assert seen(gpus=4.0, nodes=3).used == ["0.5/4 GPUs", "1/3 machines"]

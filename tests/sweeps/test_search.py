@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lesion_core import believed
+from lesion_core import believed, results
 from lesion_core.losses import LOSSES, loss_named, search_space, with_values
 from lesion_core.search_space import grid_points
 from lesion_core.settings import TrainSettings
@@ -216,6 +216,10 @@ def test_curves_save_epochs_and_choose_the_same_neighbourhood(rule, monkeypatch)
             assert all(surface.trials[one.trials[c]].name not in surface.finished
                        for c in one.stopped)  # fmt: skip
             assert "was given up after epoch" in (one.reason or "validation")
+        # Nothing is left to run, so no command has to come again.
+        given_up = results.given_up(surface.saved)
+        assert given_up == {one.trials[cell] for one in stopped for cell in one.stopped}
+        assert set(search.names()) == surface.trials.keys() - given_up
         assert believed.wrong_with_search(surface.saved | {"schema_version": 1}) is None
         assert {one.state for one in search.configurations} <= {"complete", "pruned"}
     assert trained[rule] < 0.85 * trained["never"]

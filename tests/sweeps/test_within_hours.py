@@ -32,7 +32,11 @@ class Clock:
 
 
 def supply(
-    seconds: float, *, expected: float = 10.0, slots: int = 1, left: list[str] | None = None
+    seconds: float,
+    *,
+    expected: float = 10.0,
+    slots: int | None = 1,
+    left: list[str] | None = None,
 ) -> tuple[WithinHours, Clock, list[str]]:
     clock, asked, own = Clock(), [], cells()
     names = [trial.name for cell in own for trial in cell]
@@ -44,7 +48,8 @@ def supply(
         expect=lambda cell: asked.extend(trial.name for trial in cell),
         clock=clock,
     )
-    made.set_slots(slots)
+    if slots is not None:
+        made.set_slots(slots)
     return made, clock, asked
 
 
@@ -73,6 +78,15 @@ def test_only_whole_cells_are_begun_and_none_that_cannot_end(each: float, whole:
 def test_no_cell_begins_that_is_too_long_for_all_the_time_there_is() -> None:
     made, _, asked = supply(19.0)
     assert made.finished and made.take() is None and asked == [] and made.names() == []
+    assert made.in_words({}).endswith("the next cell should take longer")
+
+
+def test_machines_that_nobody_has_looked_at_yet_are_enough() -> None:
+    """A sweep asks whether anything is left before it starts or joins a cluster."""
+    made, _, _ = supply(19.0, slots=None)
+    assert not made.finished  # two at a time, 10 s
+    made.set_slots(1)
+    assert made.finished and made.take() is None
 
 
 def test_a_cell_that_an_earlier_command_began_is_ended_first() -> None:
