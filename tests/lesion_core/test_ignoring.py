@@ -18,8 +18,9 @@ from lesion_core.patches import Volumes
 from lesion_core.results import rates
 from lesion_core.settings import TrainSettings
 from lesion_core.training.epoch import train_epoch
+from lesion_core.training.optimisers import optimiser_of
 from lesion_core.training.randomness import generator
-from lesion_core.training.step import WARM_UP, Step, optimiser_of
+from lesion_core.training.step import WARM_UP, Step
 from lesion_core.trial import Trial, run
 from lesion_core.unet import UNet3d
 from sweeps.data import Data
@@ -165,7 +166,7 @@ def test_a_training_step_has_no_gradient_from_ignored_voxels():
     volumes = Volumes.of([ignoring(image, ignore)], patch_size=16, stride=8)
     network = UNet3d(2, (8, 16)).initialise(torch.Generator().manual_seed(4))
     step = Step(
-        network, optimiser_of(network, 1e-3), LOSSES["xent"], volumes,
+        network, optimiser_of(network, TrainSettings(learning_rate=1e-3)), LOSSES["xent"], volumes,
         batch_size=1, precision="fp32",
     )  # fmt: skip
     patches = volumes.training_patches([0], flip=False)[:1]

@@ -13,8 +13,9 @@ from torch import Tensor
 from lesion_core import kernels
 from lesion_core.kernels import head, norm, pooling, weights
 from lesion_core.losses import LOSSES
+from lesion_core.settings import TrainSettings
+from lesion_core.training.optimisers import optimiser_of
 from lesion_core.training.precision import autocast, convolutions
-from lesion_core.training.step import optimiser_of
 from lesion_core.unet import UNet3d, upsampling_kernel
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -267,7 +268,7 @@ def test_a_network_trains_as_it_does_without_kernels(made):
     found = {}
     for with_kernels in (True, False):
         trained = tiny_network()
-        optimiser = optimiser_of(trained, 1e-2)
+        optimiser = optimiser_of(trained, TrainSettings(learning_rate=1e-2))
         for step in range(3):
             optimiser.zero_grad()
             if with_kernels:
