@@ -17,6 +17,7 @@ from lesion_core.settings import TrainSettings
 from lesion_core.training.optimisers import optimiser_of
 from lesion_core.training.precision import autocast, convolutions
 from lesion_core.unet import UNet3d, upsampling_kernel
+from sweeps.bench import roofline
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = torch.cuda.is_available() and not INTERPRETED
@@ -244,6 +245,13 @@ def test_the_head_is_a_convolution_of_one_voxel(dtype, made, monkeypatch):
     near(gradients[0], exact_gradients[0], 1e-6 if dtype == torch.float32 else BF16)
     for one, reference in zip(gradients[1:], exact_gradients[1:], strict=True):
         near(one, reference, 1e-5)
+
+
+def test_a_benchmark_counts_what_a_launch_moves(made):
+    volumes, weight, bias = made(1, 8, 2, 2, 2, dtype=torch.bfloat16), made(1, 8, 1, 1, 1), made(1)
+    with torch.no_grad():
+        found = roofline.kernels(lambda: head.head(volumes, weight, bias))
+    assert found == [(0, 2 * 64 + 4 * 8 + 4 + 4 * 8)]
 
 
 def tiny_network() -> UNet3d:
