@@ -250,7 +250,8 @@ def test_a_benchmark_counts_what_a_launch_moves(made):
     volumes, weight, bias = made(1, 8, 2, 2, 2, dtype=torch.bfloat16), made(1, 8, 1, 1, 1), made(1)
     with torch.no_grad():
         found = roofline.kernels(lambda: head.head(volumes, weight, bias))
-    assert found == [(0, 2 * 64 + 4 * 8 + 4 + 4 * 8)]
+    assert found[0] == (0, 2 * 64 + 4 * 8 + 4 + 4 * 8)
+    assert INTERPRETED or len(found) == 1  # the interpreter makes copies for itself
 
 
 def lies(values: Tensor) -> list[int]:
@@ -303,7 +304,7 @@ def test_a_network_predicts_alike_in_bf16_and_is_differentiated_once(made):
     loss = together.square().sum()
     (gradient,) = torch.autograd.grad(loss, trained.head.weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(gradient.sum(), trained.head.weight)
+        gradient.sum().backward()
 
 
 @pytest.mark.usefixtures("used")
