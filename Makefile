@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-kernels test-cluster test-slurm test-package lint clean
+.PHONY: demo test test-slow test-kernels test-gpu test-cluster test-slurm test-package lint clean
 
 demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
@@ -21,6 +21,10 @@ test-kernels: .venv/ready
 	$(BIN)/python -c "import triton" 2>/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[kernels]"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/lesion_core/test_kernels.py
+
+# What a GPU alone can show: kernels, compiled, against float64 and against PyTorch's own modules.
+test-gpu: .venv/ready
+	$(BIN)/python -m pytest tests/lesion_core/test_kernels.py tests/lesion_core/test_gpu.py
 
 # Machines of a Ray cluster, killed and cut off; the last part needs root and `ip`.
 # ray[default] has the server that jobs are submitted to.

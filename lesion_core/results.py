@@ -362,17 +362,21 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    tp, fp, fn = (counts[name].to_numpy(np.float64) for name in ("tp", "fp", "fn"))
+    return pd.DataFrame(
+        rates_of(*(counts[name].to_numpy(np.float64) for name in ("tp", "fp", "fn"))),
+        index=counts.index,
+    )
+
+
+def rates_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> dict[str, np.ndarray]:
+    """`rates` of counts in float64, without pandas."""
     with np.errstate(invalid="ignore"):
         precision = np.where((tp + fp == 0) & (fn > 0), 0.0, tp / (tp + fp))
-        return pd.DataFrame(
-            {
-                "dice": 2 * tp / (2 * tp + fp + fn),
-                "sensitivity": tp / (tp + fn),
-                "precision": precision,
-            },
-            index=counts.index,
-        )
+        return {
+            "dice": 2 * tp / (2 * tp + fp + fn),
+            "sensitivity": tp / (tp + fn),
+            "precision": precision,
+        }
 
 
 def judged_scores(cases: pd.DataFrame, subjects: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sweeps.bench.gpu_busy import watched
-from sweeps.bench.peers import PEERS, without_kernels
+from sweeps.bench.peers import PEERS
 from sweeps.bench.rivals import (
     copy,
     epoch,
@@ -89,7 +89,7 @@ def peer_rows(
     precision = _precisions(device)[-1]
     number = num_batches or (20 if device == "cuda" else 1)
     ours = {f"ours, {precision}": "recorded"}
-    if without_kernels() is not None:
+    if device == "cuda":
         ours[f"ours, {precision}, without kernels of our own"] = "recorded, without kernels"
     rivals = {
         name: Rival(training, (kind, precision, device, number, width))

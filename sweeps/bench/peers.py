@@ -8,10 +8,7 @@ tf32 on a GPU, no search for the fastest algorithm.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,14 +57,6 @@ PEERS: dict[str, dict[str, Peer]] = {
     },
 }
 """By device, in the order of the table."""
-
-
-def without_kernels() -> AbstractContextManager[object] | None:
-    """A context in which ours computes without kernels of its own; None where it has none."""
-    if importlib.util.find_spec("lesion_core.kernels") is None:
-        return None
-    kernels: Any = importlib.import_module("lesion_core.kernels")
-    return kernels.disabled()
 
 
 def steps(

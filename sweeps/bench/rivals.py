@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeps.bench.peers import PEERS, steps, without_kernels
+from sweeps.bench.peers import PEERS, steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,6 +179,7 @@ def training(
     """
     import torch
 
+    from lesion_core import kernels
     from lesion_core.augment import Augmenter, augmentation_named
     from lesion_core.patches import Volumes
     from lesion_core.training import step
@@ -186,11 +187,11 @@ def training(
     from lesion_core.training.optimisers import optimiser_of
     from lesion_core.training.randomness import generator
 
-    _prepare(device, keep_memory=kind != "plain")
     if kind == "recorded, without kernels":
-        off = without_kernels()
-        assert off is not None
-        off.__enter__()  # for all that this process does
+        without = kernels.disabled()  # as a decorator: around all that is made, and around each run
+        made = without(training)("recorded", precision, device, num_batches, width, augment)
+        return without(made)
+    _prepare(device, keep_memory=kind != "plain", precision=precision)
     cohort = _cohort()
     mine = _trial(cohort, 0, precision, epochs=1, filters=FILTERS[width])
     settings = mine.settings

@@ -8,12 +8,17 @@ says that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+MAKES_ROOM = ("aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty")
+"""Operations that write nothing into what they return."""
 
 
 def kernels(run: Callable[[], object]) -> list[tuple[int, int]]:
-    """``(operations, bytes)`` of every operation of PyTorch's that ``run`` calls.
+    """``(operations, bytes)`` of every operation of PyTorch's that ``run`` calls, and of every
+    kernel of Triton's that it launches (operations there count as none: they only move).
 
     Bytes are those of the tensors that it reads and writes, each once; a view moves none.
     """
@@ -36,16 +41,43 @@ def kernels(run: Callable[[], object]) -> list[tuple[int, int]]:
             kwargs = kwargs or {}
             out = function(*args, **kwargs)
             aliases = [result.alias_info for result in function._schema.returns]
-            if not any(alias is not None and not alias.is_write for alias in aliases):
+            is_view = any(alias is not None and not alias.is_write for alias in aliases)
+            if not is_view and function._schema.name not in MAKES_ROOM:
                 count = flop_registry.get(function.overloadpacket)
                 operations = int(count(*args, **kwargs, out_val=out)) if count else 0
                 # What is changed in place is among both, as it should: it is read and written.
                 found.append((operations, moved((args, kwargs)) + moved(out)))
             return out
 
-    with Counter():
+    with Counter(), _launches(lambda arguments: found.append((0, moved(arguments)))):
         run()
     return found
+
+
+@contextmanager
+def _launches(note: Callable[[Any], object]) -> Iterator[None]:
+    """Tell ``note`` what the kernels of Triton's that are launched in this block are given."""
+    try:
+        from triton.runtime.jit import KernelInterface  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        yield
+        return
+    before = KernelInterface.__getitem__
+
+    def launcher(self: Any, grid: Any) -> Any:
+        launch = before(self, grid)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            note((args, kwargs))
+            return launch(*args, **kwargs)
+
+        return noted
+
+    KernelInterface.__getitem__ = launcher
+    try:
+        yield
+    finally:
+        KernelInterface.__getitem__ = before
 
 
 def least_seconds(

@@ -285,7 +285,7 @@ class Ledger:
         }
 
     def epoch(self, name: str, report: EpochContent, attempt: int | None = None) -> None:
-        """Add an epoch (``dataclasses.asdict`` of an `EpochReport`), replacing later ones.
+        """Add an epoch (the fields of an `EpochReport`), replacing later ones.
 
         Without a checkpoint (None), the one before stays the place to go on from.  With the number
         of an ``attempt``, only if no later one has begun: a machine that was cut off may come back.

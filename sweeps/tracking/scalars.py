@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lesion_core.terminal import one_line
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 VOXEL_METRICS = ("dice", "sensitivity", "precision")
@@ -53,17 +54,18 @@ def by_epoch(
     >>> found["test/image/sensitivity"], found["test/image/dice_cases"], found["train_loss"]
     (1.0, 1, 0.5)
     """
-    import pandas as pd
-
     found = {int(row["epoch"]): _of_training(row) for row in epochs}
-    frame: Any = pd.DataFrame(cases)  # pandas has no types that hold
-    if frame.empty:
+    columns = _columns(cases)
+    if not columns or not len(columns["scope"]):
         return found
-    scored = _scored(frame)
-    fold = f"fold/{frame['fold'].iloc[0]}" if "fold" in frame else None
-    several = scored["site"].nunique() > 1
-    for scope, part in scored.groupby("scope"):
-        for keys in (["epoch", "split"], ["epoch", "split", "site"])[: 1 + several]:
+    scored = _scored(columns)
+    labels = {name: list(columns[name]) for name in ("epoch", "split", "scope", "site")}
+    several = len(set(labels["site"])) > 1
+    for scope in sorted(set(labels["scope"])):
+        rows = [row for row, each in enumerate(labels["scope"]) if each == scope]
+        part = {name: values[rows] for name, values in scored.items()}
+        for names in (["epoch", "split"], ["epoch", "split", "site"])[: 1 + several]:
+            keys = [tuple(labels[name][row] for name in names) for row in rows]
             for key, numbers in _means(part, keys, scope == "patch", last_epoch).items():
                 epoch, split, *site = key
                 place = f"{split}/{scope}/" + "".join(
@@ -72,9 +74,10 @@ def by_epoch(
                 found.setdefault(int(epoch), {}).update(
                     {f"{place}{name}": value for name, value in numbers.items()}
                 )
-    held_out = [split for split in scored["split"].unique() if split != "train"]
-    for numbers in found.values() if fold else ():
-        for split, metric in product(held_out, VOXEL_METRICS):
+    if "fold" in columns:
+        fold = f"fold/{next(iter(columns['fold']))}"
+        held_out = [split for split in dict.fromkeys(labels["split"]) if split != "train"]
+        for numbers, split, metric in product(list(found.values()), held_out, VOXEL_METRICS):
             if (value := numbers.get(f"{split}/image/{metric}")) is not None:
                 numbers[f"{fold}/{metric}"] = value
     return found
@@ -90,7 +93,7 @@ def case_table(
 
     frame: Any = pd.DataFrame(cases)
     frame = frame[(frame["scope"] == "image") & (frame["epoch"] == frame["epoch"].max())]
-    frame = _scored(frame).reindex(columns=list(TABLE_COLUMNS))
+    frame = frame.assign(**_scored(_columns(frame))).reindex(columns=list(TABLE_COLUMNS))
     frame = frame.astype(dict.fromkeys(_COUNT_COLUMNS, "Int64"))
     for column, name in (("case", case_name), ("site", site_name)):
         frame[column] = [one_line(name(each)) if each else each for each in frame[column]]
@@ -128,43 +131,69 @@ def _of_training(row: Mapping[str, Any]) -> dict[str, float]:
     return {"epoch": row["epoch"]} | {k: v for k, v in values.items() if v is not None}
 
 
-def _scored(cases: Any) -> Any:
-    """A data frame with a column per metric; one whose counts the table lacks is absent."""
+def _columns(cases: Any) -> Mapping[str, Any]:
+    """Columns by name, of a data frame or of rows: without pandas, which takes ten times as long
+    for an epoch's rows as all the rest."""
+    if hasattr(cases, "columns"):
+        return {name: cases[name] for name in cases.columns}
+    names = dict.fromkeys(name for row in cases for name in row)
+    return {name: [row.get(name) for row in cases] for name in names}
+
+
+def _floats(column: Any) -> np.ndarray:
+    """A column's numbers; NaN where it has none."""
     import numpy as np
 
-    from lesion_core.results import rates
+    if hasattr(column, "to_numpy"):
+        return column.to_numpy(float, na_value=np.nan)
+    return np.array([np.nan if value is None else value for value in column], float)
 
-    scored = cases.assign(**rates(cases))
-    if "n_ref" in cases:
-        counts = {name: cases[name].to_numpy(float, na_value=np.nan) for name in _LESION_COLUMNS}
+
+def _scored(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What is counted or measured, and the metrics that follow from it; what the table lacks is
+    absent."""
+    import numpy as np
+
+    from lesion_core.results import rates_of
+
+    found = {name: _floats(columns[name]) for name in _COUNTED if name in columns}
+    found |= rates_of(found["tp"], found["fp"], found["fn"])
+    if "n_ref" in found:
         with np.errstate(invalid="ignore", divide="ignore"):
-            recall = counts["n_ref_hit"] / counts["n_ref"]
-            precision = counts["n_pred_hit"] / counts["n_pred"]
+            recall = found["n_ref_hit"] / found["n_ref"]
+            precision = found["n_pred_hit"] / found["n_pred"]
             both = recall + precision
             f1 = np.where(both == 0, 0.0, 2 * recall * precision / both)
-        scored = scored.assign(lesion_recall=recall, lesion_precision=precision, lesion_f1=f1)
-    return scored
+        found |= {"lesion_recall": recall, "lesion_precision": precision, "lesion_f1": f1}
+    return found
 
 
 _LESION_COLUMNS = ("n_ref", "n_ref_hit", "n_pred", "n_pred_hit")
 _COUNT_COLUMNS = ("tp", "fp", "fn", "tn", *_LESION_COLUMNS)
+_COUNTED = (
+    *_COUNT_COLUMNS, *SURFACE_METRICS, "loss_value",
+    *(f"patch_{metric}_{of}" for metric in VOXEL_METRICS for of in ("sum", "n")),
+)  # fmt: skip
 
 
 def _means(
-    rows: Any, keys: list[str], patches: bool, last_epoch: int
+    rows: Mapping[str, np.ndarray],
+    keys: Sequence[tuple[Any, ...]],
+    patches: bool,
+    last_epoch: int,
 ) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Numbers of every group of one scope's data frame; ``keys`` begins with epoch and split."""
+    """Numbers of every group of one scope's rows, given each row's; it begins with epoch and
+    split."""
     import numpy as np
 
-    # Groups are numbered in the order of their first rows.
-    group_of = rows.groupby(keys, sort=False).ngroup().to_numpy()
-    groups = [tuple(key) for key in rows[keys].drop_duplicates().itertuples(index=False)]
+    groups = list(dict.fromkeys(keys))
+    number_of = {key: number for number, key in enumerate(groups)}
+    group_of = np.array([number_of[key] for key in keys])
     found: dict[tuple[Any, ...], dict[str, float]] = {key: {} for key in groups}
 
     def total(column: str) -> Any:
         """Sum of a column in each group; one group after the other would take ten times as long."""
-        values = rows[column].to_numpy(float, na_value=np.nan)
-        return np.bincount(group_of, values, len(groups))
+        return np.bincount(group_of, rows[column], len(groups))
 
     def mean(metric: str, sums: Any, numbers: Any, of: str) -> None:
         """The mean over what is defined; a sum that is no number gives none."""
@@ -178,7 +207,7 @@ def _means(
     if patches:
         for metric in VOXEL_METRICS:
             if f"patch_{metric}_sum" in rows:
-                number = np.nan_to_num(rows[f"patch_{metric}_n"].to_numpy(float, na_value=np.nan))
+                number = np.nan_to_num(rows[f"patch_{metric}_n"])
                 numbers = np.bincount(group_of, number, len(groups))
                 mean(metric, total(f"patch_{metric}_sum"), numbers, "patches")
     else:
@@ -191,7 +220,7 @@ def _means(
     for metric in of_cases:
         column = "loss_value" if metric == "loss" else metric
         if column in rows:
-            values = rows[column].to_numpy(float, na_value=np.nan)
+            values = rows[column]
             defined = ~np.isnan(values)
             sums = np.bincount(group_of[defined], values[defined], len(groups))
             mean(metric, sums, np.bincount(group_of[defined], minlength=len(groups)), "cases")

@@ -6,7 +6,6 @@ The same code in a Ray worker and, without Ray, under `train_one`, so both leave
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import socket
@@ -92,10 +91,7 @@ def attempt(
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal last
-            content = cast(EpochContent, dataclasses.asdict(report))
-            if report.epoch % checkpoint_every:
-                content["checkpoint"] = None
-            ledger.epoch(name, content, number)
+            ledger.epoch(name, _content(report, checkpoint_every), number)
             last = report
             epochs[:] = [row for row in epochs if row["epoch"] < report.epoch] + [report.epochs]
             numbers = scalars.by_epoch(
@@ -160,6 +156,19 @@ def attempt(
         ledger.done(name, summary, number)  # first: W&B can take its time
         _finish(tracked, ledger, ending, failed=False)
     return True
+
+
+def _content(report: EpochReport, checkpoint_every: int) -> EpochContent:
+    """What the ledger is told of an epoch: the rows themselves, which nobody changes any more.
+
+    No checkpoint of the last epoch, of which it keeps none.
+    """
+    content: dict[str, Any] = dict(vars(report))
+    if report.final is not None:
+        content["final"] = dict(vars(report.final))
+    if report.final is not None or report.epoch % checkpoint_every:
+        content["checkpoint"] = None
+    return cast(EpochContent, content)
 
 
 def _train(

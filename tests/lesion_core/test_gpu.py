@@ -21,6 +21,7 @@ from lesion_core.settings import PRECISIONS, TrainSettings
 from lesion_core.training import step
 from lesion_core.training.precision import check_precision
 from lesion_core.trial import Trial, run
+from lesion_core.unet import UNet3d
 from tests.support.toy import toy_cohort
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is usable here")
@@ -185,7 +186,7 @@ def waits(tmp_path, monkeypatch):
 
 def test_the_loss_that_cannot_be_recorded_is_one_that_trains(waits):
     """On a CPU, so that what a GPU is asked below is known to be right in all else."""
-    assert step.is_recordable(waits)
+    assert step.is_recordable(waits, UNet3d())
     assert losses(trained("cpu", waits)) == losses(trained("cpu"))
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from lesion_core import kernels as our_kernels
 from lesion_core.losses import LOSSES
 from lesion_core.training.precision import convolutions
 from lesion_core.unet import UNet3d
@@ -24,7 +25,7 @@ from sweeps.bench.core import (
 )
 from sweeps.bench.peers import PEERS, UNASKED, Peer, steps
 from sweeps.bench.plain import plain_twin
-from sweeps.bench.rivals import peer_training, plain_trial, trial
+from sweeps.bench.rivals import peer_training, plain_trial, training, trial
 from sweeps.bench.roofline import kernels
 from sweeps.bench.timing import Rival, Row, Stage, paired
 
@@ -161,7 +162,10 @@ def test_ways_of_a_gpu_take_the_same_step():
 
 
 def test_steps_are_held_against_the_best_peer_and_one_that_cannot_run_is_named(monkeypatch):
-    seconds = {"ours, bf16": 1.0, UNASKED: 5.0, "plain bf16": 4.0, "MONAI BasicUNet bf16": 4.5}
+    seconds = {
+        "ours, bf16": 1.0, "ours, bf16, without kernels of our own": 2.0,
+        UNASKED: 5.0, "plain bf16": 4.0, "MONAI BasicUNet bf16": 4.5,
+    }  # fmt: skip
 
     class Staged(Stage):
         def __init__(self, rivals):
@@ -177,14 +181,25 @@ def test_steps_are_held_against_the_best_peer_and_one_that_cannot_run_is_named(m
 
     monkeypatch.setattr("sweeps.bench.core.Stage", Staged)
     monkeypatch.setattr("sweeps.bench.core._precisions", lambda device: ["tf32", "bf16"])
-    monkeypatch.setattr("sweeps.bench.core.without_kernels", lambda: None)
     rows = list(peer_rows("cuda"))
     unable = [row for row in rows if row.value != row.value]
     assert [row.note for row in unable] == ["  no compiler"] * 2
     assert "no compiler" in unable[0].in_words
     assert rows[-1].peer == "the best of them: plain bf16"
     assert (rows[-1].ratio, rows[-1].met) == (4.0, True)
-    assert [row.ratio for row in rows[2:-1]] == [5.0, 4.0, 4.5]
+    assert [row.ratio for row in rows[2:-1]] == [2.0, 5.0, 4.0, 4.5]
+
+
+def test_ours_without_kernels_has_none_while_it_is_made_and_whenever_it_runs(monkeypatch):
+    disabled = []
+    monkeypatch.setattr(
+        "lesion_core.kernels.are_used", lambda device: disabled.append(our_kernels._disabled.get())
+    )
+    run = training("recorded, without kernels", "fp32", "cpu", 1, "narrow")
+    run()
+    before = len(disabled)
+    run()
+    assert len(disabled) > before > 0 and all(disabled)
 
 
 def test_each_part_is_measured_alone(monkeypatch, capsys):

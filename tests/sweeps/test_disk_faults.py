@@ -22,7 +22,7 @@ from tests.sweeps.test_ledger import asked
 EPOCHS = 2
 TRIALS = [description("toy", "xent", seed, 0, EPOCHS) for seed in (1, 2)]
 ROWS = [{key: value for key, value in each.items() if key != "config"} for each in TRIALS]
-REQUEST = asked(trials=ROWS)
+REQUEST = asked(trials=ROWS, settings=TRIALS[0]["config"]["settings"])
 COHORT = dict.fromkeys(results.COHORT_CASES.names) | {"cohort": "toy", "case": "a"}
 SLICE = dict.fromkeys(results.COHORT_SLICES.names) | {"cohort": "toy", "case": "a"}
 
