@@ -495,9 +495,9 @@ def restore(
     network.load_state_dict(check_shapes(state["network"], network.state_dict(), "checkpoint.pt"))
     settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
     optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
-    for parameter, moments in optimiser.state.items():  # fused Adam wants them to lie like weights
-        for name, value in moments.items():
-            if value.shape == parameter.shape:
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():  # on a GPU they must lie in memory as the weights do
+            if parameter.is_cuda and value.shape == parameter.shape:
                 moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     begun = state.get("begun")  # checkpoints of earlier releases are all between epochs
     return state["epoch"], None if begun is None else BegunEpoch.from_dict(begun)

@@ -136,7 +136,7 @@ def test_packages_point_one_way() -> None:
     """analysis -> lesion_core.results <- lesion_core <- sweeps"""
     known = (
         "results", "report_record", "looks", "standing", "stopping", "spreadsheets", "table1",
-        "settings", "paths", "terminal", "arms", "scores",
+        "settings", "paths", "terminal", "arms", "scores", "search_space",
     )  # fmt: skip
     torch_free = {f"lesion_core.{name}" for name in known}
     for module, wanted in imports().items():

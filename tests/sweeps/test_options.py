@@ -27,17 +27,17 @@ from sweeps.paper_grid import PaperGrid
 from sweeps.train_one import TrainOne
 
 for kind, needed in ((PaperGrid, []), (TrainOne, ["--cohort", "lit"])):
-    asked = command.read_flags(kind, [*needed, "--momentum", "0.5"]).settings()
+    asked = command.read_flags(kind, [*needed, "--damping", "0.5"]).settings()
     trial = Trial(cohort="lit", fingerprint="f" * 64, loss=LOSSES["xent"], seed=1, fold=0,
                   num_folds=2, settings=asked)
     again = Trial.from_dict(trial.to_dict())
-    print(trial.to_dict()["settings"]["momentum"], again.settings.momentum, again == trial)
+    print(trial.to_dict()["settings"]["damping"], again.settings.damping, again == trial)
 """
 
 
 def test_a_new_setting_is_a_flag_and_reaches_the_trial(tmp_path):
     source = Path(importlib.util.find_spec("lesion_core.settings").origin).read_text()
-    field = '    momentum: float = 0.9\n    """Of the optimiser."""\n'
+    field = '    damping: float = 0.9\n    """Of the optimiser."""\n'
     file = tmp_path / "settings.py"
     file.write_text(source.replace("    def __post_init__", f"{field}\n    def __post_init__", 1))
     done = subprocess.run(
