@@ -60,7 +60,7 @@ def small(scores: np.ndarray, fold_of: np.ndarray = FOLD, **changes: Any) -> Sim
 
 def given(tau: float = 0.01, reference: str = "l0") -> ReportInput:
     return ReportInput(
-        sweep=cast(Sweep, SimpleNamespace(path=Path("no ledger"), meta={})),
+        sweep=cast(Sweep, SimpleNamespace(path=Path("no ledger"), meta={}, losses=[])),
         all_cohorts=[],
         reference=reference,
         training=TrainingEffect({"dice": tau}),
