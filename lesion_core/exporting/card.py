@@ -131,6 +131,7 @@ def _input_table(about: Mapping[str, Any]) -> str:
         "normalisation": about["normalisation"],
         "output": about["output"],
         "threshold": f"{about['threshold']:g}",
+        "smallest lesion": f"{about['min_lesion_mm3']:g} mm3" if about["min_lesion_mm3"] else "any",
         "precision": about["precision"],
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
@@ -197,7 +198,7 @@ def _scores(given: CardInput) -> str:
             + (
                 "the sweep has no patient that all of them had never seen. "
                 if len({network["fold"] for network in networks}) > 1
-                else "only their common fold's patients could give one, and none was computed. "
+                else "only their common fold's patients could give one, which is not in here. "
             )
             + "The scores above are of single networks; how well their average does is not known "
             "from here. Test it on patients of your own."
@@ -208,7 +209,8 @@ def _scores(given: CardInput) -> str:
         [
             f"All trainings with this loss, each on the patients that it never saw: means over "
             f"{_number(dice['cells'], 'training')} and {_number(dice['patients'], 'patient')}, "
-            f"with {scores['level']:.0%} intervals, as the sweep's report computes them.",
+            f"with {scores['level']:.0%} intervals, as the sweep's report computes them. A voxel "
+            "counts there as lesion from a probability of 0.5 on, and no lesion as too small.",
             "\n".join(rows),
             "The networks in here, each on the patients of its own fold:",
             "\n".join(members),

@@ -1,7 +1,8 @@
 """Which cases, their normalisation, and the loop over them: the code that a MONAI bundle brings.
 
 The bundle's copy of this file is scripts/steps.py; its configs/inference.json says the rest.  It
-needs PyTorch and nibabel, and nothing of the project that the networks come from.
+needs PyTorch and nibabel, for smallest lesions SciPy, and nothing of the project that the networks
+come from.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def segment(
     network: torch.nn.Module,
     inferer: Callable[..., torch.Tensor],
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]],
+    min_lesion_mm3: float,
     output_dir: str,
     device: torch.device,
 ) -> None:
@@ -114,13 +116,30 @@ def segment(
         windows = case["image"][None].to(device)
         case["pred"] = inferer(windows, network)[0].cpu()
         found = postprocessing(case)
+        mask = without_small(found["mask"][0].numpy() > 0, min_lesion_mm3, case["source"])
         for what, values, kind in (
-            ("probability", found["pred"], "float32"),
-            ("lesion", found["mask"], "uint8"),
+            ("probability", found["pred"][0].numpy(), "float32"),
+            ("lesion", mask, "uint8"),
         ):
             path = Path(output_dir, f"{case['case']}_{what}.nii.gz")
-            save(path, values[0].numpy().astype(kind), case["source"])
+            save(path, values.astype(kind), case["source"])
             print(path, flush=True)
+
+
+def without_small(mask: Any, min_mm3: float, source: str) -> Any:
+    """A mask ``[X, Y, Z]`` on the grid of an image, without its 26-connected components of less
+    than this volume; 0 leaves all."""
+    if min_mm3 <= 0:
+        return mask
+    from scipy import ndimage
+
+    like: Any = nib.load(source)
+    labels, _ = ndimage.label(mask, structure=[3 * [3 * [1]]] * 3)
+    voxels = torch.from_numpy(labels).flatten().bincount().double()
+    voxel_mm3 = abs(float(torch.from_numpy(like.affine[:3, :3]).double().det()))
+    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-9)
+    kept[0] = False
+    return kept.numpy()[labels]
 
 
 def save(path: Path, voxels: Any, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,14 @@ class Choice:
     def folds(self) -> list[int]:
         """Folds of the networks."""
         return sorted({member.fold for member in self.members})
+
+    def cut(self, threshold: float | None, min_lesion_mm3: float | None) -> tuple[float, float]:
+        """The threshold and the smallest lesion, mm3: what was asked for, else the trials' own."""
+        own = self.members[0].settings
+        return (
+            own.threshold if threshold is None else threshold,
+            own.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3,
+        )
 
     @property
     def in_words(self) -> str:
@@ -231,6 +240,14 @@ def load_network(
     from lesion_core.networks.saved import load_network
 
     return load_network(model, device, own_network=own_network, channels=channels)
+
+
+def check_cut(threshold: float | None, min_lesion_mm3: float | None) -> None:
+    """Raise ValueError if ``--threshold`` or ``--min-lesion-mm3`` cannot be; None is not said."""
+    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 1):
+        raise ValueError(f"--threshold {threshold:g}: expected more than 0, and 1 at most")
+    if min_lesion_mm3 is not None and not 0 <= min_lesion_mm3 < math.inf:
+        raise ValueError(f"--min-lesion-mm3 {min_lesion_mm3:g}: expected 0 or more mm3")
 
 
 def trained_settings(folder: Path, stored: Mapping[str, Any]) -> TrainSettings:
