@@ -83,4 +83,4 @@ def versions() -> Mapping[str, str]:
 
 
 def _listed(sides: tuple[float, float, float] | None) -> list[float] | None:
-    return None if sides is None else [round(side, 6) for side in sides]
+    return None if sides is None else list(sides)  # every digit: it decides which voxel is nearest

@@ -78,8 +78,11 @@ def training_grid(
     move[:3, :3], move[:3, 3] = step.diag(), offset
     case["grid"] = type(image)(torch.zeros(1, *new.int().tolist()), affine=affine @ move)
     brain = case["brain"].as_tensor()
-    for axis in range(3):  # half-way up, as in training; PyTorch's own rounds to even
-        nearest = (step[axis] * torch.arange(int(new[axis])) + offset[axis] + 0.5).floor()
+    for axis in range(3):
+        # Half-way up, and rounded in the order in which SciPy does it, as in training: voxels that
+        # lie half-way between two are many, and each moves the mean inside the brain.
+        place = torch.arange(int(new[axis])) + offset[axis] / step[axis]
+        nearest = (step[axis] * place + 0.5).floor()
         brain = brain.index_select(axis + 1, nearest.clamp(0, int(old[axis]) - 1).long())
     case["brain"] = type(image)(brain, affine=affine @ move)
     return case

@@ -24,6 +24,7 @@ from lesion_core.exporting.bundle import overlap
 from lesion_core.exporting.together import Together, example_windows
 from lesion_core.metrics import without_small
 from lesion_core.segmentation.ensemble import load_ensemble
+from lesion_core.segmentation.geometry import Brought, TrainingGrid
 from sweeps import cli, export
 from tests.support import tiny
 from tests.support.networks import SETTINGS, write_networks
@@ -158,6 +159,23 @@ def test_bundle_run_by_monai_alone_gives_what_predict_gives(root, bundle, tmp_pa
         voxel_mm3 = abs(np.linalg.det(ours.affine[:3, :3]))
         large = without_small(theirs.get_fdata() >= 0.5, 6.0, voxel_mm3)
         assert np.array_equal(mask.get_fdata(), large)
+
+
+@pytest.mark.parametrize("side_mm", [3.84, float(np.float32(3.84)), 2.5, 0.7, 1.0])
+def test_bundle_takes_brain_masks_to_the_very_voxels_that_predict_does(side_mm):
+    """A voxel of 3.84 mm lies half-way between two of 1 mm: which is nearest is the last bit's."""
+    from monai.data.meta_tensor import MetaTensor
+
+    brain = np.random.default_rng(5).integers(0, 2, (182, 23, 19)).astype(np.uint8)
+    affine, sides = np.diag([-1.0, 1, 1, 1]), 3 * (side_mm,)
+    training = TrainingGrid(orientation=None, smallest_mm=sides, largest_mm=sides)
+    ours = Brought.of(brain.shape, affine, training).mask(brain)
+    given = {
+        name: MetaTensor(torch.from_numpy(brain)[None].float(), affine=torch.from_numpy(affine))
+        for name in ("image", "brain")
+    }
+    found = in_bundle.training_grid(given, sides, sides)["brain"][0].numpy()
+    assert np.array_equal(found, ours)
 
 
 @pytest.mark.parametrize("min_mm3", [0.0, 2.7, 12.0])
