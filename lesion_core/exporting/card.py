@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from lesion_core.arms import complete, worded
+
 METRICS = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
 
 UNSTATED = "**NOT STATED.** Ask whoever exported this before you use or share it."
@@ -154,7 +156,8 @@ def _training(given: CardInput) -> str:
     about = given.about
     seeds = list(dict.fromkeys(network["seed"] for network in about["networks"]))
     folds = sorted({network["fold"] for network in about["networks"]})
-    settings = ", ".join(f"{name} {_value(value)}" for name, value in about["settings"].items())
+    all_settings = complete(about["settings"])
+    settings = ", ".join(f"{name} {worded(value)}" for name, value in all_settings.items())
     fields = (about["loss_params"].get("fields") or {}).items()
     numbers = ", ".join(f"{name} {value}" for name, value in fields)
     return "\n".join(
@@ -243,10 +246,6 @@ def _number(count: int, what: str) -> str:
 
 def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _value(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _text(text: str) -> str:

@@ -255,6 +255,7 @@ def test_card_has_the_reports_numbers_and_says_what_is_not_known(root, bundle):
     assert scores["metrics"]["dice"]["mean"] == pytest.approx((10 / 17 + 12 / 18) / 2)
     assert "| DSC | 0.627 |" in card and "| 1 | 0 | 2 | 0.588 | 0.500 | 0.714 |" in card
     assert "licence of the data: **NOT STATED.**" in card
+    assert "network unet3d, optimiser adam" in card  # defaults too: a stranger does not know them
     assert "Of the 4 networks together there is no test score here" in card
 
 
