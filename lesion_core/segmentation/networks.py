@@ -276,19 +276,17 @@ def _of_comparison(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 def _one(asked: str, found: Sequence[str], what: str, results: Path) -> str:
     """What was asked for, if it is there; if nothing was, the only one that there is."""
     there = list(dict.fromkeys(found))
+    listed = ("; " if any("," in each for each in there) else ", ").join(there)
     if asked and asked not in there:
         near = close_to(asked, there)
         hint = f"; did you mean {near}?" if near else ""
         raise ValueError(
-            f"--{what} {asked}: {results} has no complete trial of it; there: {', '.join(there)}"
-            f"{hint}"
+            f"--{what} {asked}: {results} has no complete trial of it; there: {listed}{hint}"
         )
     if not asked and len(there) != 1:
         if not there:
             raise ValueError(f"{results}: lists no trial that is judged on test cases")
-        raise ValueError(
-            f"{results}: has networks of several; say which with --{what}: {', '.join(there)}"
-        )
+        raise ValueError(f"{results}: has networks of several; say which with --{what}: {listed}")
     return asked or there[0]
 
 

@@ -152,6 +152,8 @@ def test_arms_are_scored_apart_and_scores_stay_with_their_networks(root, tmp_pat
         assert {label_of[member.trial] for member in choice.members} == {choice.loss}
         (rate,) = {member.settings.learning_rate for member in choice.members}
         assert choice.loss == f"dsc, learning_rate {rate:g}"
+    with pytest.raises(ValueError, match=r"there: dsc, learning_rate 0\.0001; dsc, learning_rate"):
+        by_fold(path, loss="dsc")
     complete = {
         row["name"]: (
             "mine", label_of[row["name"]], row["fold"], row["seed"],
