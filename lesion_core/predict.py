@@ -84,7 +84,8 @@ class Predict:
     this one."""
     loss: str = ""
     """New patients: networks of this loss, or of the arm that the report calls so; default: the
-    one that the report puts first.  --score: only this one; default: all."""
+    one that the report puts first.  --score: only this one, or the arms of this loss; default:
+    all."""
     seeds: tuple[int, ...] = ()
     """New patients: networks of these seeds; default: all."""
     folds: tuple[int, ...] = ()

@@ -182,7 +182,7 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     Args:
         results: a ledger, finished or not.
         cohort: only this one.
-        loss: only this label.
+        loss: only this label, or the arms of this loss.
 
     Raises:
         ValueError: there is no such cohort or loss, or networks cannot be used together.
@@ -190,13 +190,19 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     from lesion_core.results import read_meta, trial_statuses
 
     meta = read_meta(results)
-    asked, label_of = asked_rows(meta), arms_of(meta).label_of
+    asked, arms = asked_rows(meta), arms_of(meta)
+    label_of = arms.label_of
     rows = _of_comparison(list(asked.values()))
     if cohort:
         _one(cohort, [row["cohort"] for row in rows], "cohort", results)
-    if loss:
-        _one(loss, [label_of[row["name"]] for row in rows], "loss", results)
-    rows = [r for r in rows if cohort in ("", r["cohort"]) and loss in ("", label_of[r["name"]])]
+    wanted = {label for label, own in arms.losses.items() if own == loss}
+    if loss and (loss in arms.losses or not wanted):
+        wanted = {_one(loss, [label_of[row["name"]] for row in rows], "loss", results)}
+    rows = [
+        row
+        for row in rows
+        if cohort in ("", row["cohort"]) and (not loss or label_of[row["name"]] in wanted)
+    ]
     status = trial_statuses(results, {row["name"]: row for row in rows})
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -153,7 +153,8 @@ def test_arms_are_scored_apart_and_scores_stay_with_their_networks(root, tmp_pat
         (rate,) = {member.settings.learning_rate for member in choice.members}
         assert choice.loss == f"dsc, learning_rate {rate:g}"
     with pytest.raises(ValueError, match=r"there: dsc, learning_rate 0\.0001; dsc, learning_rate"):
-        by_fold(path, loss="dsc")
+        by_fold(path, loss="dcs")
+    assert by_fold(path, loss="dsc") == by_fold(path)
     complete = {
         row["name"]: (
             "mine", label_of[row["name"]], row["fold"], row["seed"],
