@@ -140,7 +140,7 @@ def without_small(mask: Any, min_mm3: float, source: str) -> Any:
     labels, _ = ndimage.label(mask, structure=[3 * [3 * [1]]] * 3)
     voxels = torch.from_numpy(labels).flatten().bincount().double()
     voxel_mm3 = abs(float(torch.from_numpy(like.affine[:3, :3]).double().det()))
-    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-9)
+    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-6)  # NIfTI's sides are in single precision
     kept[0] = False
     return kept.numpy()[labels]
 
