@@ -83,8 +83,9 @@ def without_small(mask: np.ndarray, min_mm3: float, voxel_mm3: float) -> np.ndar
         return mask
     labels, number = components(mask)
     voxels = np.bincount(labels.ravel(), minlength=number + 1)
-    # The volume of so many voxels may end in other digits than a minimum that means the same.
-    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-9)
+    # The volume of so many voxels may end in other digits than a minimum that means the same:
+    # NIfTI has a voxel's sides in single precision, so that three of them are off by 2e-7.
+    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-6)
     kept[0] = False
     return kept[labels]
 

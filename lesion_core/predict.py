@@ -17,7 +17,6 @@ from lesion_core import stopping
 if __name__ == "__main__":
     stopping.hold()
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lesion_core.flags import read_flags
-from lesion_core.segmentation.networks import load_network
+from lesion_core.segmentation.networks import check_cut, load_network
 from lesion_core.segmentation.tested import PREDICTIONS, predict_image, predict_tested
 from lesion_core.settings import Precision
 from lesion_core.terminal import print_anything
@@ -52,7 +51,9 @@ NEW_ONLY = (
 TESTED_ONLY = ("data", "probabilities", "score")
 """Flags that say something of a sweep's own test cases alone."""
 
-OF_SCORES = ("results", "score", "data", "cohort", "loss", "device", "precision", "overwrite")
+OF_SCORES = (
+    "results", "score", "data", "cohort", "loss", "device", "precision", "overwrite", "own_network",
+)  # fmt: skip
 """Flags that say something where seeds are scored together."""
 
 
@@ -83,7 +84,8 @@ class Predict:
     this one."""
     loss: str = ""
     """New patients: networks of this loss, or of the arm that the report calls so; default: the
-    one that the report puts first.  --score: only this one; default: all."""
+    one that the report puts first.  --score: only this one, or the arms of this loss; default:
+    all."""
     seeds: tuple[int, ...] = ()
     """New patients: networks of these seeds; default: all."""
     folds: tuple[int, ...] = ()
@@ -192,6 +194,7 @@ def _score(options: Predict) -> Iterator[Path]:
         device=options.device,
         precision=options.precision,
         overwrite=options.overwrite,
+        own_network=options.own_network,
         say=say,
     ):
         if outcome.record is None:
@@ -248,12 +251,11 @@ def predict_new(options: Predict) -> Iterator[Outcome]:
     )
     from lesion_core.segmentation.bids_layout import check_name
 
-    settings = chosen.members[0].settings
-    threshold, smallest = options.threshold, options.min_lesion_mm3
+    threshold, smallest = chosen.cut(options.threshold, options.min_lesion_mm3)
     wanted = Wanted(
         out=options.out,
-        threshold=settings.threshold if threshold is None else threshold,
-        min_lesion_mm3=settings.min_lesion_mm3 if smallest is None else smallest,
+        threshold=threshold,
+        min_lesion_mm3=smallest,
         probability=options.probability,
         disagreement=options.disagreement,
         overlay=options.overlay,
@@ -298,12 +300,9 @@ def _refuse(options: Predict, flags: Sequence[str], why: str) -> None:
 
 
 def _check_threshold(options: Predict) -> None:
-    threshold, smallest = options.threshold, options.min_lesion_mm3
-    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 1):
-        raise ValueError(f"--threshold {threshold:g}: expected more than 0, and 1 at most")
-    if smallest is not None and not 0 <= smallest < math.inf:
-        raise ValueError(f"--min-lesion-mm3 {smallest:g}: expected 0 or more mm3")
-    for flag, value in (("threshold", threshold), ("min-lesion-mm3", smallest)):
+    check_cut(options.threshold, options.min_lesion_mm3)
+    given = {"threshold": options.threshold, "min-lesion-mm3": options.min_lesion_mm3}
+    for flag, value in given.items():
         if options.probabilities and value is not None:
             raise ValueError(f"--{flag}: probabilities have none; leave it out")
 

@@ -106,6 +106,11 @@ class EnsembleIdentity:
         return f"{self.cohort}-{label}-f{self.fold}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
     @property
+    def networks(self) -> tuple[str, int, tuple[str, ...], tuple[str, ...]]:
+        """All but what its arm was called when it was scored, which more arms may change."""
+        return self.cohort, self.fold, self.trials, self.weights
+
+    @property
     def group(self) -> tuple[str, str, int]:
         """Cohort, loss and fold: of all ensembles of a group one is the largest."""
         return self.cohort, self.loss, self.fold
@@ -229,20 +234,24 @@ def recorded_weights(folder: Path) -> str:
 
 
 def usable(
-    scored: Sequence[Scored], complete: Mapping[str, tuple[str, int, int, str]]
+    scored: Sequence[Scored], complete: Mapping[str, tuple[str, str, int, int, str]]
 ) -> dict[tuple[str, str, int], Scored]:
     """By cohort, loss and fold the largest ensemble all of whose networks are complete trials.
 
-    ``complete``: cohort, fold, seed and `recorded_weights` of each complete trial, by name.
+    ``complete``: cohort, label of the loss or arm, fold, seed and `recorded_weights` of each
+    complete trial, by name.  The label is that of the trials, whatever it was on scoring.
     """
     best: dict[tuple[str, str, int], Scored] = {}
     for one in scored:
         own = one.ensemble
+        labels = {complete[trial][1] for trial in own.trials if trial in complete}
+        label = labels.pop() if len(labels) == 1 else own.loss
         networks = zip(own.trials, own.seeds, own.weights, strict=True)
-        if any(complete.get(t) != (own.cohort, own.fold, s, w) for t, s, w in networks):
+        if any(complete.get(t) != (own.cohort, label, own.fold, s, w) for t, s, w in networks):
             continue
-        if own.group not in best or len(best[own.group].ensemble.seeds) < len(own.seeds):
-            best[own.group] = one
+        group = own.cohort, label, own.fold
+        if group not in best or len(best[group].ensemble.seeds) < len(own.seeds):
+            best[group] = one
     return best
 
 

@@ -123,3 +123,7 @@ def _function(path: str) -> Callable[[Sequence[str]], int]:
     module, _, name = path.partition(":")
     function: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
     return function
+
+
+if __name__ == "__main__":
+    process()

@@ -9,7 +9,6 @@ scores are the report's own, of `analysis/model_scores.py`, asked as a process.
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import subprocess
 import sys
@@ -27,6 +26,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     stopping.hold()
 
 from lesion_core.exporting.folder import Format, check_place, write_folder
+from lesion_core.segmentation.networks import check_cut
 from sweeps import command, provenance
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used: --help needs none
@@ -66,8 +66,12 @@ class Export:
     """One network instead of all: that whose test DSC is farthest above the mean of its fold's."""
     trials: tuple[str, ...] = ()
     """These trials by name, instead of --loss, --seeds and --folds."""
-    threshold: float = 0.5
-    """Probability from which on a voxel is lesion."""
+    threshold: float | None = None
+    """Probability from which on a voxel is lesion; default: what the networks' trials chose, which
+    is 0.5 unless they said otherwise."""
+    min_lesion_mm3: float | None = None
+    """Volume below which predicted lesions are left out; default: what the networks' trials chose,
+    which is none.  A bundle does it; of the others the card says it."""
     data_licence: str = ""
     """Licence of the data that the networks were trained on, for the card; without it the card says
     loudly that it is not stated."""
@@ -79,6 +83,8 @@ class Export:
     """Name test cases and sites in the card; default: they are counted."""
     overwrite: bool = False
     """Replace an export that is there already."""
+    own_network: str = ""
+    """module:name of a network of your own, if the sweep trained one: its code is run."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,8 +102,7 @@ def export(options: Export, say: Any = print) -> None:
         ValueError: no usable networks, a place that is taken, or a file that cannot be made; then
             nothing is written.
     """
-    if not (math.isfinite(options.threshold) and 0 < options.threshold <= 1):
-        raise ValueError(f"--threshold {options.threshold:g}: expected more than 0, and 1 at most")
+    check_cut(options.threshold, options.min_lesion_mm3)
     licence = None if options.licence is None else _licence(options.licence)
     check_place(options.out, overwrite=options.overwrite)
     from lesion_core.segmentation.ensemble import load_ensemble
@@ -112,7 +117,13 @@ def export(options: Export, say: Any = print) -> None:
         trials=options.trials,
         best=options.best,
     )
-    ensemble = load_ensemble(options.results, chosen=chosen, device="cpu", precision="fp32")
+    ensemble = load_ensemble(
+        options.results,
+        chosen=chosen,
+        device="cpu",
+        precision="fp32",
+        own_network=options.own_network,
+    )
     say(chosen.in_words)
     scores = model_scores(options.results, chosen.cohort, chosen.loss)
     files, about = _files(options, ensemble, scores, licence)
@@ -151,7 +162,8 @@ def _files(
     from lesion_core.exporting.described import description
     from lesion_core.exporting.together import Together
 
-    about = description(ensemble, threshold=options.threshold)
+    threshold, smallest = ensemble.choice.cut(options.threshold, options.min_lesion_mm3)
+    about = description(ensemble, threshold=threshold, min_lesion_mm3=smallest)
     if options.format == "onnx":
         about |= {"opset": formats.OPSET}
     network = Together([ensemble.network(member) for member in ensemble.choice.members])
@@ -233,7 +245,8 @@ python -m monai.bundle run --config_file configs/inference.json --dataset_dir IM
 
 `IMAGES` holds a folder for each case, with {channels} and brain.nii.gz, all on one grid. Written
 are `MASKS/CASE_lesion.nii.gz` and `MASKS/CASE_probability.nii.gz`, on that grid. `--threshold 0.4`
-moves the threshold, `--brain NAME` says what brain masks are called.""",
+moves the threshold, `--min_lesion_mm3 3` leaves smaller lesions out (which needs SciPy),
+`--brain NAME` says what brain masks are called.""",
     "onnx": """\
 `model.onnx` (opset {opset}) takes `image`, float32 windows that are normalised as below, any number
 at a time, and gives `probability`. Its metadata holds everything in this table.

@@ -110,7 +110,7 @@ def together(sweep: results.Sweep, cohort: CohortScores) -> Together | None:
     runs = runs[(runs["cohort"] == cohort.name) & (runs["status"] == "done")]
     complete = {
         row["trial"]: (
-            cohort.name, int(row["fold"]), int(row["seed"]),
+            cohort.name, str(row["loss"]), int(row["fold"]), int(row["seed"]),
             scores.recorded_weights(sweep.path / "trials" / row["trial"]),
         )
         for row in runs.to_dict("records")

@@ -125,6 +125,7 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         "channels": about["channels"],
         "brain": "brain",
         "threshold": about["threshold"],
+        "min_lesion_mm3": about["min_lesion_mm3"],
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
         "preprocessing": {"_target_": "Compose", "transforms": steps},
@@ -156,7 +157,8 @@ def inference(about: Mapping[str, Any]) -> dict[str, Any]:
         },
         "run": [
             "$steps.segment"
-            "(@dataset, @network.eval(), @inferer, @postprocessing, @output_dir, @device)"
+            "(@dataset, @network.eval(), @inferer, @postprocessing, @min_lesion_mm3, @output_dir, "
+            "@device)"
         ],
     }
 
@@ -190,7 +192,7 @@ def _metadata(
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "required_packages_version": {"nibabel": versions["nibabel"]},
+        "required_packages_version": {name: versions[name] for name in ("nibabel", "scipy")},
         "supported_apps": {},
         "name": f"Brain lesions, {about['cohort']}, loss {about['loss']}",
         "task": "Segmentation of brain lesions in MRI",

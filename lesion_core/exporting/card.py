@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from lesion_core.arms import complete, worded
+
 METRICS = {"dice": "DSC", "sensitivity": "sensitivity", "precision": "precision"}
 
 UNSTATED = "**NOT STATED.** Ask whoever exported this before you use or share it."
@@ -131,6 +133,7 @@ def _input_table(about: Mapping[str, Any]) -> str:
         "normalisation": about["normalisation"],
         "output": about["output"],
         "threshold": f"{about['threshold']:g}",
+        "smallest lesion": f"{about['min_lesion_mm3']:g} mm3" if about["min_lesion_mm3"] else "any",
         "precision": about["precision"],
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
@@ -153,7 +156,8 @@ def _training(given: CardInput) -> str:
     about = given.about
     seeds = list(dict.fromkeys(network["seed"] for network in about["networks"]))
     folds = sorted({network["fold"] for network in about["networks"]})
-    settings = ", ".join(f"{name} {_value(value)}" for name, value in about["settings"].items())
+    all_settings = complete(about["settings"])
+    settings = ", ".join(f"{name} {worded(value)}" for name, value in all_settings.items())
     fields = (about["loss_params"].get("fields") or {}).items()
     numbers = ", ".join(f"{name} {value}" for name, value in fields)
     return "\n".join(
@@ -197,7 +201,7 @@ def _scores(given: CardInput) -> str:
             + (
                 "the sweep has no patient that all of them had never seen. "
                 if len({network["fold"] for network in networks}) > 1
-                else "only their common fold's patients could give one, and none was computed. "
+                else "only their common fold's patients could give one, which is not in here. "
             )
             + "The scores above are of single networks; how well their average does is not known "
             "from here. Test it on patients of your own."
@@ -208,7 +212,8 @@ def _scores(given: CardInput) -> str:
         [
             f"All trainings with this loss, each on the patients that it never saw: means over "
             f"{_number(dice['cells'], 'training')} and {_number(dice['patients'], 'patient')}, "
-            f"with {scores['level']:.0%} intervals, as the sweep's report computes them.",
+            f"with {scores['level']:.0%} intervals, as the sweep's report computes them. A voxel "
+            "counts there as lesion from a probability of 0.5 on, and no lesion as too small.",
             "\n".join(rows),
             "The networks in here, each on the patients of its own fold:",
             "\n".join(members),
@@ -241,10 +246,6 @@ def _number(count: int, what: str) -> str:
 
 def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _value(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _text(text: str) -> str:

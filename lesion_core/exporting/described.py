@@ -25,12 +25,15 @@ STEPS = (
     "predict windows of `patch_size` every `stride` voxels, the last one flush with the border; "
     "images smaller than a window are padded with 0 evenly on both sides",
     "average overlapping windows, all weights equal; 0 outside the box",
-    "take the probability back to the image's grid, linearly; lesion from `threshold` on",
+    "take the probability back to the image's grid, linearly; lesion from `threshold` on, without "
+    "26-connected lesions of less than `min_lesion_mm3`",
 )
 """From images to a mask; the bundle's configs/inference.json does these."""
 
 
-def description(ensemble: Ensemble, *, threshold: float) -> dict[str, Any]:
+def description(
+    ensemble: Ensemble, *, threshold: float, min_lesion_mm3: float = 0.0
+) -> dict[str, Any]:
     """What the networks take, what they give, and which they are; without paths or patients."""
     choice, training = ensemble.choice, ensemble.training
     settings = choice.members[0].settings
@@ -42,6 +45,7 @@ def description(ensemble: Ensemble, *, threshold: float) -> dict[str, Any]:
         "normalisation": NORMALISATION,
         "output": "probability of lesion, mean over the networks: [batch, 1, X, Y, Z], 0 to 1",
         "threshold": threshold,
+        "min_lesion_mm3": min_lesion_mm3,
         "orientation": training.orientation,
         "spacing_mm": {
             "smallest": _listed(training.smallest_mm),
@@ -74,9 +78,9 @@ def description(ensemble: Ensemble, *, threshold: float) -> dict[str, Any]:
 def versions() -> Mapping[str, str]:
     """Of what computed the file."""
     return {"lesion_core": lesion_core.__version__} | installed_versions(
-        "torch", "numpy", "monai", "nibabel"
+        "torch", "numpy", "monai", "nibabel", "scipy"
     )
 
 
 def _listed(sides: tuple[float, float, float] | None) -> list[float] | None:
-    return None if sides is None else [round(side, 6) for side in sides]
+    return None if sides is None else list(sides)  # every digit: it decides which voxel is nearest

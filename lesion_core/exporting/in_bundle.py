@@ -1,7 +1,8 @@
 """Which cases, their normalisation, and the loop over them: the code that a MONAI bundle brings.
 
 The bundle's copy of this file is scripts/steps.py; its configs/inference.json says the rest.  It
-needs PyTorch and nibabel, and nothing of the project that the networks come from.
+needs PyTorch and nibabel, for smallest lesions SciPy, and nothing of the project that the networks
+come from.
 """
 
 from __future__ import annotations
@@ -77,8 +78,11 @@ def training_grid(
     move[:3, :3], move[:3, 3] = step.diag(), offset
     case["grid"] = type(image)(torch.zeros(1, *new.int().tolist()), affine=affine @ move)
     brain = case["brain"].as_tensor()
-    for axis in range(3):  # half-way up, as in training; PyTorch's own rounds to even
-        nearest = (step[axis] * torch.arange(int(new[axis])) + offset[axis] + 0.5).floor()
+    for axis in range(3):
+        # Half-way up, and rounded in the order in which SciPy does it, as in training: voxels that
+        # lie half-way between two are many, and each moves the mean inside the brain.
+        place = torch.arange(int(new[axis])) + offset[axis] / step[axis]
+        nearest = (step[axis] * place + 0.5).floor()
         brain = brain.index_select(axis + 1, nearest.clamp(0, int(old[axis]) - 1).long())
     case["brain"] = type(image)(brain, affine=affine @ move)
     return case
@@ -106,6 +110,7 @@ def segment(
     network: torch.nn.Module,
     inferer: Callable[..., torch.Tensor],
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]],
+    min_lesion_mm3: float,
     output_dir: str,
     device: torch.device,
 ) -> None:
@@ -114,13 +119,30 @@ def segment(
         windows = case["image"][None].to(device)
         case["pred"] = inferer(windows, network)[0].cpu()
         found = postprocessing(case)
+        mask = without_small(found["mask"][0].numpy() > 0, min_lesion_mm3, case["source"])
         for what, values, kind in (
-            ("probability", found["pred"], "float32"),
-            ("lesion", found["mask"], "uint8"),
+            ("probability", found["pred"][0].numpy(), "float32"),
+            ("lesion", mask, "uint8"),
         ):
             path = Path(output_dir, f"{case['case']}_{what}.nii.gz")
-            save(path, values[0].numpy().astype(kind), case["source"])
+            save(path, values.astype(kind), case["source"])
             print(path, flush=True)
+
+
+def without_small(mask: Any, min_mm3: float, source: str) -> Any:
+    """A mask ``[X, Y, Z]`` on the grid of an image, without its 26-connected components of less
+    than this volume; 0 leaves all."""
+    if min_mm3 <= 0:
+        return mask
+    from scipy import ndimage
+
+    like: Any = nib.load(source)
+    labels, _ = ndimage.label(mask, structure=[3 * [3 * [1]]] * 3)
+    voxels = torch.from_numpy(labels).flatten().bincount().double()
+    voxel_mm3 = abs(float(torch.from_numpy(like.affine[:3, :3]).double().det()))
+    kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-6)  # NIfTI's sides are in single precision
+    kept[0] = False
+    return kept.numpy()[labels]
 
 
 def save(path: Path, voxels: Any, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,14 @@ class Choice:
     def folds(self) -> list[int]:
         """Folds of the networks."""
         return sorted({member.fold for member in self.members})
+
+    def cut(self, threshold: float | None, min_lesion_mm3: float | None) -> tuple[float, float]:
+        """The threshold and the smallest lesion, mm3: what was asked for, else the trials' own."""
+        own = self.members[0].settings
+        return (
+            own.threshold if threshold is None else threshold,
+            own.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3,
+        )
 
     @property
     def in_words(self) -> str:
@@ -173,7 +182,7 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     Args:
         results: a ledger, finished or not.
         cohort: only this one.
-        loss: only this label.
+        loss: only this label, or the arms of this loss.
 
     Raises:
         ValueError: there is no such cohort or loss, or networks cannot be used together.
@@ -181,13 +190,19 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     from lesion_core.results import read_meta, trial_statuses
 
     meta = read_meta(results)
-    asked, label_of = asked_rows(meta), arms_of(meta).label_of
+    asked, arms = asked_rows(meta), arms_of(meta)
+    label_of = arms.label_of
     rows = _of_comparison(list(asked.values()))
     if cohort:
         _one(cohort, [row["cohort"] for row in rows], "cohort", results)
-    if loss:
-        _one(loss, [label_of[row["name"]] for row in rows], "loss", results)
-    rows = [r for r in rows if cohort in ("", r["cohort"]) and loss in ("", label_of[r["name"]])]
+    wanted = {label for label, own in arms.losses.items() if own == loss}
+    if loss and (loss in arms.losses or not wanted):
+        wanted = {_one(loss, [label_of[row["name"]] for row in rows], "loss", results)}
+    rows = [
+        row
+        for row in rows
+        if cohort in ("", row["cohort"]) and (not loss or label_of[row["name"]] in wanted)
+    ]
     status = trial_statuses(results, {row["name"]: row for row in rows})
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -233,6 +248,14 @@ def load_network(
     return load_network(model, device, own_network=own_network, channels=channels)
 
 
+def check_cut(threshold: float | None, min_lesion_mm3: float | None) -> None:
+    """Raise ValueError if ``--threshold`` or ``--min-lesion-mm3`` cannot be; None is not said."""
+    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 1):
+        raise ValueError(f"--threshold {threshold:g}: expected more than 0, and 1 at most")
+    if min_lesion_mm3 is not None and not 0 <= min_lesion_mm3 < math.inf:
+        raise ValueError(f"--min-lesion-mm3 {min_lesion_mm3:g}: expected 0 or more mm3")
+
+
 def trained_settings(folder: Path, stored: Mapping[str, Any]) -> TrainSettings:
     """A trial's settings; ValueError if they cannot be, or need more memory than any of ours."""
     try:
@@ -259,19 +282,17 @@ def _of_comparison(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 def _one(asked: str, found: Sequence[str], what: str, results: Path) -> str:
     """What was asked for, if it is there; if nothing was, the only one that there is."""
     there = list(dict.fromkeys(found))
+    listed = ("; " if any("," in each for each in there) else ", ").join(there)
     if asked and asked not in there:
         near = close_to(asked, there)
         hint = f"; did you mean {near}?" if near else ""
         raise ValueError(
-            f"--{what} {asked}: {results} has no complete trial of it; there: {', '.join(there)}"
-            f"{hint}"
+            f"--{what} {asked}: {results} has no complete trial of it; there: {listed}{hint}"
         )
     if not asked and len(there) != 1:
         if not there:
             raise ValueError(f"{results}: lists no trial that is judged on test cases")
-        raise ValueError(
-            f"{results}: has networks of several; say which with --{what}: {', '.join(there)}"
-        )
+        raise ValueError(f"{results}: has networks of several; say which with --{what}: {listed}")
     return asked or there[0]
 
 

@@ -207,9 +207,12 @@ def _segment_case(
     if "overlay" in files:
         shown = case.channels[shown_channel(tuple(case.channels))]
         image = found.first if shown == found.first.path else read_on_grid(shown, found.first)
+        # Networks that saw little disagree most outside the brain, which no mask is about.
+        in_brain = found.brought.back(found.brain.astype(np.float32)) >= 0.5
+        shown_there = np.where(in_brain, maps.disagreement, np.float32(0))
         write_bytes(
             files["overlay"],
-            overlay_png(finite_values(image), mask == 1, maps.disagreement, found.first.affine),
+            overlay_png(finite_values(image), mask == 1, shown_there, found.first.affine),
         )
     record = _record(found, ensemble, wanted, maps, mask, files)
     if wanted.bids:

@@ -65,6 +65,7 @@ def score_ensembles(
     device: str | None = None,
     precision: Precision | None = None,
     overwrite: bool = False,
+    own_network: str = "",
     say: Say,
 ) -> Iterator[ScoreOutcome]:
     """Score the seeds of every cohort, loss and fold together; one outcome per ensemble.
@@ -79,6 +80,7 @@ def score_ensembles(
         device: cpu, cuda, cuda:1; default: cuda if there is a GPU.
         precision: of the arithmetic; default: what the networks were trained in.
         overwrite: score again what is complete.
+        own_network: module:name of a network of the user's own, whose code may be imported.
         say: hears lines for people.
 
     Raises:
@@ -123,7 +125,7 @@ def score_ensembles(
             say(f"{name}: {case}; {line}")
 
         try:
-            record = _score(results, task, where, precision, on_case)
+            record = _score(results, task, where, precision, own_network, on_case)
         # PyTorch says out of memory, for one, by a RuntimeError.
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:500] or type(error).__name__
@@ -163,7 +165,7 @@ def _tasks(
 ) -> list[_Task]:
     from lesion_core.images import load_cohort
 
-    whole = {one.ensemble.name for one in scores.read_scores(results).whole}
+    whole = {one.ensemble.networks: one.ensemble for one in scores.read_scores(results).whole}
     loaded: dict[str, LoadedCohort] = {}
     tasks = []
     for choice in choices:
@@ -187,7 +189,8 @@ def _tasks(
             weights=tuple(scores.recorded_weights(member.folder) for member in choice.members),
         )
         used = precision or choice.members[0].settings.precision
-        is_whole = identity.name in whole
+        is_whole = identity.networks in whole
+        identity = whole.get(identity.networks, identity)  # scored when the arm had another name
         # Rows beside a record that they do not fit are believed no more than the record.
         spoiled = is_there(results / scores.FOLDER / identity.name / scores.RECORD) and not is_whole
         again = overwrite or spoiled
@@ -218,6 +221,7 @@ def _score(
     task: _Task,
     device: str,
     precision: Precision | None,
+    own_network: str,
     on_case: Callable[[str], None],
 ) -> Path:
     """Score what is left of an ensemble; returns its scores.json."""
@@ -229,7 +233,11 @@ def _score(
     rows, ensemble = list(task.known), None
     for image in task.left:
         ensemble = ensemble or load_ensemble(
-            results, chosen=task.choice, device=device, precision=precision
+            results,
+            chosen=task.choice,
+            device=device,
+            precision=precision,
+            own_network=own_network,
         )
         found = case_rows(image, ensemble.each(image.voxels), task.identity.seeds)
         said = {
@@ -260,7 +268,12 @@ def _drop_superseded(results: Path, identity: scores.EnsembleIdentity) -> None:
     """Remove what other networks of the same cohort, loss and fold left."""
     place = results / scores.FOLDER
     found = scores.read_scores(results)
-    others = [one.ensemble.name for one in found.whole if one.ensemble.group == identity.group]
+    others = [
+        one.ensemble.name
+        for one in found.whole
+        if one.ensemble.group == identity.group
+        or (one.ensemble.cohort == identity.cohort and {*one.ensemble.trials} <= {*identity.trials})
+    ]
     for name in found.unfinished:
         first = scores.rows_so_far(results, name).slice(0, 1).to_pylist()
         own = [(row["cohort"], row["loss"], row["fold"]) == identity.group for row in first]

@@ -118,16 +118,14 @@ def predict_tested(
                 source = read_header(next(iter(case.channels.values())))
                 voxels = Grid.of(source, case.spacing_mm).back(probability)
                 cut = settings.threshold if threshold is None else threshold
-                if not probabilities:
-                    mask = voxels >= cut
-                    smallest = settings.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3
-                    voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3])))
-                    voxels = without_small(mask, smallest, voxel_mm3).astype(np.uint8)
+                smallest = settings.min_lesion_mm3 if min_lesion_mm3 is None else min_lesion_mm3
+                voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3])))
+                mask = without_small(voxels >= cut, smallest, voxel_mm3)
                 path = _place(results, out, name, image.case)
-                write_like(path, voxels, source)
+                write_like(path, voxels if probabilities else mask.astype(np.uint8), source)
                 yield path
                 if overlay:
-                    yield _write_overlay(path, case, voxels >= cut)
+                    yield _write_overlay(path, case, mask)
 
 
 def _write_overlay(path: Path, case: Case, mask: np.ndarray) -> Path:

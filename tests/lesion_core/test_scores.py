@@ -1,12 +1,14 @@
 """Seeds together: stored is what their mean probability scores, where none of them was trained."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import ndimage, stats
 
 from lesion_core import predict, results, scores
+from lesion_core.arms import arms_of
 from lesion_core.cohorts import Folder
 from lesion_core.evaluate import image_counts, predict_volume
 from lesion_core.images import load_cohort
@@ -17,7 +19,7 @@ from lesion_core.segmentation.together import case_rows
 from lesion_core.uncertainty import binned, entropy_bits
 from sweeps.verify import verify
 from tests.support import tiny
-from tests.support.networks import write_networks
+from tests.support.networks import SETTINGS, write_networks
 from tests.support.toy import toy_image
 
 SHAPE = (17, 14, 11)
@@ -127,6 +129,56 @@ def test_more_networks_are_another_ensemble_that_takes_the_place_of_the_first(ro
     assert {p.name for p in (copy / "scores").iterdir()} == {
         p.name for p in (root / "results" / "scores").iterdir()
     }
+
+
+def test_arms_are_scored_apart_and_scores_stay_with_their_networks(root, tmp_path):
+    """An arm is called as its loss until another joins it; what was scored before is its own."""
+    path, cohort = tmp_path / "results", Folder(name="mine", channels=CHANNELS)
+    both: list = []
+    for rate in (1e-4, 5e-3):
+        settings = replace(SETTINGS, learning_rate=rate)
+        trials = write_networks(
+            path, cohort, root / "data", tp={"dsc": 3}, seeds=(1, 2), settings=settings
+        )
+        both += [trial.row() | {"settings": {"learning_rate": rate}} for trial in trials]
+        meta = results.read_meta(path) | {"settings": SETTINGS.to_dict(), "trials": both}
+        results.write_json(path / "sweep.json", meta)
+        before = contents(path) if rate > 1e-4 else {}
+        assert run(path, root) == 0
+        assert before.items() <= contents(path).items()
+    label_of = arms_of(meta).label_of
+    assert set(label_of.values()) == {"dsc, learning_rate 0.0001", "dsc, learning_rate 0.005"}
+    for choice in by_fold(path):
+        assert {label_of[member.trial] for member in choice.members} == {choice.loss}
+        (rate,) = {member.settings.learning_rate for member in choice.members}
+        assert choice.loss == f"dsc, learning_rate {rate:g}"
+    with pytest.raises(ValueError, match=r"there: dsc, learning_rate 0\.0001; dsc, learning_rate"):
+        by_fold(path, loss="dcs")
+    assert by_fold(path, loss="dsc") == by_fold(path)
+    complete = {
+        row["name"]: (
+            "mine", label_of[row["name"]], row["fold"], row["seed"],
+            scores.recorded_weights(path / "trials" / row["name"]),
+        )
+        for row in both
+    }  # fmt: skip
+    found = scores.usable(scores.read_scores(path).whole, complete)
+    assert len(found) == 4
+    for (_, label, _), one in found.items():
+        assert {label_of[trial] for trial in one.ensemble.trials} == {label}
+
+
+def test_a_network_of_the_users_own_is_scored_where_it_is_named(root, copy, monkeypatch):
+    shutil.rmtree(copy / "scores")
+    named = []
+
+    def load(*_, own_network, **__):
+        named.append(own_network)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(ensembles, "load_ensemble", load)
+    assert run(copy, root, "--own-network", "my_nets:Net") == 1
+    assert set(named) == {"my_nets:Net"}
 
 
 @pytest.mark.parametrize("file", [scores.TABLE, scores.RECORD])

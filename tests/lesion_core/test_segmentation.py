@@ -17,7 +17,7 @@ import lesion_core
 from lesion_core import predict, results
 from lesion_core.cohorts import Folder
 from lesion_core.evaluate import predict_volume
-from lesion_core.segmentation import bids_layout
+from lesion_core.segmentation import bids_layout, new_patients
 from lesion_core.segmentation import ensemble as ensembles
 from lesion_core.segmentation.cases import NewCase, find_cases
 from lesion_core.segmentation.ensemble import load_ensemble
@@ -75,6 +75,19 @@ def voxels(path):
 def folder_form(root):
     """What comes out for the case as a folder of folders."""
     return run(root, root / "as_folder", root / "new", flags=["--probability"])
+
+
+def test_a_picture_shows_disagreement_inside_the_brain_alone(root, tmp_path, monkeypatch):
+    """Outside, networks of few epochs disagree most, and the slice would be one without brain."""
+    drawn = []
+    monkeypatch.setattr(
+        new_patients, "overlay_png", lambda *given: drawn.append(given) or b"picture"
+    )
+    out = run(root, tmp_path / "out", root / "new", flags=["--overlay"])
+    (_, _, shown, _), brain = drawn[0], tiny.ball(SHAPE) > 0
+    found = voxels(out / "p07_disagreement.nii.gz")
+    assert found[~brain].any()
+    assert np.array_equal(shown, np.where(brain, found, 0))
 
 
 # ---------------------------------------------------------------------------------------- the forms

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -21,10 +22,12 @@ from lesion_core.cohorts import Folder
 from lesion_core.exporting import formats, in_bundle
 from lesion_core.exporting.bundle import overlap
 from lesion_core.exporting.together import Together, example_windows
+from lesion_core.metrics import without_small
 from lesion_core.segmentation.ensemble import load_ensemble
+from lesion_core.segmentation.geometry import Brought, TrainingGrid
 from sweeps import cli, export
 from tests.support import tiny
-from tests.support.networks import write_networks
+from tests.support.networks import SETTINGS, write_networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.load` is:DeprecationWarning")
 
@@ -134,7 +137,8 @@ def test_bundle_run_by_monai_alone_gives_what_predict_gives(root, bundle, tmp_pa
         (hidden / f"{package}.py").write_text(tiny_module)
     run = (
         "from monai.bundle import run; run(config_file='configs/inference.json', "
-        f"dataset_dir={str(root / 'new')!r}, output_dir={str(tmp_path / 'masks')!r})"
+        f"dataset_dir={str(root / 'new')!r}, output_dir={str(tmp_path / 'masks')!r}, "
+        "min_lesion_mm3=6.0)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(hidden), str(bundle)])}
     done = subprocess.run(
@@ -152,7 +156,58 @@ def test_bundle_run_by_monai_alone_gives_what_predict_gives(root, bundle, tmp_pa
         assert np.array_equal(ours.affine, theirs.affine)
         mask = nib.load(tmp_path / "masks" / f"{case}_lesion.nii.gz")
         assert mask.get_data_dtype() == np.uint8
-        assert np.array_equal(mask.get_fdata(), theirs.get_fdata() >= 0.5)
+        voxel_mm3 = abs(np.linalg.det(ours.affine[:3, :3]))
+        large = without_small(theirs.get_fdata() >= 0.5, 6.0, voxel_mm3)
+        assert np.array_equal(mask.get_fdata(), large)
+
+
+@pytest.mark.parametrize("side_mm", [3.84, float(np.float32(3.84)), 2.5, 0.7, 1.0])
+def test_bundle_takes_brain_masks_to_the_very_voxels_that_predict_does(side_mm):
+    """A voxel of 3.84 mm lies half-way between two of 1 mm: which is nearest is the last bit's."""
+    from monai.data.meta_tensor import MetaTensor
+
+    brain = np.random.default_rng(5).integers(0, 2, (182, 23, 19)).astype(np.uint8)
+    affine, sides = np.diag([-1.0, 1, 1, 1]), 3 * (side_mm,)
+    training = TrainingGrid(orientation=None, smallest_mm=sides, largest_mm=sides)
+    ours = Brought.of(brain.shape, affine, training).mask(brain)
+    given = {
+        name: MetaTensor(torch.from_numpy(brain)[None].float(), affine=torch.from_numpy(affine))
+        for name in ("image", "brain")
+    }
+    found = in_bundle.training_grid(given, sides, sides)["brain"][0].numpy()
+    assert np.array_equal(found, ours)
+
+
+@pytest.mark.parametrize("min_mm3", [0.0, 2.7, 12.0])
+def test_bundle_leaves_out_the_lesions_that_predict_leaves_out(min_mm3, tmp_path):
+    mask = tiny.noise(3, (14, 12, 10)) > 114
+    tiny.save(tmp_path / "t1.nii.gz", np.zeros(mask.shape), np.diag([1.0, 1.5, 0.9, 1]))
+    found = in_bundle.without_small(mask, min_mm3, str(tmp_path / "t1.nii.gz"))
+    assert np.array_equal(found, without_small(mask, min_mm3, 1.35))
+    assert (min_mm3 == 0) == np.array_equal(found, mask) and found.any()
+
+
+def test_threshold_and_smallest_lesion_are_those_of_the_trials_unless_said(root, tmp_path):
+    settings = replace(SETTINGS, threshold=0.3, min_lesion_mm3=4.0)
+    write_networks(
+        tmp_path / "results", Folder(name="mine", channels=CHANNELS), root / "data",
+        tp={"dsc": 3}, seeds=(1,), settings=settings,
+    )  # fmt: skip
+    own = write(tmp_path, tmp_path / "own", "--trials", *_first_trial(tmp_path / "results"))
+    said = write(
+        tmp_path, tmp_path / "said", "--threshold", "0.4", "--min-lesion-mm3", "0", "--folds", "0"
+    )
+    for out, threshold, smallest in ((own, 0.3, 4.0), (said, 0.4, 0.0)):
+        config = json.loads((out / "configs/inference.json").read_text())
+        assert (config["threshold"], config["min_lesion_mm3"]) == (threshold, smallest)
+        about = json.loads((out / "export.json").read_text())
+        assert (about["threshold"], about["min_lesion_mm3"]) == (threshold, smallest)
+    card = (own / "docs/README.md").read_text()
+    assert "| threshold | 0.3 |" in card and "| smallest lesion | 4 mm3 |" in card
+
+
+def _first_trial(path):
+    return [min(folder.name for folder in (path / "trials").iterdir())]
 
 
 def test_any_network_of_windows_is_exported():
@@ -200,6 +255,7 @@ def test_card_has_the_reports_numbers_and_says_what_is_not_known(root, bundle):
     assert scores["metrics"]["dice"]["mean"] == pytest.approx((10 / 17 + 12 / 18) / 2)
     assert "| DSC | 0.627 |" in card and "| 1 | 0 | 2 | 0.588 | 0.500 | 0.714 |" in card
     assert "licence of the data: **NOT STATED.**" in card
+    assert "network unet3d, optimiser adam" in card  # defaults too: a stranger does not know them
     assert "Of the 4 networks together there is no test score here" in card
 
 
