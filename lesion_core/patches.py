@@ -223,7 +223,7 @@ class Volumes:
             for at in range(0, len(patches), TURNED_AT_ONCE)
         ]
         images, lesion, inside = (torch.cat([part[i] for part in parts]) for i in (0, 1, 3))
-        ignored: list[Tensor] = [own for _, _, own, _ in parts if own is not None]
+        ignored = [own for part in parts if (own := part[2]) is not None]
         return (
             images,
             lesion[:, None],
