@@ -222,8 +222,10 @@ class Volumes:
             self._turned(patches[at : at + TURNED_AT_ONCE], lookup[at : at + TURNED_AT_ONCE])
             for at in range(0, len(patches), TURNED_AT_ONCE)
         ]
-        images, lesion, inside = (torch.cat([part[i] for part in parts]) for i in (0, 1, 3))
-        ignored = [own for part in parts if (own := part[2]) is not None]
+        images = torch.cat([part[0] for part in parts])
+        lesion = torch.cat([part[1] for part in parts])
+        ignored = [part[2] for part in parts if part[2] is not None]
+        inside = torch.cat([part[3] for part in parts])
         return (
             images,
             lesion[:, None],

@@ -269,8 +269,9 @@ def _scored(folder: Path) -> Scored:
         raise Damaged(f"{folder / TABLE}: is not what was written")
     rows = rows_so_far(folder.parents[1], folder.name)
     cases = tuple(content["cases"])
-    case_of, seeds_of = (rows[name].to_pylist() for name in _PART)
-    parts = [(case, tuple(seeds or ())) for case, seeds in zip(case_of, seeds_of, strict=True)]
+    parts: list[tuple[str, tuple[int, ...]]] = [
+        (row["case"], tuple(row["seeds"] or ())) for row in rows.select(_PART).to_pylist()
+    ]
     if {case for case, _ in parts} != set(cases) or len(parts) != len(set(parts)):
         raise Damaged(f"{folder / TABLE}: is of other cases than {RECORD}")
     if not all(part and {*part} <= {*ensemble.seeds} for _, part in parts):
