@@ -86,11 +86,13 @@ def test_a_picture_shows_disagreement_inside_the_brain_alone(root, tmp_path, mon
     brain = tiny.ball(SHAPE)
     brain[9:, 7:] = False
     tiny.save(new_case(tmp_path / "new/p07") / "brain.nii.gz", brain, LAS)
-    out = run(root, tmp_path / "out", tmp_path / "new", flags=["--overlay"])
+    out = run(root, tmp_path / "out", tmp_path / "new", flags=["--overlay", "--layout", "bids"])
     _, _, shown, _ = drawn[0]
-    found = voxels(out / "p07_disagreement.nii.gz")
+    (file,) = out.rglob("*disagreement_probseg.nii.gz")
+    found = voxels(file)
     assert found[~brain].any()
     assert np.array_equal(shown, np.where(brain, found, 0))
+    assert (out / ".bidsignore").read_text() == "figures\n"  # BIDS has no place for pictures
 
 
 # ---------------------------------------------------------------------------------------- the forms
