@@ -68,7 +68,7 @@ def training_grid(
     image = case["image"]
     affine, old = image.affine.double(), torch.tensor(image.shape[1:]).double()
     sides = affine[:3, :3].norm(dim=0)
-    low, high = torch.tensor(smallest_mm).double(), torch.tensor(largest_mm).double()
+    low, high = (torch.tensor(mm, dtype=torch.float64) for mm in (smallest_mm, largest_mm))
     known = (sides >= low * (1 - SAME)) & (sides <= high * (1 + SAME))
     step = torch.where(known, sides, sides.clamp(low, high)) / sides
     step = torch.where((step - 1).abs() <= SAME, 1.0, step)

@@ -23,6 +23,9 @@ BIDS_VERSION = "1.10.0"
 MAKER = "lesion-seed-sweep"
 
 DESCRIPTION = "dataset_description.json"
+IGNORED = ".bidsignore"
+NO_PART_OF_BIDS = b"figures\n"
+"""Pictures have no place in BIDS: without this, its validator calls them errors."""
 
 ENDS = {
     "mask": ("label-lesion", "", "mask"),

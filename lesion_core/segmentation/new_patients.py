@@ -229,6 +229,8 @@ def _write_sidecars(
     place = wanted.out / bids_layout.DESCRIPTION
     if not is_there(place):
         write_json(place, bids_layout.description(wanted.sources, ensemble.choice.in_words))
+    if "overlay" in files and not is_there(wanted.out / bids_layout.IGNORED):
+        write_bytes(wanted.out / bids_layout.IGNORED, bids_layout.NO_PART_OF_BIDS)
     for what in files:
         if what not in ("mask", "record", "overlay"):
             beside = files[what].with_name(files[what].name.replace(".nii.gz", ".json"))

@@ -83,11 +83,16 @@ def test_a_picture_shows_disagreement_inside_the_brain_alone(root, tmp_path, mon
     monkeypatch.setattr(
         new_patients, "overlay_png", lambda *given: drawn.append(given) or b"picture"
     )
-    out = run(root, tmp_path / "out", root / "new", flags=["--overlay"])
-    (_, _, shown, _), brain = drawn[0], tiny.ball(SHAPE) > 0
-    found = voxels(out / "p07_disagreement.nii.gz")
+    brain = tiny.ball(SHAPE)
+    brain[9:, 7:] = False
+    tiny.save(new_case(tmp_path / "new/p07") / "brain.nii.gz", brain, LAS)
+    out = run(root, tmp_path / "out", tmp_path / "new", flags=["--overlay", "--layout", "bids"])
+    _, _, shown, _ = drawn[0]
+    (file,) = out.rglob("*disagreement_probseg.nii.gz")
+    found = voxels(file)
     assert found[~brain].any()
     assert np.array_equal(shown, np.where(brain, found, 0))
+    assert (out / ".bidsignore").read_text() == "figures\n"  # BIDS has no place for pictures
 
 
 # ---------------------------------------------------------------------------------------- the forms
