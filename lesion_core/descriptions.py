@@ -8,6 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
+SCORES_FOLDER = "scores"
+"""Of a results folder: what is kept of networks together (`scores`)."""
+
 
 class Identity(TypedDict):
     """The columns that open each row of a trial (`results.IDENTITY`)."""

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lesion_core.descriptions import SCORES_FOLDER
 from lesion_core.paths import Damaged, existing, is_there, read_json
 from lesion_core.received import is_plain, read_table
 from lesion_core.results import (
@@ -38,7 +39,7 @@ from lesion_core.results import (
     write_bytes,
 )
 
-FOLDER = "scores"
+FOLDER = SCORES_FOLDER
 TABLE = "ensembles.parquet"
 RECORD = "scores.json"
 

@@ -53,7 +53,7 @@ COMMANDS = {
     ),
     "predict": Command("lesion_core.predict:main", "the masks of trained trials, as NIfTI files"),
     "export": Command(
-        "sweeps.export:main", "trained networks for other programs: MONAI bundle, ONNX, TorchScript"
+        "sweeps.export:main", "trained networks as MONAI bundle, ONNX or TorchScript"
     ),
     "wandb": Command(
         "sweeps.tracking.__main__:main", "from a ledger to W&B: sync, backfill, dashboard"

@@ -23,8 +23,9 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 
     stopping.hold()
 
-from lesion_core import durable, looks, scores
+from lesion_core import durable, looks
 from lesion_core.arms import asked_rows
+from lesion_core.descriptions import SCORES_FOLDER
 from lesion_core.paths import Damaged, read_json
 from lesion_core.received import inside, is_plain, sha256_of
 from sweeps import command, provenance
@@ -159,7 +160,7 @@ def _check(root: Path, name: str, recorded: checksums.Recorded, found: Found) ->
         _check_checkpoint(root, name, found)
     elif parts[0] == "trials" and parts[-1] == PROGRESS and len(parts) == 3:
         _check_progress(root, name, found)
-    if parts[-1] in PASSING or parts[0] in ("report", scores.FOLDER) or name == checksums.FILE:
+    if parts[-1] in PASSING or parts[0] in ("report", SCORES_FOLDER) or name == checksums.FILE:
         return
     if (root / name).is_symlink():
         found.damaged[name] = "is a link"
@@ -268,6 +269,8 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
 
 def _check_scores(root: Path, found: Found) -> None:
     """What seeds do together: each ensemble has the checksum of its rows beside them."""
+    from lesion_core import scores
+
     state = scores.read_scores(root)
     found.checked += 2 * len(state.whole) + len(state.unfinished)
     found.damaged |= state.damaged
@@ -310,9 +313,9 @@ def _tell(root: Path, found: Found) -> None:
     if found.unchecked:
         more = f" and {len(found.unchecked) - 5} more" if len(found.unchecked) > 5 else ""
         print(f"not checked, since nothing is recorded: {', '.join(found.unchecked[:5])}{more}")
-    if any(name.startswith(f"{scores.FOLDER}/") for name in found.damaged):
+    if any(name.startswith(f"{SCORES_FOLDER}/") for name in found.damaged):
         again = provenance.command_to_show("python -m lesion_core.predict", "predict")
-        print(f"{scores.FOLDER}/: what is damaged is made again by `{again} {root} --score`")
+        print(f"{SCORES_FOLDER}/: what is damaged is made again by `{again} {root} --score`")
     if "sweep.json" in found.damaged:
         print(
             "sweep.json: delete it and give the sweep's command again; it writes it anew, and "
@@ -360,13 +363,13 @@ def _repair(flags: Verify, ledger: Ledger, found: Found) -> None:
                 name
                 for name in kept
                 if Path(name).name not in skipped
-                and not name.startswith(("report/", "predictions/", f"{scores.FOLDER}/"))
+                and not name.startswith(("report/", "predictions/", f"{SCORES_FOLDER}/"))
                 and not (name.startswith("trials/") and Path(name).name in (*TABLES, MODEL))
                 and not (root / name).is_symlink()
             ],
         )
         print(f"{checksums.FILE}: written anew, from the files that are whole")
-    for name in (name for name in found.damaged if name.startswith(f"{scores.FOLDER}/")):
+    for name in (name for name in found.damaged if name.startswith(f"{SCORES_FOLDER}/")):
         place = Path(*Path(name).parts[:2])
         durable.remove(inside(root, place))
         print(f"{place}: taken away; `predict --score` makes it again")

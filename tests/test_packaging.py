@@ -20,6 +20,7 @@ from sweeps.provenance import ROOT
 from tests.support.tiny import write_lit_cohort
 
 FACE = {
+    "Arm",
     "LOSSES",
     "Trial",
     "UNet3d",

@@ -12,10 +12,11 @@ from torch import Tensor
 try:
     import triton  # pyright: ignore[reportMissingImports] # not where there is no GPU
     import triton.language as tl  # pyright: ignore[reportMissingImports]
+    from triton.runtime.jit import KernelInterface  # pyright: ignore[reportMissingImports]
 except ImportError:  # pragma: no cover
-    triton = tl = None
+    triton = tl = KernelInterface = None
 
-__all__ = ["LAST", "jit", "launched_on", "num_blocks", "power_of_two", "tl"]
+__all__ = ["LAST", "KernelInterface", "jit", "launched_on", "num_blocks", "power_of_two", "tl"]
 
 LAST = torch.channels_last_3d
 """How all volumes and weights lie here: channels last."""

@@ -57,9 +57,9 @@ def kernels(run: Callable[[], object]) -> list[tuple[int, int]]:
 @contextmanager
 def _launches(note: Callable[[Any], object]) -> Iterator[None]:
     """Tell ``note`` what the kernels of Triton's that are launched in this block are given."""
-    try:
-        from triton.runtime.jit import KernelInterface  # pyright: ignore[reportMissingImports]
-    except ImportError:
+    from lesion_core.kernels.language import KernelInterface
+
+    if KernelInterface is None:
         yield
         return
     before = KernelInterface.__getitem__

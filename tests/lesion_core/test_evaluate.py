@@ -233,12 +233,7 @@ def test_scores_as_chosen_stand_beside_the_plain_ones_and_change_none(tmp_path):
     for name, content in (("a", rows), ("b", wide)):
         schema = results.cases_schema(content[0])
         results.write_table(tmp_path / name, content, schema)
-    tables = [
-        results._rows_of(tmp_path / name, None, results.CASES, {"trial": name} | dict.fromkeys(
-            ("cohort", "loss", "seed", "fold")
-        ))
-        for name in "ab"
-    ]  # fmt: skip
+    tables = [results._table_in(tmp_path / name, None, results.CASES) for name in "ab"]
     assert tables[0].schema.names == results.CASES.names
     both = results._concatenate_cases(tables)
     assert both["tp_chosen"].isna().tolist() == [True, False]

@@ -151,6 +151,7 @@ def test_a_flipped_byte_of_a_table_never_changes_a_value_unseen(tmp_path):
     """Its pages have checksums; the rest is what a reader finds it by."""
     one = {"trial": "a", "cohort": "b", "loss": "c", "seed": 1, "fold": 0}
     one |= {"train_loss": 0.5, "grad_norm": None, "n_batches": 3, "n_patches": 40}
+    one |= {"learning_rate": 1e-4}
     rows = [one | {"epoch": e, "seconds_train": e / 7, "seconds_evaluate": e / 3} for e in range(5)]
     content = results.table_bytes(rows, results.EPOCHS)
     file, before = tmp_path / "epochs.parquet", received.table_of(tmp_path, content)
