@@ -270,7 +270,9 @@ def _scored(folder: Path) -> Scored:
     rows = rows_so_far(folder.parents[1], folder.name)
     cases = tuple(content["cases"])
     listed: Any = rows.select(_PART).to_pylist()
-    parts = [(row["case"], tuple(row["seeds"] or ())) for row in listed]
+    parts: list[tuple[str, tuple[int, ...]]] = [
+        (row["case"], tuple(row["seeds"] or ())) for row in listed
+    ]
     if {case for case, _ in parts} != set(cases) or len(parts) != len(set(parts)):
         raise Damaged(f"{folder / TABLE}: is of other cases than {RECORD}")
     if not all(part and {*part} <= {*ensemble.seeds} for _, part in parts):
