@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import torch
@@ -137,7 +137,8 @@ def without_small(mask: Any, min_mm3: float, source: str) -> Any:
     from scipy import ndimage
 
     like: Any = nib.load(source)
-    labels = cast("Any", ndimage).label(mask, structure=[3 * [3 * [1]]] * 3)[0]
+    found: Any = ndimage.label(mask, structure=[3 * [3 * [1]]] * 3)
+    labels, _ = found
     voxels = torch.from_numpy(labels).flatten().bincount().double()
     voxel_mm3 = abs(float(torch.from_numpy(like.affine[:3, :3]).double().det()))
     kept = voxels * voxel_mm3 >= min_mm3 * (1 - 1e-6)  # NIfTI's sides are in single precision
