@@ -12,11 +12,10 @@ from torch import Tensor
 try:
     import triton  # pyright: ignore[reportMissingImports] # not where there is no GPU
     import triton.language as tl  # pyright: ignore[reportMissingImports]
-    from triton.runtime.jit import KernelInterface  # pyright: ignore[reportMissingImports]
 except ImportError:  # pragma: no cover
-    triton = tl = KernelInterface = None
+    triton = tl = None
 
-__all__ = ["LAST", "KernelInterface", "jit", "launched_on", "num_blocks", "power_of_two", "tl"]
+__all__ = ["LAST", "class_of_kernels", "jit", "launched_on", "num_blocks", "power_of_two", "tl"]
 
 LAST = torch.channels_last_3d
 """How all volumes and weights lie here: channels last."""
@@ -25,6 +24,11 @@ LAST = torch.channels_last_3d
 def jit(function: Callable[..., None]) -> Any:
     """A kernel: ``kernel[grid](arguments)`` launches it."""
     return function if triton is None else triton.jit(function)
+
+
+def class_of_kernels() -> Any:
+    """Triton's class of whatever can be launched; None where it is not installed."""
+    return None if triton is None else triton.runtime.jit.KernelInterface
 
 
 def launched_on(tensor: Tensor) -> AbstractContextManager[object]:

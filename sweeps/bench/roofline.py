@@ -57,12 +57,13 @@ def kernels(run: Callable[[], object]) -> list[tuple[int, int]]:
 @contextmanager
 def _launches(note: Callable[[Any], object]) -> Iterator[None]:
     """Tell ``note`` what the kernels of Triton's that are launched in this block are given."""
-    from lesion_core.kernels.language import KernelInterface
+    from lesion_core.kernels.language import class_of_kernels
 
-    if KernelInterface is None:
+    kernel_class = class_of_kernels()
+    if kernel_class is None:
         yield
         return
-    before = KernelInterface.__getitem__
+    before = kernel_class.__getitem__
 
     def launcher(self: Any, grid: Any) -> Any:
         launch = before(self, grid)
@@ -73,11 +74,11 @@ def _launches(note: Callable[[Any], object]) -> Iterator[None]:
 
         return noted
 
-    KernelInterface.__getitem__ = launcher
+    kernel_class.__getitem__ = launcher
     try:
         yield
     finally:
-        KernelInterface.__getitem__ = before
+        kernel_class.__getitem__ = before
 
 
 def least_seconds(
