@@ -338,7 +338,7 @@ def _run(
         network, optimiser, trial.loss, volumes,
         batch_size=settings.batch_size, precision=settings.precision, clip_norm=settings.clip_norm,
     )  # fmt: skip
-    rates = _Rates(settings, len(patches))
+    rates = _Rates(settings, len(patches) + background.num_patches)
     first = 0 if trained_until is None else min(trained_until + 1, settings.epochs)
     for epoch in range(first, settings.epochs + 1):
         clock = time.monotonic()

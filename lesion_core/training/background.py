@@ -61,6 +61,11 @@ class Background:
             )
         return Background(windows, round(share / (1 - share) * with_lesion), settings.flip)
 
+    @property
+    def num_patches(self) -> int:
+        """How many patches they are in an epoch."""
+        return self.number * (2 if self.flip else 1)
+
     def joined(self, patches: Patches, generator: torch.Generator) -> Patches:
         """An epoch's patches with lesion, and behind them those that the generator draws.
 
