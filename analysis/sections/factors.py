@@ -282,7 +282,7 @@ def draw_means(levels: Mapping[str, Sequence[str]], means: np.ndarray) -> Drawin
     columns = min(len(pairs), 3 if style.width_in() == style.WIDTH_IN else 1)
     rows = -(-len(pairs) // columns)
     figure, axes = style.panels(
-        rows, columns, height=0.5 + 2.2 * rows, top=0.4, bottom=0.45, gap_x=0.3, gap_y=0.75
+        rows, columns, height=0.5 + 2.2 * rows, top=0.4, bottom=0.45, gap_x=0.5, gap_y=0.75
     )
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     margin = 0.08 * (high - low or 0.1)
