@@ -495,12 +495,22 @@ def restore(
     network.load_state_dict(check_shapes(state["network"], network.state_dict(), "checkpoint.pt"))
     settings = optimiser.state_dict()["param_groups"]  # some hold on this device alone
     optimiser.load_state_dict(state["optimiser"] | {"param_groups": settings})
-    for parameter, moments in optimiser.state.items():
-        for name, value in moments.items():  # on a GPU they must lie in memory as the weights do
-            if parameter.is_cuda and value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+    if next(network.parameters()).is_cuda:
+        lay_out_as_weights(optimiser)
     begun = state.get("begun")  # checkpoints of earlier releases are all between epochs
     return state["epoch"], None if begun is None else BegunEpoch.from_dict(begun)
+
+
+def lay_out_as_weights(optimiser: torch.optim.Optimizer) -> None:
+    """Let what an optimiser keeps of each weight lie in memory as the weight does, which kernels
+    that take them together ask for; a checkpoint may come from where they lay otherwise.
+
+    Not on a CPU: there a resumed training keeps even that as it was.
+    """
+    for parameter, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _stacked(found: Sequence[Tensor]) -> Tensor:

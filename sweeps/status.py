@@ -103,7 +103,10 @@ def table(
     }
     columns = [word for word in WORDS if counts["all"][word] or word in ("done", "left")]
     overview.add_column("cohort", no_wrap=True)
-    overview.add_column("arm" if arms_of(read_meta(results)).varied else "loss", overflow="fold")
+    if arms_of(read_meta(results)).varied:
+        overview.add_column("arm", overflow="fold")
+    else:
+        overview.add_column("loss", no_wrap=True)
     for column in (*columns, "epochs"):  # an arm's long label leaves these their room
         overview.add_column(column, justify="right", no_wrap=True)
     for key, count in counts.items():

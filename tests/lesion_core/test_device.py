@@ -19,7 +19,7 @@ from lesion_core.training.epoch import Diverged, train_epoch
 from lesion_core.training.precision import algorithms, check_precision, convolutions
 from lesion_core.training.randomness import generator
 from lesion_core.training.step import Step
-from lesion_core.trial import Trial, restore, run
+from lesion_core.trial import Trial, lay_out_as_weights, restore, run
 from lesion_core.unet import UNet3d, layout, to_device
 from tests.support.fake_graph import install, waits
 from tests.support.toy import toy_cohort
@@ -329,6 +329,7 @@ def test_restored_moments_lie_in_memory_as_their_weights_do():
         checkpoints.append((buffer.getvalue(), network, optimiser))
     (first, _, ours), (_, there, other) = checkpoints
     restore(first, there, other)
+    lay_out_as_weights(other)
     for parameter, moments, expected in zip(
         there.parameters(), other.state.values(), ours.state.values(), strict=True
     ):
