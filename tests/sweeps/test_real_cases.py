@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 import lesion_core.trial
@@ -104,8 +105,10 @@ def test_a_stopped_trial_comes_to_the_same_bits_whichever_file_is_damaged(made, 
         assert train_one.main([*ONE, "--results", str(ledger)]) == 0, name
         for table in results.TABLES:
             one, other = (
-                results.pq.read_table(folder / table) for folder in (trial_of(ledger), whole)
+                results.pq.read_table(folder / table).to_pandas()
+                for folder in (trial_of(ledger), whole)
             )
-            clocks = [column for column in one.column_names if column.startswith("seconds")]
-            assert one.drop_columns(clocks).equals(other.drop_columns(clocks)), (name, table)
+            clocks = [column for column in one.columns if column.startswith("seconds")]
+            # As frames, since a distance to nothing is NaN, which equals itself there alone.
+            pd.testing.assert_frame_equal(one.drop(columns=clocks), other.drop(columns=clocks))
         assert (trial_of(ledger) / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
