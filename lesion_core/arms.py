@@ -8,11 +8,11 @@ it is computed on reading, here and nowhere else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.settings import EVALUATION, NNUNET_MOMENTUM, TrainSettings
+from lesion_core.settings import EVALUATION, NNUNET_MOMENTUM, READ_BY, TrainSettings, reads
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -100,14 +100,51 @@ class Arms:
         return list(self.losses)
 
     @property
+    def short_names(self) -> dict[str, str]:
+        """What arms are called where it is said once how they differ, by label: themselves, or
+        without what all share.
+
+        That is the loss, if there is one; else the names of the settings, where the label of every
+        arm gives each of them a value.
+        """
+        losses = dict.fromkeys(self.losses.values())
+        names = {label: label for label in self.labels}
+        if self.varied and len(losses) == 1:
+            names = {label: label.removeprefix(f"{next(iter(losses))}, ") for label in names}
+        elif self.varied and all(label == ", ".join(self._parts(label)) for label in names):
+            names = {label: ", ".join(self._parts(label, briefly=True)) for label in names}
+        return names if len(set(names.values())) == len(names) else {each: each for each in names}
+
+    def _parts(self, label: str, briefly: bool = False) -> list[str]:
+        """An arm's loss and settings as its label has them, if nobody gave it one; ``briefly``
+        without names of settings, but where a value such as true says nothing by itself."""
+        own = [(name, self.settings[label].get(name)) for name in self.varied]
+        return [
+            self.losses[label],
+            *(
+                worded(value)
+                if briefly and not isinstance(value, bool | None)
+                else f"{name} {worded(value)}"
+                for name, value in own
+            ),
+        ]
+
+    @property
     def factors(self) -> tuple[str, ...]:
-        """What they differ by: ``loss``, and settings."""
-        return ("loss",) * (len(set(self.losses.values())) > 1) + self.varied
+        """What they differ by: ``loss``, and settings; not those by which they differ only because
+        some have no use for them."""
+        own = [n for n in self.varied if not _is_one_where_read(n, list(self.settings.values()))]
+        return ("loss",) * (len(set(self.losses.values())) > 1) + tuple(own)
 
     def levels(self, label: str) -> dict[str, str]:
         """What an arm has of every factor, in words."""
         own = {"loss": self.losses[label]} | self.settings[label]
         return {name: worded(own.get(name)) for name in self.factors}
+
+    def values(self, name: str) -> list[str]:
+        """The values of a setting in all arms that have a use for it, in words, each once."""
+        having = [each for each in self.settings.values() if _has_use(name, each)]
+        return list(dict.fromkeys(worded(each.get(name)) for each in having))
 
     def sharing(self, a: str, b: str) -> Sharing:
         """What two arms of a (seed, fold) share."""
@@ -157,9 +194,7 @@ def arms_of(meta: Mapping[str, Any]) -> Arms:
     for name, (loss, own) in keys.items():
         arm = (loss, same[own])
         if arm not in by_arm:
-            wanted = given.get(arm) or ", ".join(
-                [loss, *(f"{each} {worded(known[own].get(each))}" for each in varied)]
-            )
+            wanted = given.get(arm) or ", ".join([loss, *_said(known[own], varied)])
             label, number = wanted, 1
             while label in losses:  # only a folder that somebody made up has two alike
                 number += 1
@@ -197,7 +232,27 @@ def _varied(known: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     for name, (other, follows) in _FOLLOW.items():
         if other in varied and all(follows(each) for each in known):
             varied = [each for each in varied if each != name]
-    return tuple(varied)
+    return tuple(each for each in varied if each in _FOLLOW or not _is_one_where_read(each, known))
+
+
+def _is_one_where_read(name: str, known: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting that only some choices of another one read has one value in all of them."""
+    if name not in READ_BY:
+        return False
+    return len({worded(each.get(name)) for each in known if _has_use(name, each)}) < 2
+
+
+def _has_use(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a training of these settings, which may be anybody's, reads this one."""
+    try:
+        return name not in READ_BY or reads(name, str(settings.get(READ_BY[name])))
+    except ValueError:
+        return True
+
+
+def _said(settings: Mapping[str, Any], varied: Iterable[str]) -> list[str]:
+    """What a label says of settings: those that vary, but for what the arm has no use for."""
+    return [f"{name} {worded(settings.get(name))}" for name in varied if _has_use(name, settings)]
 
 
 def _overlap_by_half(settings: Mapping[str, Any]) -> bool:

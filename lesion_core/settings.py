@@ -240,3 +240,22 @@ ALWAYS_STORED = frozenset(
     )
 )  # fmt: skip
 """The fields of the first release.  Final: the trials of every sweep so far are named by them."""
+
+
+# --------------------------------------------------------------------- what only some choices read
+READ_BY = {"filters": "network", "momentum": "optimiser", "weight_decay": "optimiser"}
+"""Settings that only some choices of another one have a use for, and which one that is."""
+
+
+def reads(name: str, choice: str) -> bool:
+    """Whether a choice of ``READ_BY[name]`` has a use for the setting ``name``.
+
+    >>> reads("momentum", "sgd"), reads("weight_decay", "adam"), reads("filters", "monai:SegResNet")
+    (True, False, False)
+
+    Raises:
+        ValueError: it is no name of a network.
+    """
+    if name == "filters":
+        return network_name(choice).reads_filters is not False
+    return choice == "sgd" or (name == "weight_decay" and choice == "adamw")

@@ -43,6 +43,7 @@ from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
+from lesion_core.trainable import refuse_without_lesion
 from lesion_core.training.background import Background
 from lesion_core.training.epoch import EpochLosses, never, nothing, train_epoch
 from lesion_core.training.memory import keep_freed_memory
@@ -316,15 +317,11 @@ def _run(
     images = [image for image in cohort.images if image.case in trained_on | judged_on]
     held_out = [index for index, image in enumerate(images) if image.case in judged_on]
     training = [index for index, image in enumerate(images) if image.case in trained_on]
+    refuse_without_lesion(trial, [images[index] for index in training])
     volumes = Volumes.of(
         images, patch_size=settings.patch_size, stride=settings.window_stride, device=device
     )
     patches = volumes.training_patches(training, settings.flip)
-    if not len(patches):
-        raise ValueError(
-            f"fold {trial.fold} of cohort {cohort.name}: none of its {len(training)} training "
-            "cases has a lesion; use fewer folds or check the lesion masks"
-        )
     background = Background.of(volumes, images, training, settings)
     size = check(settings, len(cohort.channels), on_gpu=volumes.device.type == "cuda")
     network = initialised(settings, len(cohort.channels), trial.seed, trial.fold)

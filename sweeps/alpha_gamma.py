@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,12 +26,13 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
     stopping.hold()
 
 from lesion_core.cohorts.reading import Reading
-from lesion_core.search_space import grid_points, written
+from lesion_core.paths import is_there
+from lesion_core.search_space import corners, grid_points, written
 from lesion_core.settings import PAPER_SEEDS
 from sweeps import command
 from sweeps.data import Data, request
 from sweeps.ledger.contents import Evaluation, SearchContent, SweepRequest
-from sweeps.options import Machines, Reporting, Training, without_demo_filters
+from sweeps.options import Machines, Reporting, Training, refuse_unread, without_demo_filters
 from sweeps.paper_grid import DEMO, cohort_objects
 from sweeps.searching.optuna_study import Sampler, StopTrials
 from sweeps.tracking.policy import Logging
@@ -226,6 +229,18 @@ class SearchSetup:
             validation_cases=self._validation_cases[cell.fold] if validation else None,
         )
 
+    @property
+    def may_run(self) -> list[Trial]:
+        """Trials that stand for all that there may be: at the ends of the space, and those that it
+        is compared with, in every fold (`SweepPlan.may_run`)."""
+        cells = list({cell.fold: cell for cell in self.plan.cells}.values())
+        asked = [*corners(self.plan.space), *self.plan.comparators]
+        return [
+            self.trial(each, cell, validation)
+            for each, cell in product(asked, cells)
+            for validation in ((False,) if isinstance(each, str) else (True, False))
+        ]
+
     def _settings_of(self, values: Mapping[str, Value], validation: bool) -> TrainSettings:
         """Settings of a trial of these values; the search's own are evaluated in their own way."""
         settings = self.searched.settings_of(values)
@@ -302,7 +317,9 @@ def main(arguments: Sequence[str]) -> int:
     """Search, or say what would be searched; returns the exit status."""
     default = DEMO_SEARCH if "--demo" in arguments else AlphaGamma()
     flags = without_demo_filters(command.read_flags(AlphaGamma, arguments, default), arguments)
-    settings = flags.settings()  # mistakes show before the data are read
+    found = flags.searched()  # mistakes show before the data are read
+    settings = found.settings_of({})
+    refuse_unread(arguments, [found.settings_of(point) for point in corners(found.space)])
     flags.check_reporting()
     flags.plan("")
     from sweeps.sweep import SweepPlan
@@ -310,23 +327,40 @@ def main(arguments: Sequence[str]) -> int:
     data = flags.cohort_data()
     print(data.fold_table(flags.folds))
     plan = flags.plan(data.name)
-    setup = SearchSetup(plan, flags.searched(), data, flags.folds, flags.results)
+    setup = SearchSetup(plan, found, data, flags.folds, flags.results)
     sweep = SweepPlan(
-        (), [data], settings, flags.folds, flags.results, setup.search,
-        varied=setup.searched.all_settings(),
-    )  # fmt: skip
-    if flags.dry_run:
-        return dry_run(setup, flags)
-    status = sweep.run(
-        flags,
-        flags,
-        retry_failed=flags.retry_failed,
-        report=not flags.no_report,
-        training_effect=flags.training_effect,
+        (), [data], settings, flags.folds, flags.results, setup.search, may_run=setup.may_run
     )
+    if flags.dry_run:
+        sweep.check_settings()
+        return dry_run(setup, flags)
+    is_new = not is_there(flags.results / JOURNAL)
+    try:
+        status = sweep.run(
+            flags,
+            flags,
+            retry_failed=flags.retry_failed,
+            report=not flags.no_report,
+            training_effect=flags.training_effect,
+        )
+    except ValueError:
+        if is_new:
+            drop_unbegun(flags.results)
+        raise
     print(summary(flags.results))
     print(f"all configurations: optuna-dashboard {flags.results / JOURNAL}")
     return status
+
+
+def drop_unbegun(results: Path) -> None:
+    """Take the journal of a search away that was refused before it began, and its empty folder."""
+    from sweeps.searching.store import read_search
+
+    if read_search(results) is not None:
+        return
+    (results / JOURNAL).unlink(missing_ok=True)
+    with suppress(OSError):
+        results.rmdir()
 
 
 def dry_run(setup: SearchSetup, machines: Machines) -> int:
@@ -343,25 +377,28 @@ def dry_run(setup: SearchSetup, machines: Machines) -> int:
         setup.agree_with(stored)
     begun = stored["configurations"] if stored is not None else []
     ended = sum(each["state"] != "running" for each in begun)
+    left = max(0, plan.configurations - ended) * len(plan.cells)
+    left -= sum(len(each["trials"]) for each in begun if each["state"] == "running")
+    # The best one, each fold's own best and what they are compared with are tested in every cell.
+    end = (2 + len(plan.comparators)) * len(plan.cells)
+    end += (1 + len(plan.comparators)) * len(plan.confirm_seeds) * setup.folds
+    hours = ""
+    if left:
+        trials = [setup.trial({}, plan.cells[0], True)] * (left + end)
+        hours = estimate.predicted(trials, [setup.data], machines, setup.results, setup.may_run)
     print(
         f"{setup.results}: {ended} of {plan.configurations} configurations have ended; each is "
         f"judged on {len(plan.cells)} cells at most"
     )
     for name, where in plan.space.items():
         print(f"    {name} in {where}")
-    left = max(0, plan.configurations - ended) * len(plan.cells)
-    left -= sum(len(each["trials"]) for each in begun if each["state"] == "running")
-    # The best one, each fold's own best and what they are compared with are tested in every cell.
-    end = (2 + len(plan.comparators)) * len(plan.cells)
-    end += (1 + len(plan.comparators)) * len(plan.confirm_seeds) * setup.folds
     print(f"would run at most {left} trials to search, less what is pruned")
     print(
         f"then at most {end}: the best ones and {' '.join(plan.comparators)} on the test folds"
         f"{' and on fresh seeds' if plan.confirm_seeds else ''}"
     )
-    if left:
-        trials = [setup.trial({}, plan.cells[0], True)] * (left + end)
-        print(estimate.predicted(trials, [setup.data], machines, setup.results))
+    if hours:
+        print(hours)
     return 0
 
 

@@ -28,6 +28,7 @@ from lesion_core.paths import close_to
 from lesion_core.settings import EVALUATION, TrainSettings
 from lesion_core.spelling import in_list
 from lesion_core.terminal import one_line
+from sweeps.options import typed
 
 if TYPE_CHECKING:
     from lesion_core.losses import Loss
@@ -112,18 +113,14 @@ def varied(flags: Sequence[str]) -> dict[str, list[Any]]:
 
 def refuse_flagged(flags: Flags, arguments: Sequence[str]) -> None:
     """Raise ValueError where a flag that was typed says what --vary or --arms says too."""
-    typed = {
-        argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
-        for argument in arguments
-        if argument.startswith("--")
-    }
+    flagged = typed(arguments)
     for name in varied(flags.vary):
-        if name in typed:
+        if name in flagged:
             raise ValueError(
                 f"--{name.replace('_', '-')} and --vary {name}=...: one says what the other "
                 "varies; leave one out"
             )
-    if flags.arms and "losses" in typed:
+    if flags.arms and "losses" in flagged:
         raise ValueError("--arms lists whole arms with their losses; leave out --losses")
 
 

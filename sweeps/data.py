@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lesion_core.cohorts import Case, Cohort
     from lesion_core.descriptions import TrialRow
     from lesion_core.images import LoadedCohort
-    from lesion_core.losses import Loss
     from lesion_core.networks.fitting import NetworkSize
     from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
@@ -105,23 +104,31 @@ class Data:
         """How the cases were found, where there was a choice, and warnings (`Layout.remarks`)."""
         return self.cohort.remarks(self.folder, self.members)
 
-    def check_network(
-        self, settings: TrainSettings, losses: Sequence[Loss] = (), *, on_gpu: bool = True
-    ) -> NetworkSize:
-        """The size of the settings' network, if it fits these images (`networks.fitting.check`).
-
-        ``losses`` are tried with other networks than the paper's.
+    def check_settings(self, settings: TrainSettings, *, on_gpu: bool = True) -> NetworkSize:
+        """The size of the settings' network, if it fits these images (`networks.fitting.check`),
+        and an augmentation of somebody's own does too.
 
         Raises:
-            ValueError: it does not.
+            ValueError: one does not.
         """
-        from lesion_core.networks.fitting import check, check_loss
+        from lesion_core.augment import augmentation_named
+        from lesion_core.augment.user import ImportedAugmentation
+        from lesion_core.networks.fitting import check
+
+        channels = len(self.cohort.channels)
+        augmentation = augmentation_named(settings.augment)
+        if isinstance(augmentation, ImportedAugmentation):
+            augmentation.try_on(channels, settings.patch_size)
+        return check(settings, channels, on_gpu=on_gpu)
+
+    def check_losses(self, trials: Iterable[Trial]) -> None:
+        """Raise ValueError for a loss that fails on what other networks than the paper's make."""
+        from lesion_core.networks.fitting import check_loss
         from lesion_core.networks.names import PAPER_NETWORK
 
-        size = check(settings, len(self.cohort.channels), on_gpu=on_gpu)
-        for loss in losses if settings.network != PAPER_NETWORK else ():
-            check_loss(loss, settings)
-        return size
+        others = [each for each in trials if each.settings.network != PAPER_NETWORK]
+        for loss, size in dict.fromkeys((each.loss, each.settings.patch_size) for each in others):
+            check_loss(loss, size)
 
     @property
     def name(self) -> str:
@@ -133,16 +140,18 @@ class Data:
         """Voxel size that every case is resampled to; None: its own."""
         return self.members[0].spacing_mm if self.members else None
 
-    def load(self, patch_size: int | None = None) -> LoadedCohort:
+    def load(self, patch_size: int | None = None, trials: Iterable[Trial] = ()) -> LoadedCohort:
         """Read every image, and note what is unusual (for patches of this size, if one is given).
 
         Raises:
-            ValueError: a case cannot be used, none has a lesion, or a file has changed.
+            ValueError: a case cannot be used, none has a lesion, a file has changed, or one of
+                these trials has nothing to train on (`trainable.refuse_untrainable`).
         """
         from lesion_core.cohort_rows import ignored_lines
         from lesion_core.cohorts.labels import label_lines
         from lesion_core.cohorts.spacing import spacing_lines
         from lesion_core.images import load_cohort
+        from lesion_core.trainable import refuse_untrainable
         from lesion_core.unusual import noted
 
         begun = time.monotonic()
@@ -159,6 +168,7 @@ class Data:
                 + (" that is not to be ignored" if ignored else "")
                 + "; check the masks, and --lesion-label if it was given"
             )
+        refuse_untrainable([each for each in trials if each.cohort == self.name], loaded)
         size = sum(image.voxels.nbytes for image in loaded.images) / 1e9
         print(
             f"{self.name}: {len(loaded.images)} cases, {size:.1f} GB, "

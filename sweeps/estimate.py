@@ -26,16 +26,28 @@ def predicted(
     data: Sequence[Data],
     machines: Machines,
     results: Path,
+    may_run: Sequence[Trial] = (),
 ) -> str:
-    """How many hours these trials would take, and where that comes from, for people."""
+    """How many hours these trials would take, and where that comes from, for people.
+
+    Raises:
+        ValueError: this machine has not the precision of one of them, or of one that ``may_run``;
+            or one cannot be trained on the images, where they are read for this.
+    """
+    from lesion_core.training.precision import check_deterministic, check_precision
+
     slots, where, device = _slots(machines)
     busy = _busy(machines)
     finished = finished_trials(results)
+    here = machines.address is None  # what a cluster's machines have is known once it runs
+    for settings in dict.fromkeys(trial.settings for trial in (*trials, *may_run)) if here else ():
+        check_precision(settings.precision, device)
+        check_deterministic(settings.deterministic, device)
     total, sources = 0.0, []
     loaded: dict[str, LoadedCohort] = {}
     for (cohort, settings), number in Counter((t.cohort, t.settings) for t in trials).items():
         (found,) = [item for item in data if item.name == cohort]
-        size = found.check_network(settings)
+        size = found.check_settings(settings, on_gpu=device == "cuda" or not here)
         own = [each for each in finished if each.cohort == cohort]
         alike = [each for each in own if each.flops_per_patch in (None, size.flops_per_patch)]
         if alike:
@@ -47,7 +59,7 @@ def predicted(
         else:
             trial = next(t for t in trials if (t.cohort, t.settings) == (cohort, settings))
             if cohort not in loaded:
-                loaded[cohort] = found.load(settings.patch_size)
+                loaded[cohort] = found.load(settings.patch_size, [*trials, *may_run])
             seconds = calibrated(trial, loaded[cohort], device, machines.cpus_per_trial)
             source = (
                 f"from one training step and one evaluation of {_portion(trial, device)} patches "
@@ -80,7 +92,7 @@ def seconds_by_trial(
             device = device or _slots(machines)[2]
             if trial.cohort not in loaded:
                 (place,) = [item for item in data if item.name == trial.cohort]
-                loaded[trial.cohort] = place.load(trial.settings.patch_size)
+                loaded[trial.cohort] = place.load(trial.settings.patch_size, trials)
             seconds[arm] = calibrated(trial, loaded[trial.cohort], device, machines.cpus_per_trial)
         found[trial.name] = seconds[arm]
     return found

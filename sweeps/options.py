@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import READ_BY, TrainSettings, reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,20 @@ class Training(TrainSettings):
     def settings(self, **instead: Any) -> TrainSettings:
         """What these flags say of training, but for the fields that are given ``instead``.
 
+        Where those choose a network or an optimiser, flags that it has no use for are the other
+        ones': ``--momentum 0.9`` beside adam and sgd is sgd's.
+
         Raises:
             ValueError: they contradict each other.
         """
         from lesion_core.augment import augmentation_label, augmentation_named
         from lesion_core.networks.named import check_name
 
-        settings = TrainSettings(**self.given() | instead)
+        given = self.given()
+        for name, by in READ_BY.items():
+            if by in instead and not reads(name, instead[by]):
+                del given[name]
+        settings = TrainSettings(**given | instead)
         label = augmentation_label(augmentation_named(settings.augment))
         settings = replace(settings, augment=label)  # one text for each: it is hashed
         check_name(settings)
@@ -54,10 +61,37 @@ def without_demo_filters(flags: T, arguments: Sequence[str]) -> T:
     them, unless they were asked for."""
     from lesion_core.networks.names import network_name
 
-    asked = any(each.split("=")[0] == "--filters" for each in arguments)
-    if "--demo" not in arguments or asked or network_name(flags.network).reads_filters:
+    if (
+        "--demo" not in arguments
+        or "filters" in typed(arguments)
+        or network_name(flags.network).reads_filters
+    ):
         return flags
     return replace(flags, filters=TrainSettings.filters)
+
+
+def typed(arguments: Sequence[str]) -> set[str]:
+    """The fields whose flags were typed.
+
+    >>> sorted(typed(["--no-flip", "--batch-size=8", "-h"]))
+    ['batch_size', 'flip']
+    """
+    return {
+        argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+        for argument in arguments
+        if argument.startswith("--")
+    }
+
+
+def refuse_unread(arguments: Sequence[str], compared: Sequence[TrainSettings]) -> None:
+    """Raise ValueError for a flag that was typed and that none of these trainings has a use for."""
+    for name, by in READ_BY.items():
+        choices = dict.fromkeys(getattr(settings, by) for settings in compared)
+        if name in typed(arguments) and not any(reads(name, choice) for choice in choices):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: of the {by}s {' and '.join(choices)} none has a use "
+                "for it; leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,15 +27,16 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 import tyro
 
 from lesion_core.cohorts.reading import Reading, ReadingInSpace
-from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS
+from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS, READ_BY
 from sweeps import command
 from sweeps.arms import Asked, asked_arms, refuse_flagged
 from sweeps.data import Data
-from sweeps.options import Machines, Reporting, Training, without_demo_filters
+from sweeps.options import Machines, Reporting, Training, refuse_unread, without_demo_filters
 from sweeps.tracking.policy import Logging
 
 if TYPE_CHECKING:
     from lesion_core.cohorts import Cohort
+    from lesion_core.settings import TrainSettings
     from lesion_core.trial import Trial
     from sweeps.sweep import SweepPlan
 
@@ -113,6 +114,16 @@ class Grid(Training, Machines, Logging, ReadingInSpace):
         """What is compared: every loss with every setting that varies (`arms.asked_arms`)."""
         return asked_arms(self)
 
+    @property
+    def own_settings(self) -> TrainSettings:
+        """The sweep's own settings, from which those of arms may differ."""
+        differ = {
+            by: getattr(self, by)
+            for by in READ_BY.values()
+            if any(getattr(arm.settings, by) != getattr(self, by) for arm in self.asked_arms)
+        }
+        return self.settings(**differ)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PaperGrid(Grid, Reporting):
@@ -182,6 +193,8 @@ def read_grid(kind: type[G], arguments: Sequence[str], default: G) -> G:
     """Read a grid's flags; ValueError where one says what --vary or --arms says too."""
     grid = without_demo_filters(command.read_flags(kind, arguments, default), arguments)
     refuse_flagged(grid, arguments)
+    if grid.vary or grid.arms:
+        refuse_unread(arguments, [arm.settings for arm in grid.asked_arms])
     return grid
 
 
@@ -232,7 +245,7 @@ def plan_of(grid: Grid) -> SweepPlan:
             raise ValueError(f"--{flag} is empty; name at least one")
     from sweeps.sweep import SweepPlan
 
-    settings, arms = grid.settings(), grid.asked_arms  # mistakes show before the data are read
+    arms, settings = grid.asked_arms, grid.own_settings  # mistakes show before the data are read
     data = [Data.of(cohort, grid.data, grid.fold_rule) for cohort in grid.cohort_objects()]
     for cohort in data:
         print(cohort.fold_table(grid.folds))
@@ -240,8 +253,7 @@ def plan_of(grid: Grid) -> SweepPlan:
     by_arm = {(arm.loss, arm.settings): arm.label for arm in arms if arm.label is not None}
     keys = {trial.name: (trial.loss, trial.settings) for trial in trials} if by_arm else {}
     labels = {name: label for name, key in keys.items() if (label := by_arm.get(key))}
-    varied = [arm.settings for arm in arms]
-    return SweepPlan(trials, data, settings, grid.folds, grid.results, varied=varied, labels=labels)
+    return SweepPlan(trials, data, settings, grid.folds, grid.results, labels=labels)
 
 
 def run_plan(

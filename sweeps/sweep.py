@@ -47,8 +47,9 @@ class SweepPlan:
     """What sweep.json shall say of a sweep that ends when its question is decided."""
     max_hours: MaxHoursEntry | None = None
     """What sweep.json shall say of a sweep that ends within some hours."""
-    varied: Sequence[TrainSettings] = ()
-    """Settings that trials of the supply may have, besides ``settings``."""
+    may_run: Sequence[Trial] = ()
+    """Trials that the supply may give, or that stand for all of them: of every way of training, on
+    every training part."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What somebody calls the arms of trials, by name."""
 
@@ -68,7 +69,7 @@ class SweepPlan:
             LedgerError: the folder cannot be written.
         """
         _refuse_job_copy(self.results)
-        self._check_networks()
+        self.check_settings()
         tracking = logging.tracking(self.results)
         if notice := tracking.notice():
             print(notice)
@@ -108,34 +109,40 @@ class SweepPlan:
         """Print what `run` would do, and how long it would take; writes nothing."""
         from sweeps import estimate
 
-        self._check_networks()
+        self.check_settings()
         ledger = Ledger(self.results)
         ledger.refuse_other_sweep(self._request())
         trials = {trial.name: trial for trial in self.trials}
         states = ledger.states(list(trials))
         left = ledger.left_to_run(list(trials), retry_failed=retry_failed)
+        rows = [trials[name] for name in left]
+        predicted = estimate.predicted(rows, self.data, machines, self.results) if left else ""
         print(f"{self.results}: {FixedSupply(self.trials, left).in_words(states)}")
         for name in left:
             print(f"would run  {name}")
         if left:
-            rows = [trials[name] for name in left]
-            print(estimate.predicted(rows, self.data, machines, self.results))
+            print(predicted)
         return 0
 
-    def _check_networks(self, on_gpu: bool = True) -> None:
-        """Raise ValueError for a network that does not fit the images, before anything is trained.
+    def check_settings(self, on_gpu: bool = True) -> None:
+        """Raise ValueError for settings that do not fit the images, before anything is trained.
 
         ``on_gpu``: False once it is known that none is used.
         """
-        losses = list(dict.fromkeys(trial.loss for trial in self.trials))
-        for settings in self._all_settings():
-            for data in self.data:
-                data.check_network(settings, losses, on_gpu=on_gpu)
+        for data in self.data:
+            for settings in self._all_settings():
+                data.check_settings(settings, on_gpu=on_gpu)
+            data.check_losses(self._all_trials)
+
+    @property
+    def _all_trials(self) -> list[Trial]:
+        """All trials that are known, and what stands for those that are not."""
+        return [*self.trials, *self.may_run]
 
     def _all_settings(self) -> list[TrainSettings]:
         """All ways of training."""
-        own = (trial.settings for trial in self.trials)
-        return list(dict.fromkeys([self.settings, *own, *self.varied]))
+        own = (trial.settings for trial in self._all_trials)
+        return list(dict.fromkeys([self.settings, *own]))
 
     def _restore_tables(self, ledger: Ledger) -> None:
         """Write what the folder says of the cohorts anew, where that is damaged or lost."""
@@ -184,7 +191,7 @@ class SweepPlan:
             for settings in self._all_settings():
                 check_precision(settings.precision, device)
                 check_deterministic(settings.deterministic, device)
-            self._check_networks(on_gpu=bool(cluster.gpus_per_trial))
+            self.check_settings(on_gpu=bool(cluster.gpus_per_trial))
             each = f"{cluster.cpus_per_trial} CPU" + (
                 f" and {cluster.gpus_per_trial:g} GPU" if cluster.gpus_per_trial else ""
             )
@@ -193,7 +200,7 @@ class SweepPlan:
             print(f"{at_once} at a time on {cluster.description}, {each} each", flush=True)
             needed = supply.cohorts()
             cohorts = {
-                data.name: data.load(self.settings.patch_size)
+                data.name: data.load(self.settings.patch_size, self._all_trials)
                 for data in self.data
                 if data.name in needed
             }

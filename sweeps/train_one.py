@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
         settings=settings,
         test_cases=data.test_cases(flags.folds)[flags.fold],
     )
-    data.check_network(settings, [trial.loss], on_gpu=device == "cuda")
+    data.check_settings(settings, on_gpu=device == "cuda")
+    data.check_losses([trial])
     tracking = flags.tracking(flags.results)
     folder = flags.results / "trials" / trial.name
     with Lock(flags.results, provenance.command_line()) as lock:
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
             ledger.drop_leftovers()
             print(f"nothing to do: {folder} is done")
             return 0
-        loaded = data.load(settings.patch_size)
+        loaded = data.load(settings.patch_size, [trial])
         ledger.write_request(asked)  # not before: images that cannot be used leave no trace
         ledger.write_files(tracking.to_remember())
         ledger.write_cohort(data.name, *describe(loaded))

@@ -74,7 +74,13 @@ class Rule:
 
     def as_plan(self) -> SweepPlan:
         """The plan whose trials come one by one."""
-        return replace(self.plan, trials=(), supply=self.supply, until_decided=self.entry)
+        return replace(
+            self.plan,
+            trials=(),
+            may_run=self.plan.trials,
+            supply=self.supply,
+            until_decided=self.entry,
+        )
 
     def supply(self, ledger: Ledger, retry_failed: bool) -> UntilDecided:
         """Begin, or go on where the ledger says it is (`SweepPlan.supply`)."""

@@ -67,7 +67,9 @@ class Limit:
 
     def as_plan(self) -> SweepPlan:
         """The plan whose cells come one by one."""
-        return replace(self.plan, trials=(), supply=self.supply, max_hours=self.entry)
+        return replace(
+            self.plan, trials=(), may_run=self.plan.trials, supply=self.supply, max_hours=self.entry
+        )
 
     def supply(self, ledger: Ledger, retry_failed: bool) -> WithinHours:
         """Begin, or go on where the ledger says it is (`SweepPlan.supply`)."""

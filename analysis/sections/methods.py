@@ -19,6 +19,7 @@ from analysis.statistics import lottery, ranks
 from analysis.statistics.ladder import RUNG_NAMES, RUNGS
 from analysis.statistics.pairs import DECLARED
 from lesion_core.results import SCHEMA_VERSION, Sweep
+from lesion_core.settings import EVALUATION
 from lesion_core.table1 import judged_brain_voxels
 
 TRAPS = (
@@ -281,10 +282,10 @@ def provenance_table(given: ReportInput) -> Table:
         ("last change", meta.get("updated", "–")),
         ("ledger schema", SCHEMA_VERSION),
     ]
-    settings, varied = dict(meta.get("settings") or {}), given.arms.varied
-    for name in varied:
-        levels = dict.fromkeys(given.arms.levels(label)[name] for label in given.arms.labels)
-        settings[name] = f"{', '.join(levels)} (varied)"
+    settings = dict(meta.get("settings") or {})
+    for name in dict.fromkeys(name for own in given.arms.settings.values() for name in own):
+        if name not in EVALUATION and len(given.arms.values(name)) > 1:
+            settings[name] = f"{', '.join(given.arms.values(name))} (varied)"
     rows += [(f"training: {name}", value) for name, value in settings.items()]
     rows += [
         (f"trained with {name}", value) for name, value in (meta.get("versions") or {}).items()

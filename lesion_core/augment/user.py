@@ -43,7 +43,12 @@ class ImportedAugmentation(Augmentation):
             )
         object.__setattr__(self, "own", own)
         object.__setattr__(self, "source_sha256", source_sha256)
-        _try_once(self.path, own)
+        self.try_on(channels=2, patch_size=16)
+
+    def try_on(self, channels: int, patch_size: int) -> None:
+        """Raise ValueError unless two patches of this form come back as such, and equal generators
+        give equal patches."""
+        _try_once(self.path, self.own, channels, patch_size)
 
     @property
     def recordable(self) -> bool:
@@ -71,9 +76,8 @@ class ImportedAugmentation(Augmentation):
         refuse_changed(WHAT, self.path, self.source_sha256, stored.get("source_sha256"))
 
 
-def _try_once(path: str, own: Any) -> None:
-    """Two small patches must come back as such, and equal generators must give equal patches."""
-    number, channels, size = 2, 2, 16
+def _try_once(path: str, own: Any, channels: int, size: int) -> None:
+    number = 2
     images = torch.rand(number, channels, size, size, size, generator=torch.Generator())
     found = []
     for _ in range(2):

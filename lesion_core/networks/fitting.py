@@ -61,9 +61,9 @@ def check(settings: TrainSettings, in_channels: int, *, on_gpu: bool) -> Network
     return size
 
 
-def check_loss(loss: Callable[[Tensor, Tensor], Tensor], settings: TrainSettings) -> None:
+def check_loss(loss: Callable[[Tensor, Tensor], Tensor], patch_size: int) -> None:
     """Raise ValueError unless the loss of one patch's logits can be differentiated."""
-    sides = [settings.patch_size] * 3
+    sides = [patch_size] * 3
     logits = torch.zeros(1, 1, *sides, requires_grad=True)
     target = torch.zeros(1, 1, *sides)
     target[:, :, 0, 0, 0] = 1

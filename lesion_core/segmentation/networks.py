@@ -140,6 +140,9 @@ def choose(
             raise ValueError(f"{results}: no trial of {cohort} is complete yet")
         if loss:
             alike = [label for label in dict.fromkeys(done) if arms.losses[label] == loss]
+            alike = alike or [
+                each for each in dict.fromkeys(done) if arms.short_names[each] == loss
+            ]
             loss = alike[0] if len(alike) == 1 else loss  # a loss that one arm has is enough
             loss, why = _one(loss, done, "loss", results), "named by --loss"
         elif len(set(done)) == 1:
@@ -195,7 +198,8 @@ def by_fold(results: Path, *, cohort: str = "", loss: str = "") -> list[Choice]:
     rows = _of_comparison(list(asked.values()))
     if cohort:
         _one(cohort, [row["cohort"] for row in rows], "cohort", results)
-    wanted = {label for label, own in arms.losses.items() if own == loss}
+    short = arms.short_names
+    wanted = {label for label in arms.labels if loss in (arms.losses[label], short[label])}
     if loss and (loss in arms.losses or not wanted):
         wanted = {_one(loss, [label_of[row["name"]] for row in rows], "loss", results)}
     rows = [

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lesion_core.images import Image
 from lesion_core.patches import Patches, Volumes
 from lesion_core.settings import TrainSettings
+from lesion_core.windows import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,12 @@ class Background:
             return Background(empty, 0, settings.flip)
         found, with_lesion = [empty], 0
         for index in training:
-            image = images[index]
-            brain = image.brain if image.ignore is None else image.brain & ~image.ignore
-            may = torch.from_numpy(volumes.grids[index].counts(brain) > 0).to(volumes.device)
-            may[volumes.with_lesion(index)] = False
+            may = torch.from_numpy(drawable(images[index], volumes.grids[index])).to(volumes.device)
             with_lesion += len(volumes.with_lesion(index))
             found.append(volumes.windows(index)[torch.nonzero(may)[:, 0]])
         windows = Patches.join(found)
         if not len(windows):
-            raise ValueError(
-                f"background_windows {share:g}: every window with brain has a lesion in the "
-                f"{len(training)} training cases; expected 0, or a smaller patch_size"
-            )
+            raise ValueError(none_to_draw(share, len(training)))
         return Background(windows, round(share / (1 - share) * with_lesion), settings.flip)
 
     @property
@@ -80,3 +76,20 @@ class Background:
         order = torch.cat([torch.randperm(total, generator=generator) for _ in range(rounds)])
         drawn = self.windows[order[: self.number].to(patches.image.device)]
         return Patches.join([patches, drawn, *([drawn.mirrored] if self.flip else [])])
+
+
+def drawable(image: Image, grid: WindowGrid) -> np.ndarray:
+    """Which windows of an image hold a brain voxel that is not ignored, and no lesion voxel.
+
+    bool ``[n]``, in the windows' order.
+    """
+    brain = image.brain if image.ignore is None else image.brain & ~image.ignore
+    return (grid.counts(brain) > 0) & (grid.counts(image.lesion) == 0)
+
+
+def none_to_draw(share: float, number: int) -> str:
+    """What is wrong where so many training cases have no window without lesion."""
+    return (
+        f"background_windows {share:g}: every window with brain has a lesion in the {number} "
+        "training cases; expected 0, or a smaller patch_size"
+    )

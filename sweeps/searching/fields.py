@@ -23,7 +23,7 @@ from lesion_core.search_space import (
     ordered,
     written,
 )
-from lesion_core.settings import EVALUATION, TrainSettings
+from lesion_core.settings import EVALUATION, READ_BY, TrainSettings
 from lesion_core.spelling import in_list
 from sweeps.arms import parsed
 from sweeps.options import Training
@@ -65,17 +65,15 @@ class Searched:
         Raises:
             ValueError: they refuse one, or do not fit each other.
         """
-        own: dict[str, Any] = {}
+        own: dict[str, Any] = {
+            by: getattr(self.training, by) for by in READ_BY.values() if by in self.space
+        }
         for name, value in values.items():
             if name in SETTINGS:
                 kind = _kind(name)
                 is_tuple = isinstance(value, str) and typing.get_origin(kind) is tuple
                 own[name] = parsed(str(value), kind, name) if is_tuple else value
         return self.training.settings(**own)
-
-    def all_settings(self) -> list[TrainSettings]:
-        """Settings at the ends of the space: every choice is in one of them."""
-        return list(dict.fromkeys(self.settings_of(point) for point in corners(self.space)))
 
     @property
     def varies_settings(self) -> bool:
@@ -163,8 +161,12 @@ def searched(loss: Loss, training: Training, flags: Sequence[str]) -> Searched:
     except ValueError as error:
         raise ValueError(f"--space: {error}") from None
     for point in corners(found.space):
-        found.loss_of(point)
-        found.settings_of(point)
+        try:
+            found.loss_of(point)
+            found.settings_of(point)
+        except ValueError as error:
+            tried = " ".join(f"{name}={written(value)}" for name, value in point.items())
+            raise ValueError(f"--space, tried at {tried}: {error}") from None
     return found
 
 
@@ -234,6 +236,11 @@ def _check_known(name: str, loss: Loss, flag: str) -> None:
         raise ValueError(
             f"--space {flag}: {name} is a field of the loss and a setting of the training; rename "
             "the field of your loss"
+        )
+    if name in UNSEARCHED and name not in own:
+        raise ValueError(
+            f"--space {flag}: {name} changes no score that a search goes by; give "
+            f"--{name.replace('_', '-')}, once for all"
         )
     if name not in own and name not in SETTINGS:
         choices = [*own, *SETTINGS]

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from analysis.page.items import Table, of_arms
+from analysis.page.items import Table
 from analysis.reading.imports import read_results
 from analysis.report import report_input
 from analysis.sections.claims import claims
@@ -67,6 +67,25 @@ def test_a_product_over_optimisers_has_no_factor_for_their_momentum() -> None:
     sgd = {"settings": TrainSettings(optimiser="sgd").to_dict()}
     found = arms_of(meta({}, sgd, {"loss": "dsc"}, {"loss": "dsc"} | sgd))
     assert found.factors == ("loss", "optimiser")
+
+
+def test_what_an_arm_has_no_use_for_is_no_factor_and_in_no_label() -> None:
+    narrow = {"settings": {"filters": [8, 16]}}
+    other = {"settings": {"network": "monai:SegResNet(init_filters=8)"}}
+    found = arms_of(meta(narrow, other))
+    assert found.factors == ("network",)
+    assert found.labels == ["xent, network unet3d", "xent, network monai:SegResNet(init_filters=8)"]
+    assert found.values("filters") == ["8x16"]
+    adam, sgd = {}, {"settings": {"optimiser": "sgd", "momentum": 0.9}}
+    found = arms_of(meta(adam, sgd))
+    assert found.labels == ["xent, optimiser adam", "xent, optimiser sgd, momentum 0.9"]
+    assert found.factors == ("optimiser",)
+    found = arms_of(meta(narrow, other, {}))
+    assert found.labels == [
+        "xent, filters 8x16, network unet3d",
+        "xent, network monai:SegResNet(init_filters=8)",
+        "xent, filters 32x64x128x256, network unet3d",
+    ]  # fmt: skip
 
 
 def test_an_arm_of_somebodys_own_label_has_it_in_every_trial() -> None:
@@ -201,7 +220,8 @@ def test_a_report_compares_arms(product: Path) -> None:
     found = outcomes(given)
     words = f"{verdict(found[0]).html()} {claims(found[0]).html()}"
     assert "arms" in words and re.findall(r"\bloss(?:es)?\b", words) == []  # what differs is more
-    (front,) = of_arms([front_of(given, found)])
+    assert given.wording is not None
+    (front,) = given.wording.sections([front_of(given, found)])
     headers = [
         each.header for item in front.items if isinstance(item, Table) for each in item.columns
     ]

@@ -24,6 +24,15 @@ from tests.support.undrawn import numbers_of_the_report
 SETTINGS = ["--cohorts", "lit", "--folds", "2", "--epochs", "1", "--patch-size", "8"]
 SETTINGS += ["--filters", "8", "16", "--batch-size", "4", "--wandb", "disabled"]
 
+LARGE = """
+import torch
+
+class Large:
+    def draw(self, number, channels, patch_size, generator):
+        return {"by": torch.rand(number, 1, 16, 16, 16, generator=generator)}
+    def __call__(self, images, drawn):
+        return images + drawn["by"]
+"""
 TVERSKY = """
 from dataclasses import dataclass, field
 import torch
@@ -42,7 +51,7 @@ class Mine:
 def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("place")
     write_lit_cohort(path / "data", [1, 2, 3, 4, 5, 6])
-    (path / "my_searched.py").write_text(TVERSKY)
+    (path / "my_searched.py").write_text(TVERSKY + LARGE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setattr(sweep, "build_report", numbers_of_the_report)
@@ -285,6 +294,15 @@ def test_a_losss_own_numbers_are_what_it_has_without_a_search(place, monkeypatch
     ("flags", "words"),
     [
         (["--loss", "xent"], "declares nothing to search over"),
+        (["--space", "threshold=0.3,0.5"], "threshold changes no score that a search goes by"),
+        (["--space", "patch_size=8:24"], "--space, tried at patch_size=9: patch_size 9"),
+        (["--space", "background_windows=0:0.5", "--dry-run"], "every window with brain has a"),
+        (["--background-windows", "0.5"], "every window with brain has a lesion"),
+        (["--space", "augment=none,my_searched:Large", "--dry-run"], "patches of shape [2, 8, 8"),
+        (
+            ["--space", "optimiser=adam,adamw", "--momentum", "0.9", "--weight-decay", "0.1"],
+            "--momentum: of the optimisers adam and adamw none has a use for it",
+        ),
         (["--space", "alpha"], "expected FIELD=LOWEST:HIGHEST"),
         (["--space", "learning_rat=1e-5:1e-2"], "did you mean 'learning_rate'"),
         (["--space", "learning_rate=0:1e-2:log"], "begins above 0"),

@@ -155,6 +155,40 @@ def test_a_list_of_arms_is_read_from_a_file_or_a_module(
             _ = grid("--arms", path).asked_arms
 
 
+@pytest.mark.parametrize(
+    ("flags", "by", "expected"),
+    [
+        (("--filters", "8", "16"), "network=unet3d,monai:SegResNet(init_filters=8)",
+         [("filters", (8, 16)), ("filters", TrainSettings.filters)]),
+        (("--momentum", "0.9"), "optimiser=sgd,adam", [("momentum", 0.9), ("momentum", None)]),
+        (("--weight-decay", "0.01"), "optimiser=adam,adamw,sgd",
+         [("weight_decay", 0), ("weight_decay", 0.01), ("weight_decay", 0.01)]),
+    ],
+)  # fmt: skip
+def test_a_flag_is_for_those_arms_that_have_a_use_for_it(
+    flags: Sequence[str], by: str, expected: Sequence[tuple[str, object]]
+) -> None:
+    asked = grid("--losses", "xent", "--vary", by, *flags)
+    own = [arm.settings for arm in asked.asked_arms]
+    assert [(name, getattr(each, name)) for each, (name, _) in zip(own, expected, strict=True)] == [
+        *expected
+    ]
+    assert asked.own_settings.network == "unet3d" and asked.own_settings.optimiser == "adam"
+
+
+@pytest.mark.parametrize(
+    ("flags", "by"),
+    [
+        (("--filters", "8", "16"), "network=monai:SegResNet,monai:BasicUNet"),
+        (("--momentum=0.9", "--weight-decay=0.1"), "optimiser=adam,adamw"),
+        (("--momentum", "0.9"), "batch_size=4,8"),
+    ],
+)
+def test_a_flag_that_no_arm_has_a_use_for_is_refused(flags: Sequence[str], by: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]*(has a use for it|momentum 0.9 with adam)"):
+        grid("--losses", "xent", "--vary", by, *flags)
+
+
 def test_a_ladder_takes_two_arms_and_a_training_effect_needs_two() -> None:
     two = ("--losses", "xent", "--vary", "batch_size=8,16")
     read_grid(SeedLadder, two, SeedLadder()).check_arms()

@@ -15,7 +15,7 @@ import pytest
 from lesion_core import results
 from lesion_core.looks import read_looks
 from lesion_core.losses import PAPER_LOSSES
-from sweeps import command, paper_grid, status, sweep, train_one
+from sweeps import command, paper_grid, seed_ladder, status, sweep, train_one
 from sweeps.bench.fake_sweep import description
 from sweeps.data import Data
 from sweeps.distributed import cluster
@@ -278,6 +278,50 @@ def test_a_mistake_is_one_line_and_exit_status_2(place, monkeypatch, capsys, arg
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     assert words in said
+
+
+AUGMENTATIONS = """
+import torch
+
+class Large:
+    def draw(self, number, channels, patch_size, generator):
+        return {"by": torch.rand(number, channels, 16, 16, 16, generator=generator)}
+    def __call__(self, images, drawn):
+        return images + drawn["by"]
+"""
+ARMS = """
+from lesion_core import Arm
+ARMS = [Arm(loss="xent"), Arm(loss="xent", settings={"background_windows": 0.5})]
+"""
+NO_WINDOW = "every window with brain has a lesion in the 2 training cases"
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "words"),
+    [
+        (paper_grid.main, ["--background-windows", "0.5"], NO_WINDOW),
+        (paper_grid.main, ["--vary", "background_windows=0,0.5", "--dry-run"], NO_WINDOW),
+        (paper_grid.main, ["--background-windows", "0.5", "--max-hours", "1"], NO_WINDOW),
+        (paper_grid.main, ["--background-windows", "0.5", "--until-decided"], NO_WINDOW),
+        (paper_grid.main, ["--arms", "arms_here.py:ARMS", "--dry-run"], NO_WINDOW),
+        (seed_ladder.main, ["--seeds", "1", "2", "--background-windows", "0.5"], NO_WINDOW),
+        (train_one.main, ["--cohort", "lit", "--background-windows", "0.5"], NO_WINDOW),
+        (paper_grid.main, ["--augment", "augments_here:Large"], "patches of shape [2, 8, 8"),
+        (paper_grid.main, ["--min-lesion-mm3", "9"], "the largest lesion of cohort lit has 8 mm3"),
+        (paper_grid.main, ["--vary", "precision=fp32,tf32", "--dry-run"], "tf32 without a GPU"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_once_and_leaves_nothing(
+    place, monkeypatch, capsys, main, arguments, words
+):
+    """Known from settings and images before a trial starts, as far as it can be."""
+    (place / "augments_here.py").write_text(AUGMENTATIONS)
+    (place / "arms_here.py").write_text(ARMS)
+    asked = [*SETTINGS, *arguments, "--results", "refused"]
+    assert exit_status(monkeypatch, main, *asked) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("error: ")] == said[-1:]
+    assert words in said[-1] and not Path("refused").exists()
 
 
 def test_no_cohort_names_the_three_ways_on(place, monkeypatch, capsys):
