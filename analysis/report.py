@@ -37,13 +37,12 @@ from analysis.page.items import (
     Section,
     Table,
     many,
-    of_arms,
     render,
     templates,
     with_own_names,
 )
 from analysis.reading import checks
-from analysis.reading.arms import shown_arms
+from analysis.reading.arms import short_names, shown_arms
 from analysis.reading.imports import read_results
 from analysis.reading.looks import Seen, look
 from analysis.reading.names import search_as_shown, shown
@@ -173,8 +172,8 @@ def build(
     found = outcomes(given)
     first = front.front(given, found)
     sections = in_order([section for section in answers if section is not None], profile)
-    if given.arms.varied:
-        first, *sections = of_arms([first, *sections])
+    if given.wording is not None:
+        first, *sections = given.wording.sections([first, *sections])
     check_keys([first, *sections])
     first, *sections = with_own_names([first, *sections], PAGE_IDS)
     target = folder / "report.html"
@@ -213,9 +212,7 @@ def report_input(
     return ReportInput(
         sweep=sweep,
         all_cohorts=cohorts,
-        reference=reference_loss(
-            cohorts, None if reference is None else shown(reference), shown_arms(sweep).losses
-        ),
+        reference=reference_loss(cohorts, _label(sweep, reference), shown_arms(sweep).losses),
         rope=rope,
         paper_colours=paper_colours,
         training=training or TrainingEffect(),
@@ -223,6 +220,14 @@ def report_input(
         seen=seen or Seen(),
         tested=tested,
     )
+
+
+def _label(sweep: Sweep, name: str | None) -> str | None:
+    """The label of what is called so, which may be an arm by its short name."""
+    if name is None:
+        return None
+    by_name = {short: label for label, short in short_names(sweep).items()}
+    return by_name.get(shown(name), shown(name))
 
 
 def reference_loss(
@@ -326,7 +331,7 @@ def _page(
 ) -> str:
     here = Path(__file__).parent / "page"
     losses = [
-        {"index": index, "name": name}
+        {"index": index, "name": name if given.wording is None else given.wording.named(name)}
         for index, name in enumerate(given.sweep.losses)
         if any(index in cohort.shown for cohort in given.all_cohorts)
     ]
@@ -350,12 +355,13 @@ def _page(
                 for section in sections
             ],
             findings=[
-                prose(finding) for finding in checks.findings(given.sweep, given.all_cohorts)
+                _in_words(given, prose(finding))
+                for finding in checks.findings(given.sweep, given.all_cohorts)
             ],
             verdict=Markup("\n").join(
                 [
                     *(render(item, folder, formats) for item in search_section.first_screen(given)),
-                    _boxes(found),
+                    _in_words(given, _boxes(found)),
                 ]
             ),
             css=css,
@@ -363,6 +369,11 @@ def _page(
             policy=content_security_policy(css, js),
         )
     )
+
+
+def _in_words(given: ReportInput, body: Markup) -> Markup:
+    """HTML with words and names of arms, where arms are compared."""
+    return body if given.wording is None else given.wording.html(body)
 
 
 def content_security_policy(css: str, js: str) -> str:
@@ -413,8 +424,7 @@ def _title(given: ReportInput) -> str:
     )
     names = [cohort.title for cohort in cohorts]
     where = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-    one, several = ("arm", "arms") if given.arms.varied else ("loss", "losses")
-    return f"{shown} {one if shown == 1 else several} on {where}"
+    return f"{shown} {given.one if shown == 1 else given.several} on {where}"
 
 
 def _facts(given: ReportInput) -> Markup:

@@ -95,6 +95,8 @@ class Table:
     """The sweep's losses in order, if a column `loss` names one per row."""
     note: str = ""
     """A line under the table."""
+    called: Callable[[str], str] = str
+    """How texts of cells are written where they are read; files of numbers keep them."""
     comparable: bool = True
     """Whether the rows' values are over the same trials."""
     collapsed: Collection[str] = ()
@@ -116,7 +118,7 @@ class Table:
             return text.replace("-", "\N{MINUS SIGN}") + ("%" if column.percent else "")
         if isinstance(value, float) and value.is_integer():
             return str(int(value))
-        return str(value)
+        return self.called(str(value))
 
     def best_rows(self, column: Column) -> set[int]:
         """Row numbers whose printed value is the best of the column; ties are all best.
@@ -256,34 +258,6 @@ MANY_COLUMNS = 9
 MOST_SVG_CHARACTERS = 150_000
 """Larger figures are not drawn a second time for narrow screens, where they scroll: it takes as
 long as the first."""
-
-
-ABOUT_LOSSES = ("gradients", "losses")
-"""Keys of the section and the table that are about losses themselves, whatever arms there are."""
-
-
-def of_arms(sections: Sequence[Section]) -> list[Section]:
-    """The sections with tables that call their rows arms, where these are more than losses."""
-
-    def renamed(item: Shown) -> Shown:
-        if not isinstance(item, Table) or item.key in ABOUT_LOSSES:
-            return item
-        columns = [
-            replace(each, header="Arm") if each.header == "Loss" else each for each in item.columns
-        ]
-        return replace(item, columns=columns)
-
-    def unfolded_too(item: Item) -> Item:
-        if isinstance(item, Fold):
-            return replace(item, items=[renamed(one) for one in item.items])
-        return renamed(item)
-
-    return [
-        section
-        if section.key in ABOUT_LOSSES
-        else replace(section, items=[unfolded_too(item) for item in section.items])
-        for section in sections
-    ]
 
 
 def with_own_names(sections: Sequence[Section], taken: Collection[str]) -> list[Section]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from itertools import pairwise, zip_longest
@@ -219,7 +219,8 @@ def legend(
     width, height = figure.get_size_inches()
     x, y = 0.12, 0.14
     for loss in shown:
-        needed = 0.36 + 0.068 * len(losses[loss]) + 0.16
+        name = _called.get().get(losses[loss], losses[loss])
+        needed = 0.36 + 0.068 * len(name) + 0.16
         if x + needed > width and x > 0.12:
             x, y = 0.12, y + 0.17
         style = line_style(loss)
@@ -236,7 +237,7 @@ def legend(
         figure.text(
             (x + 0.34) / width,
             1 - y / height,
-            losses[loss],
+            name,
             va="center",
             fontsize=7.5,
             gid=f"L{loss}",
@@ -244,11 +245,37 @@ def legend(
         x += needed
 
 
+_called: ContextVar[Mapping[str, str]] = ContextVar("called", default={})
+
+
+@contextmanager
+def called(names: Mapping[str, str]) -> Iterator[None]:
+    """Draw with other names, by those that figures are given; words of other texts and of ticks are
+    replaced by `renamed`."""
+    before = _called.set(names)
+    try:
+        yield
+    finally:
+        _called.reset(before)
+
+
+def renamed(figure: Figure, name: Callable[[str], str]) -> None:
+    """Put every text of a figure through ``name``."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            ticks = [label.get_text() for label in axis.get_ticklabels()]
+            if any(name(tick) != tick for tick in ticks):  # else they are numbers
+                axis.set_ticklabels([name(tick) for tick in ticks])
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(name(text.get_text()))
+
+
 def legend_height(losses: Sequence[str], shown: Sequence[int]) -> float:
     """Inches that `legend` takes."""
     x, rows, width = 0.12, 1, _width_in.get()
     for loss in shown:
-        needed = 0.36 + 0.068 * len(losses[loss]) + 0.16
+        needed = 0.36 + 0.068 * len(_called.get().get(losses[loss], losses[loss])) + 0.16
         if x + needed > width and x > 0.12:
             x, rows = 0.12, rows + 1
         x += needed

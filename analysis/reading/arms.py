@@ -19,3 +19,10 @@ def shown_arms(sweep: Sweep) -> Arms:
         {shown(label): settings for label, settings in found.settings.items()},
         found.varied,
     )
+
+
+def short_names(sweep: Sweep) -> dict[str, str]:
+    """`Arms.short_names` by label, both as shown."""
+    if not sweep.meta.get("trials"):
+        return {}
+    return {shown(label): shown(name) for label, name in arms_of(sweep.meta).short_names.items()}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from analysis.page import style
 from analysis.page.items import Figure, Heading, Note, Section, prose
 from analysis.reading.scores import METRIC_NAMES, METRICS, VIEW_NAMES, VIEWS, CohortScores
+from analysis.sections.learning_rate import learning_rate
 from analysis.sections.report_input import ReportInput
 from analysis.statistics.absence import side_by_side
 from analysis.statistics.bands import band, band_frame
@@ -24,8 +25,9 @@ def section(given: ReportInput) -> Section | None:
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
+        rate = learning_rate(given, cohort)
         if not cohort.has_course:
-            items.append(no_course(cohort))
+            items += [no_course(cohort), *([] if rate is None else [rate])]
             continue
         items.append(
             Figure(
@@ -43,6 +45,7 @@ def section(given: ReportInput) -> Section | None:
                 alt=describe(cohort),
             )
         )
+        items += [] if rate is None else [rate]
     return Section(
         key="bands",
         title="How does training go?",

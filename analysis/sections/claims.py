@@ -68,6 +68,8 @@ def _design(found: Outcome) -> list[str]:
     cohort = found.cohort
     names = found.names(found.losses)
     what = f"the {found.one if len(found.losses) == 1 else found.several} {names}"
+    if key := found.given.key_to_names:
+        what += f" ({key})"
     done = int(cohort.done[found.losses].sum())
     asked = int((cohort.status[found.losses] != "").sum())
     complete = f"{done} of {asked} trainings completed"

@@ -48,13 +48,14 @@ def definitions(given: ReportInput) -> Fold:
     runs = given.sweep.runs.drop_duplicates("loss").set_index("loss")
     rows = []
     for loss in given.sweep.losses:
-        if loss not in runs.index:
+        name = given.arms.losses.get(loss, loss)
+        if loss not in runs.index or any(row[LOSS] == name for row in rows):
             continue
         said = runs.loc[loss, "loss_params"]
         formula, alpha, gamma, others = describe(json.loads(said)) if isinstance(said, str) else (
             "not said: imported results name a loss and no more", "–", "–", "–"
         )  # fmt: skip
-        rows.append({LOSS: loss, "formula": formula, "alpha": alpha, "gamma": gamma,
+        rows.append({LOSS: name, "formula": formula, "alpha": alpha, "gamma": gamma,
                      "others": others})  # fmt: skip
     frame = pd.DataFrame(rows, columns=[LOSS, "formula", "alpha", "gamma", "others"])
     own = [loss for loss in frame[LOSS] if loss not in PAPER_LOSSES]

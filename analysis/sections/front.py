@@ -211,8 +211,8 @@ def _caption(found: Outcome, shown: list[str]) -> str:
         text += f" Lesions{small} are counted and not tested."
     if found.judged:
         text += " Differences are paired, and rounded after subtracting."
-    if found.given.arms.varied:
-        text += " Where “loss” stands under figures further down, such an arm is meant."
+    if key := found.given.key_to_names:
+        text += f" Arms: {key}, in this order." if " and " in key else f" Arms: {key}."
     uneven = np.ptp(
         [means[loss].num_cases for means in found.means.values() for loss in found.losses]
     )

@@ -78,12 +78,12 @@ class Outcome:
     @property
     def one(self) -> str:
         """What is compared: a loss, or an arm where settings differ too."""
-        return "arm" if self.given.arms.varied else "loss"
+        return self.given.one
 
     @property
     def several(self) -> str:
         """More of them."""
-        return "arms" if self.given.arms.varied else "losses"
+        return self.given.several
 
     @property
     def effect(self) -> TrainingEffect:

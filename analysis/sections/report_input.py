@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from analysis.flags import ROPE
-from analysis.reading.arms import shown_arms
+from analysis.page.wording import Wording, of_arms
+from analysis.reading.arms import short_names, shown_arms
 from analysis.reading.looks import Seen
 from analysis.reading.scores import METRICS, CohortScores
 from analysis.reading.together import Together, together
@@ -56,6 +57,37 @@ class ReportInput:
     def arms(self) -> Arms:
         """What is compared, where that is not losses alone: settings by label."""
         return shown_arms(self.sweep)
+
+    @cached_property
+    def wording(self) -> Wording | None:
+        """How what is written of losses is read where arms are compared; None: as it is."""
+        if not self.arms.varied:
+            return None
+        return Wording({} if self.search is not None else short_names(self.sweep))
+
+    @property
+    def key_to_names(self) -> str:
+        """What stands behind the short names of arms, in words; "": they are the labels."""
+        names = {} if self.wording is None else self.wording.names
+        if all(label == name for label, name in names.items()):
+            return ""
+        if len(losses := set(self.arms.losses.values())) == 1:
+            return f"all with {next(iter(losses))}"
+        return f"each with its {' and '.join(self.arms.varied)}"
+
+    def words(self, of_losses: str) -> str:
+        """A text on losses, as one on arms where settings differ too (`wording`)."""
+        return of_arms(of_losses) if self.arms.varied else of_losses
+
+    @property
+    def one(self) -> str:
+        """What is compared: a loss, or an arm."""
+        return self.words("loss")
+
+    @property
+    def several(self) -> str:
+        """More of them."""
+        return self.words("losses")
 
     @property
     def what_cells_are(self) -> str:

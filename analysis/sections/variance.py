@@ -36,7 +36,7 @@ def section(given: ReportInput) -> Section | None:
     for cohort in given.cohorts:
         if len(given.cohorts) > 1:
             items.append(Heading(text=cohort.title))
-        items.append(_figure(cohort))
+        items.append(_figure(given, cohort))
     return Section(
         key="variance",
         title="Where does the spread come from?",
@@ -46,7 +46,8 @@ def section(given: ReportInput) -> Section | None:
     )
 
 
-def _figure(cohort: CohortScores) -> Figure | Note:
+def _figure(given: ReportInput, cohort: CohortScores) -> Figure | Note:
+    names_of = {part: given.words(name) for part, name in PARTS.items()}
     final, rows, counts = cohort.last_by_case(cohort.test), {}, {}
     for i, metric in enumerate(METRICS):
         scores = final[..., i]
@@ -84,12 +85,12 @@ def _figure(cohort: CohortScores) -> Figure | Note:
     names = ", ".join(cohort.losses[loss] for loss in absent)
     left = f" (left out for {lacking(cohort, absent)}: {names})" if absent else ""
     words = ", ".join(
-        f"{PARTS[part]} {value**0.5:.3f}" for part, value in dice.items() if value == value
+        f"{names_of[part]} {value**0.5:.3f}" for part, value in dice.items() if value == value
     )
     return Figure(
         key=f"variance-{cohort.name}",
         title=f"Standard deviation by source, {cohort.title}",
-        draw=partial(draw, rows),
+        draw=partial(draw, rows, list(names_of.values())),
         data=frame,
         caption="Standard deviations of the components of a patient's score at the last epoch "
         "(balanced ANOVA; negative estimates are 0). loss: how much the losses' true "
@@ -105,7 +106,7 @@ def _figure(cohort: CohortScores) -> Figure | Note:
     )
 
 
-def draw(rows: dict[str, dict[str, float]]) -> Drawing:
+def draw(rows: dict[str, dict[str, float]], names: list[str]) -> Drawing:
     """One panel per metric, one bar per source."""
     figure, axes = style.panels(
         1, len(rows), height=2.2, top=0.28, left=1.95, gap_x=0.25, bottom=0.4
@@ -135,7 +136,7 @@ def draw(rows: dict[str, dict[str, float]]) -> Drawing:
                 fontsize=6.5,
             )
         axis.set_ylim(len(parts) - 0.4, -0.6)
-        axis.set_yticks(range(len(parts)), list(PARTS.values()))
+        axis.set_yticks(range(len(parts)), names)
         axis.tick_params(labelleft=axis is axes[0, 0], left=False)
         axis.set_xlim(0, 1.25 * reach)
         axis.set_title(METRIC_NAMES[metric])

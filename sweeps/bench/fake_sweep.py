@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,7 @@ from lesion_core import results, scores
 from lesion_core.arms import complete, differing
 from lesion_core.descriptions import configuration_hash, trial_name
 from lesion_core.settings import PAPER_LOSSES, PAPER_SEEDS, TrainSettings
+from lesion_core.training.schedules import rate_at
 
 # loss: (final sensitivity, final precision, epochs to learn, sharpness of the probabilities)
 CHARACTER = {
@@ -48,6 +50,8 @@ PARAMETERS = {
 }
 ROW = ("cohort", "loss", "seed", "fold", "epochs")
 """What decides a trial here."""
+BATCHES = 20
+"""Of an epoch."""
 CHANNELS = {"lit": ("baseline_flair", "followup_flair")}
 
 
@@ -322,6 +326,7 @@ class FakeSweep:
                 "schema_version": results.SCHEMA_VERSION,
             },
         )
+        trained = TrainSettings.from_dict(settings(self.epochs, row.get("settings")))
         place = (row["cohort"], row["loss"], row["seed"], row["fold"])
         last = self.epochs if status in ("done", "corrupt") else max(1, self.epochs // 2)
         run = by_fold + rng.normal(0, self.run_sd, 2)
@@ -375,11 +380,11 @@ class FakeSweep:
                     "epoch": epoch,
                     "train_loss": None if epoch == 0 else 0.7 * math.exp(-epoch / 5) + 0.1,
                     "grad_norm": None if epoch == 0 else 0.3,
-                    "n_batches": 20,
+                    "n_batches": BATCHES,
                     "n_patches": 320,
                     "seconds_train": 0.0 if epoch == 0 else 10.0,
                     "seconds_evaluate": 4.0,
-                    "learning_rate": None if epoch == 0 else 1e-4,
+                    "learning_rate": None if epoch == 0 else mean_rate(epoch, trained),
                 }
                 for epoch in range(last + 1)
             ],
@@ -620,6 +625,14 @@ def settings(epochs: int, own: Mapping[str, Any] | None = None) -> dict:
     """The paper's, but for the epochs and what is a trial's ``own``."""
     values: dict[str, Any] = {"epochs": epochs} | dict(own or {})
     return TrainSettings(**values).to_dict()
+
+
+def mean_rate(epoch: int, trained: TrainSettings) -> float:
+    """The learning rate of an epoch's batches, as a training of these settings records it."""
+    if trained.schedule == "constant" and not trained.warmup_epochs:
+        return trained.learning_rate
+    steps = range((epoch - 1) * BATCHES, epoch * BATCHES)
+    return statistics.fmean(rate_at(step, BATCHES, trained) for step in steps)
 
 
 @cache
