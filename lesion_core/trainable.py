@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesion_core.training.background import drawable, none_to_draw
+from lesion_core.trial import Trial, refuse_without_lesion
 from lesion_core.windows import WindowGrid
 
 if TYPE_CHECKING:
     from lesion_core.images import Image, LoadedCohort
-    from lesion_core.trial import Trial
 
 
 def refuse_untrainable(trials: Iterable[Trial], cohort: LoadedCohort) -> None:
@@ -53,15 +53,6 @@ def refuse_untrainable(trials: Iterable[Trial], cohort: LoadedCohort) -> None:
                 f"min_lesion_mm3 is {settings.min_lesion_mm3:g}, and the largest lesion of cohort "
                 f"{cohort.name} has {largest:g} mm3: every lesion would be taken out"
             )
-
-
-def refuse_without_lesion(trial: Trial, training: Sequence[Image]) -> None:
-    """Raise ValueError where none of the images that a trial trains on has a lesion voxel."""
-    if not any(image.lesion.any() for image in training):
-        raise ValueError(
-            f"fold {trial.fold} of cohort {trial.cohort}: none of its {len(training)} training "
-            "cases has a lesion; use fewer folds or check the lesion masks"
-        )
 
 
 def _largest_mm3(cohort: LoadedCohort) -> float:

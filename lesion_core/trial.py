@@ -31,7 +31,7 @@ from lesion_core.descriptions import (
 )
 from lesion_core.evaluate import Evaluation, evaluate
 from lesion_core.folds import test_folds
-from lesion_core.images import LoadedCohort
+from lesion_core.images import Image, LoadedCohort
 from lesion_core.losses import Loss, loss_from_dict, loss_label, loss_to_dict
 from lesion_core.networks import own
 from lesion_core.networks.fitting import check
@@ -43,7 +43,6 @@ from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
 from lesion_core.settings import TrainSettings
 from lesion_core.stopping import TrainingStopped
-from lesion_core.trainable import refuse_without_lesion
 from lesion_core.training.background import Background
 from lesion_core.training.epoch import EpochLosses, never, nothing, train_epoch
 from lesion_core.training.memory import keep_freed_memory
@@ -406,6 +405,15 @@ def _run(
         "parameters": size.parameters,
         "flops_per_patch": size.flops_per_patch,
     }
+
+
+def refuse_without_lesion(trial: Trial, training: Sequence[Image]) -> None:
+    """Raise ValueError where none of the images that a trial trains on has a lesion voxel."""
+    if not any(image.lesion.any() for image in training):
+        raise ValueError(
+            f"fold {trial.fold} of cohort {trial.cohort}: none of its {len(training)} training "
+            "cases has a lesion; use fewer folds or check the lesion masks"
+        )
 
 
 def _augmenter(trial: Trial, channels: int, epoch: int) -> Augmenter | None:

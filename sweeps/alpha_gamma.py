@@ -319,7 +319,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = without_demo_filters(command.read_flags(AlphaGamma, arguments, default), arguments)
     found = flags.searched()  # mistakes show before the data are read
     settings = found.settings_of({})
-    refuse_unread(arguments, [found.settings_of(point) for point in corners(found.space)])
+    refuse_unread(arguments, found.all_settings())
     flags.check_reporting()
     flags.plan("")
     from sweeps.sweep import SweepPlan

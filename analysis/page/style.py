@@ -219,7 +219,7 @@ def legend(
     width, height = figure.get_size_inches()
     x, y = 0.12, 0.14
     for loss in shown:
-        name = _called.get().get(losses[loss], losses[loss])
+        name = _named(losses[loss])
         needed = 0.36 + 0.068 * len(name) + 0.16
         if x + needed > width and x > 0.12:
             x, y = 0.12, y + 0.17
@@ -245,7 +245,7 @@ def legend(
         x += needed
 
 
-_called: ContextVar[Mapping[str, str]] = ContextVar("called", default={})
+_called: ContextVar[Mapping[str, str] | None] = ContextVar("called", default=None)
 
 
 @contextmanager
@@ -257,6 +257,11 @@ def called(names: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _called.reset(before)
+
+
+def _named(loss: str) -> str:
+    names = _called.get()
+    return loss if names is None else names.get(loss, loss)
 
 
 def renamed(figure: Figure, name: Callable[[str], str]) -> None:
@@ -275,7 +280,7 @@ def legend_height(losses: Sequence[str], shown: Sequence[int]) -> float:
     """Inches that `legend` takes."""
     x, rows, width = 0.12, 1, _width_in.get()
     for loss in shown:
-        needed = 0.36 + 0.068 * len(_called.get().get(losses[loss], losses[loss])) + 0.16
+        needed = 0.36 + 0.068 * len(_named(losses[loss])) + 0.16
         if x + needed > width and x > 0.12:
             x, rows = 0.12, rows + 1
         x += needed

@@ -75,6 +75,10 @@ class Searched:
                 own[name] = parsed(str(value), kind, name) if is_tuple else value
         return self.training.settings(**own)
 
+    def all_settings(self) -> list[TrainSettings]:
+        """Settings at the ends of the space: every choice is in one of them."""
+        return list(dict.fromkeys(self.settings_of(point) for point in corners(self.space)))
+
     @property
     def varies_settings(self) -> bool:
         """Whether trainings differ by more than their loss."""

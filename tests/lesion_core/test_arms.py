@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from analysis.reading.imports import read_results
 from analysis.report import report_input
 from analysis.sections.claims import claims
 from analysis.sections.front import front as front_of
+from analysis.sections.learning_rate import learning_rate
 from analysis.sections.outcome import outcomes
 from analysis.sections.verdict import verdict
 from lesion_core.arms import BATCHES, NEITHER, WEIGHTS, arms_of, asked_rows, sharing
@@ -230,3 +231,36 @@ def test_a_report_compares_arms(product: Path) -> None:
     assert only.reference == LABELS[5]
     with pytest.raises(ValueError, match="reference loss 'dsc' has no complete trial"):
         report_input(read_results(product), "dsc", 0.01, False)
+
+
+def test_short_names_leave_out_what_all_share() -> None:
+    fast = {"settings": {"learning_rate": 3e-4}}
+    assert list(arms_of(meta({}, fast)).short_names.values()) == [
+        "learning_rate 0.0001", "learning_rate 0.0003",
+    ]  # fmt: skip
+    both = arms_of(meta({}, fast, {"loss": "dsc"}, {"loss": "dsc"} | fast)).short_names
+    assert both["dsc, learning_rate 0.0003"] == "dsc, 0.0003"
+    mirrored = {"settings": {"flip": False}}
+    assert "dsc, flip false" in arms_of(meta({"loss": "dsc"} | mirrored, {})).short_names.values()
+    own = arms_of(meta({"label": "usual"}, {"loss": "dsc"} | fast)).short_names
+    assert all(label == name for label, name in own.items())
+    assert list(arms_of(meta({}, {"loss": "dsc"})).short_names.values()) == ["xent", "dsc"]
+
+
+def test_a_report_draws_learning_rates_that_move_and_no_others(tmp_path: Path) -> None:
+    made = FakeSweep(
+        losses=("xent",), seeds=(1, 2), num_folds=2, num_cases=4, epochs=3,
+        vary={"schedule": ["constant", "poly"]}, pictures=False, gradients=False,
+    )  # fmt: skip
+    made.write(tmp_path / "moves")
+    given = report_input(read_results(tmp_path / "moves"), None, 0.01, False)
+    found = learning_rate(given, given.cohorts[0])
+    assert found is not None and set(found.data["trainings"]) == {4}
+    constant, poly = (
+        found.data[found.data["loss"] == label]["learning_rate"].to_list()
+        for label in ("xent, schedule constant", "xent, schedule poly")
+    )
+    assert constant == [1e-4] * 3 and sorted(poly, reverse=True) == poly and poly[0] < 1e-4
+    replace(made, vary={}).write(tmp_path / "constant")
+    given = report_input(read_results(tmp_path / "constant"), None, 0.01, False)
+    assert learning_rate(given, given.cohorts[0]) is None
