@@ -450,16 +450,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """A table as a Parquet file's bytes."""
     table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
+    for_columns: dict[str, Any] = {  # lists of names, which pyarrow's types do not know of
         # Numbers are stored as they are: with dictionaries files are larger, and slower to read.
-        use_dictionary=[each.name for each in table.schema if each.type == pa.string()],
-        write_statistics=["trial"],  # `_is_of` needs no others, nor does anybody else
-        # Pages have checksums, for rows of a trial that is not done are recorded nowhere else.
-        write_page_checksum=True,
-    )
+        "use_dictionary": [each.name for each in table.schema if each.type == pa.string()],
+        "write_statistics": ["trial"],  # `_is_of` needs no others, nor does anybody else
+    }
+    # Pages have checksums, for rows of a trial that is not done are recorded nowhere else.
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, **for_columns)
     return sink.getvalue().to_pybytes()
 
 
