@@ -51,9 +51,12 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
 
     Nothing is checked, and a field that this release does not know stays.
     """
-    return {f.name: f.default for f in fields(TrainSettings) if f.default is not MISSING} | {
+    return _DEFAULTS | {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
+
+
+_DEFAULTS = {f.name: f.default for f in fields(TrainSettings) if f.default is not MISSING}
 
 
 def differing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import aff2axcodes
 
 from lesion_core.images import Image, LoadedCohort
-from lesion_core.nifti import BACK_FRONT, LEFT_RIGHT, axis_and_sign
+from lesion_core.nifti import BACK_FRONT, LEFT_RIGHT, orientation_code
 from lesion_core.pictures import picture, shown_slice, slice_view
 from lesion_core.windows import WindowGrid
 
@@ -71,7 +70,7 @@ def _case_row(cohort: str, image: Image) -> dict[str, Any]:
         "activity": "positive" if image.activity else None,
         "lesion_voxels_all_change": image.activity.all_voxels if image.activity else None,
         "n_lesions_all_change": image.activity.all_lesions if image.activity else None,
-        "orientation": "".join(aff2axcodes(image.affine)),
+        "orientation": orientation_code(image.axes),
     }
 
 
@@ -85,8 +84,8 @@ def _slice_row(cohort: str, image: Image) -> dict[str, Any]:
     axis, index = shown_slice(image)
     reference = slice_view(image.lesion, image)
     height, width = reference.shape
-    rows, _ = axis_and_sign(image.affine, BACK_FRONT)
-    columns, _ = axis_and_sign(image.affine, LEFT_RIGHT)
+    rows, _ = image.axes[BACK_FRONT]
+    columns, _ = image.axes[LEFT_RIGHT]
     return {
         "cohort": cohort,
         "case": image.case,

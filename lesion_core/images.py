@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ from lesion_core.marks import Marks, read_marks
 from lesion_core.metrics import components
 from lesion_core.nifti import (
     LEFT_RIGHT,
+    AxesAndSigns,
     File,
-    axis_and_sign,
+    axes_and_signs,
     binary_mask,
     finite_values,
     read,
@@ -127,6 +129,11 @@ class Image:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.case)
+
+    @cached_property
+    def axes(self) -> AxesAndSigns:
+        """Array axes and signs of `nifti.WORLD_AXES`."""
+        return axes_and_signs(self.affine)
 
     @property
     def lesion(self) -> np.ndarray:
@@ -308,7 +315,7 @@ def load_case(
         origin=three([side.start for side in box]),
         spacing_mm=three(voxel_sizes(grid.affine).tolist()),
         affine=grid.affine,
-        left_right_axis=axis_and_sign(grid.affine, LEFT_RIGHT)[0],
+        left_right_axis=axes_and_signs(grid.affine)[LEFT_RIGHT][0],
         raw=tuple(raw),
         source_shape=first.shape if grid.resampled else None,
         source_spacing_mm=three(first.spacing_mm.tolist()) if grid.resampled else None,

@@ -21,14 +21,6 @@ MOST_AT_A_TIME = 8
 """Cases that are read side by side."""
 
 
-def reading_bytes(case: Case) -> int:
-    """Bytes that reading a case takes at most, as if its brain filled the image.
-
-    By the header alone; 0 where that cannot be read: reading the whole file will say why.
-    """
-    return _reading_bytes(case, *voxels_of(case))
-
-
 def cases_at_a_time(cases: Sequence[Case], cpus: int, root: Path = ROOT) -> int:
     """How many cases may be read side by side: one at least, and no more than there is memory for.
 
@@ -46,7 +38,7 @@ def cases_at_a_time(cases: Sequence[Case], cpus: int, root: Path = ROOT) -> int:
                 f"{stored * 12 / 1e9:.1f} GB to read; this process may use {most / 1e9:.1f} GB; "
                 "use a machine with more memory, or store the case with larger voxels"
             )
-        needed = max(needed, _reading_bytes(case, stored, voxels))
+        needed = max(needed, reading_bytes(case, stored, voxels))
     return max(1, min(MOST_AT_A_TIME, cpus, len(cases), free // max(1, needed)))
 
 
@@ -82,7 +74,8 @@ def voxels_of(case: Case) -> tuple[int, int]:
         return 0, 0
 
 
-def _reading_bytes(case: Case, stored: int, voxels: int) -> int:
+def reading_bytes(case: Case, stored: int, voxels: int) -> int:
+    """Bytes that reading a case takes at most, as if its brain filled the image (`voxels_of`)."""
     # The file, one channel, the box's channels, masks, int32 labels and a boolean or two.
     return stored * (8 + 4) + voxels * (4 * len(case.channels) + 12)
 

@@ -81,7 +81,7 @@ class Header:
     @property
     def body_spacing_mm(self) -> np.ndarray:
         """Voxel size along the array axes closest to left-right, back-front and foot-head."""
-        return self.spacing_mm[[axis_and_sign(self.affine, world)[0] for world in range(3)]]
+        return self.spacing_mm[[axis for axis, _ in axes_and_signs(self.affine)]]
 
     @property
     def oriented(self) -> bool:
@@ -345,11 +345,27 @@ def write_like(path: Path, voxels: np.ndarray, source: Header) -> None:
     write_bytes(path, content)
 
 
-def axis_and_sign(affine: np.ndarray, world_axis: int) -> tuple[int, int]:
-    """The array axis closest to a world axis, and 1 if both grow together, else -1."""
-    orientation = io_orientation(affine)
-    axis = int(np.flatnonzero(orientation[:, 0] == world_axis)[0])
-    return axis, int(orientation[axis, 1])
+AxesAndSigns = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def axes_and_signs(affine: np.ndarray) -> AxesAndSigns:
+    """For each of `WORLD_AXES` the array axis closest to it, and 1 if both grow together, else -1.
+
+    >>> axes_and_signs(np.diag([-1.0, 1.0, 3.0, 1.0]))
+    ((0, -1), (1, 1), (2, 1))
+    """
+    of_world = {int(w): (axis, int(sign)) for axis, (w, sign) in enumerate(io_orientation(affine))}
+    return of_world[LEFT_RIGHT], of_world[BACK_FRONT], of_world[FOOT_HEAD]
+
+
+def orientation_code(axes: AxesAndSigns) -> str:
+    """Where the array axes lead that are closest to the body's.
+
+    >>> orientation_code(((0, -1), (1, 1), (2, 1)))
+    'LAS'
+    """
+    letters = {axis: "LPI RAS"[world + 4 * (sign > 0)] for world, (axis, sign) in enumerate(axes)}
+    return "".join(letters[axis] for axis in range(3))
 
 
 def by(numbers: object) -> str:

@@ -156,7 +156,7 @@ def is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
+def read_json(path: Path | str, kind: type = dict) -> Any:
     """The content of a JSON file in UTF-8, 16 or 32, with or without a byte order mark.
 
     Args:
@@ -167,9 +167,9 @@ def read_json(path: Path, kind: type = dict) -> Any:
         Damaged: it is no JSON, is too large or too deep, or holds something else.
         ValueError: nothing is there, or it cannot be read.
     """
-    content = read_bytes(path, MOST_JSON_BYTES)
+    content = read_with_stat(path, MOST_JSON_BYTES)[0]
     try:
-        found = json.loads(content, parse_constant=_refuse_constant)
+        found = _JSON.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
     except RecursionError:
         raise Damaged(f"{path}: cannot be read (it is nested too deeply)") from None
     except ValueError as error:
@@ -217,7 +217,7 @@ def read_with_stat(path: Path | str, most: int | None = None) -> tuple[bytes, os
     finally:
         os.close(handle)
     if len(content) < POINTER_BYTES:
-        _refuse_pointer(Path(path), content)
+        _refuse_pointer(path, content)
     return content, found
 
 
@@ -259,6 +259,10 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"it holds {word}, which is no JSON")
 
 
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+"""One for all files: `json.loads` would make one for each."""
+
+
 def _depth(content: object) -> int:
     """How deep objects and lists are inside each other."""
     depth, level = 0, [content]
@@ -284,7 +288,7 @@ def _link_to_nothing(path: Path) -> str:
     return f"{path}: a link to {target}, which is not there"
 
 
-def _refuse_pointer(path: Path, content: bytes) -> None:
+def _refuse_pointer(path: Path | str, content: bytes) -> None:
     for start, command in POINTERS.items():
         if content.startswith(start):
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_core.images import Image
-from lesion_core.nifti import BACK_FRONT, FOOT_HEAD, LEFT_RIGHT, axis_and_sign
+from lesion_core.nifti import BACK_FRONT, FOOT_HEAD, LEFT_RIGHT, AxesAndSigns
 
 
 def shown_slice(image: Image) -> tuple[int, int]:
@@ -14,7 +14,7 @@ def shown_slice(image: Image) -> tuple[int, int]:
     The slice through the brain box with the most lesion voxels (the first of equals), counted in
     the whole image; without any, the middle of the box.
     """
-    axis, _ = axis_and_sign(image.affine, FOOT_HEAD)
+    axis, _ = image.axes[FOOT_HEAD]
     across = tuple(other for other in range(3) if other != axis)
     area = np.count_nonzero(image.labels, axis=across)
     beside = image.lesion_outside_box[:, axis] - image.origin[axis]
@@ -32,14 +32,14 @@ def slice_view(volume_box: np.ndarray, image: Image) -> np.ndarray:
     """
     axis, index = shown_slice(image)
     plane = volume_box.take(index - image.origin[axis], axis=axis)
-    return np.ascontiguousarray(turned(plane, image.affine))
+    return np.ascontiguousarray(turned(plane, image.axes))
 
 
-def turned(plane: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def turned(plane: np.ndarray, axes: AxesAndSigns) -> np.ndarray:
     """A plane across the axis closest to foot-head as a picture ``[height, width]``: anterior is up
     and the subject's left on the right."""
-    rows, rows_sign = axis_and_sign(affine, BACK_FRONT)
-    columns, columns_sign = axis_and_sign(affine, LEFT_RIGHT)
+    rows, rows_sign = axes[BACK_FRONT]
+    columns, columns_sign = axes[LEFT_RIGHT]
     if rows > columns:
         plane = plane.T
     # The first row is the most anterior, the first column the subject's rightmost.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.paths import Damaged, existing, read_bytes, readable
-from lesion_core.unpacked import unpacked_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +67,8 @@ def table_of(
 
     try:
         file = pa.BufferReader(content)
-        with pq.ParquetFile(file, page_checksum_verification=True) as file:
+        # It is in memory already, so no other thread needs to fetch it (`pre_buffer`).
+        with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as file:
             _refuse_large(path, content, file.metadata)
             names = file.schema_arrow.names
             if schema and wider and ({*wider.names} - {*schema.names}) & {*names}:
@@ -154,6 +154,8 @@ def inside(root: Path, relative: str | Path) -> Path:
 
 def _refuse_large(path: Path, content: bytes, metadata: Any) -> None:
     """By what the footer says, and by what would really be unpacked (`unpacked`)."""
+    from lesion_core.unpacked import unpacked_bytes  # long patterns: status needs none
+
     rows = metadata.num_rows
     # Equal values are stored once, so that a few bytes become as many as there are rows.
     size = 8 * rows * max(1, metadata.num_columns)

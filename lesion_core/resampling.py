@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
-from lesion_core.nifti import Header, axis_and_sign, by
+from lesion_core.nifti import Header, axes_and_signs, by
 from lesion_core.windows import three
 
 SAME_SPACING = 1e-3
@@ -48,8 +48,9 @@ class Grid:
             ValueError: an image of that many voxels is too large.
         """
         wanted = source.spacing_mm.tolist()
-        for world, side_mm in enumerate(spacing_mm or ()):
-            wanted[axis_and_sign(source.affine, world)[0]] = side_mm
+        if spacing_mm is not None:
+            for (axis, _), side_mm in zip(axes_and_signs(source.affine), spacing_mm, strict=True):
+                wanted[axis] = side_mm
         try:
             return Grid.along(source.shape, source.affine, wanted)
         except ValueError as error:

@@ -450,8 +450,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """A table as a Parquet file's bytes."""
     table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
     sink = pa.BufferOutputStream()
+    for_columns: dict[str, Any] = {  # lists of names, which pyarrow's types do not know of
+        # Numbers are stored as they are: with dictionaries files are larger, and slower to read.
+        "use_dictionary": [each.name for each in table.schema if each.type == pa.string()],
+        "write_statistics": ["trial"],  # `_is_of` needs no others, nor does anybody else
+    }
     # Pages have checksums, for rows of a trial that is not done are recorded nowhere else.
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, **for_columns)
     return sink.getvalue().to_pybytes()
 
 
@@ -579,8 +584,10 @@ def read_sweep(path: Path | str) -> Sweep:
     path = Path(path)
     meta = read_meta(path)
 
+    folder = path / "trials"
+
     def read(name: str, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, pa.Table]]:
-        return _read_trial(path / "trials" / name, identity)
+        return _read_trial(folder / name, identity)
 
     trials = _trials(path, meta)
     found = _without_strangers(_side_by_side(read, trials, trials.values()))
@@ -838,10 +845,11 @@ def trial_status(
         here = set()
     if "trial.json" not in here:
         return judged("missing", epochs_done=0)
+    place = f"{folder}{os.sep}"  # of thousands of trials, paths as text are faster made
     markers = ("done.json", "failed.json")
-    markers = [name for name in markers if name in here and is_there(folder / name)]
+    markers = [name for name in markers if name in here and _stamp_of(place + name) is not None]
     try:
-        trial = read_json(folder / "trial.json")
+        trial = read_json(place + "trial.json")
     except Damaged as error:
         return judged("corrupt", error=f"trial.json is damaged: {_within(folder, error)}")
     wrong = wrong_with_trial(trial, folder.name)
@@ -860,7 +868,7 @@ def trial_status(
         return judged("partial", epochs_done=_epochs_written(folder))
     done = markers[0] == "done.json"
     try:
-        found = read_json(folder / markers[0])
+        found = read_json(place + markers[0])
     except Damaged as error:
         return judged("corrupt", error=f"marker file unreadable: {_within(folder, error)}")
     wrong = wrong_with_summary(found, trial) if done else wrong_with_failure(found)
@@ -883,8 +891,10 @@ def trial_statuses(
     on a disk of this machine threads would only be in each other's way.
     """
 
+    trials = path / "trials"
+
     def status(name: str) -> TrialStatus:
-        return trial_status(path / "trials" / name, asked[name])
+        return trial_status(trials / name, asked[name])
 
     names = list(asked)
     begun, worked = time.monotonic(), time.thread_time()
@@ -933,7 +943,9 @@ def _damage(folder: Path, done: Mapping[str, Any], contents: dict[str, bytes]) -
     if recorded is not None and (wrong := wrong_with_record(recorded, TABLES, MODEL)) is not None:
         return f"done.json is damaged: {wrong}"
     names = list(TABLES if recorded is None else recorded)
-    place, before = f"{folder}{os.sep}", _INTACT.get(folder.absolute())
+    place = f"{folder}{os.sep}"
+    known_as = os.path.join(os.getcwd(), folder)  # noqa: PTH109, PTH118, thousands of them
+    before = _INTACT.get(known_as)
     try:
         stamps = {name: _stamp_of(place + name) for name in ("done.json", *names)}
         absent = [name for name, stamp in stamps.items() if stamp is None]
@@ -958,7 +970,7 @@ def _damage(folder: Path, done: Mapping[str, Any], contents: dict[str, bytes]) -
         return _within(folder, error)
     if "trial" not in done and not _is_of(folder / "cases.parquet", folder.name):
         return "cases.parquet holds rows of another trial"
-    _INTACT[folder.absolute()] = stamps
+    _INTACT[known_as] = stamps
     return None
 
 
@@ -1019,7 +1031,7 @@ def _within(folder: Path, error: Exception) -> str:
     return str(error).removeprefix(f"{folder}{os.sep}")
 
 
-_INTACT: dict[Path, dict[str, _Stamp | None]] = {}
+_INTACT: dict[str, dict[str, _Stamp | None]] = {}
 """Size and times of change of the files of trials that this process has found to be as recorded."""
 
 

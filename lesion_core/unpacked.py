@@ -201,7 +201,7 @@ _USUAL = _pattern(
 
 _USUAL_CHUNK = _pattern(
     rb"\x26V\x1c\x15V\x19L\x19(?:\x18T|\x28TT|\x38TTT)\x15V\x16(V)\x16V\x16(V)\x26(V)"
-    rb"(?:\x26(V)(?:\x1cS\x19N)?|\x3cS\x19N)?"
+    rb"(?:\x26(V)(?:\x1cS\x19N|\x29N)?|\x3cS\x19N|\x49N)?"
     rb"(?:\x3c(?:\x16V|[\x19\x29\x39]M)*\x00)?\x00\x00"
 )
 """The same of what the footer says of a column: values, bytes, where data and dictionary are."""

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import aff2axcodes
 
 from lesion_core.images import Image, LoadedCohort
-from lesion_core.nifti import WORLD_AXES, axis_and_sign, by
+from lesion_core.nifti import WORLD_AXES, by, orientation_code
 
 SPACING = 1.1
 """Factor by which the voxels' sides of a cohort may differ."""
@@ -85,7 +84,7 @@ def _spacing(images: Sequence[Image]) -> Iterator[tuple[int, str]]:
 
 
 def _orientation(images: Sequence[Image]) -> Iterator[tuple[int, str]]:
-    codes = ["".join(map(str, aff2axcodes(image.affine))) for image in images]
+    codes = [orientation_code(image.axes) for image in images]
     usual, _ = Counter(codes).most_common(1)[0]
     for number, code in enumerate(codes):
         if code != usual:
@@ -159,7 +158,7 @@ def _short(number: float) -> str:
 
 def _by_direction(per_axis: Sequence[float] | np.ndarray, image: Image) -> list[float]:
     """Numbers of the array axes in the order of `WORLD_AXES`."""
-    return [float(per_axis[axis_and_sign(image.affine, world)[0]]) for world in range(3)]
+    return [float(per_axis[axis]) for axis, _ in image.axes]
 
 
 def _sizes(sides_mm: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import tyro
 
@@ -63,12 +63,14 @@ class WatchedTrial(TrialState):
     """HOST:PROCESS of one that runs."""
 
 
-def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
-    """How far every trial is that was asked for; ``running`` where a driver is at it, ``given up``
-    where a search ended it in the middle."""
-    from lesion_core.results import given_up, read_meta, read_search, trial_statuses
+def states(
+    results: Path, meta: Mapping[str, Any], driver: Holder | None
+) -> dict[str, WatchedTrial]:
+    """How far every trial is that sweep.json asks for; ``running`` where a driver is at it,
+    ``given up`` where a search ended it in the middle."""
+    from lesion_core.results import given_up, read_search, trial_statuses
 
-    found, meta = {}, read_meta(results)
+    found = {}
     ended_early = given_up(read_search(results))
     asked, label_of = asked_rows(meta), arms_of(meta).label_of
     for name, status in trial_statuses(results, asked).items():
@@ -87,34 +89,34 @@ def states(results: Path, driver: Holder | None) -> dict[str, WatchedTrial]:
 
 
 def table(
-    results: Path, found: Mapping[str, WatchedTrial], driver: Holder | None
+    results: Path,
+    meta: Mapping[str, Any],
+    found: Mapping[str, WatchedTrial],
+    driver: Holder | None,
 ) -> RenderableType:
     """Draw what to show of the trials."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from lesion_core.results import read_meta
-
     overview = Table(title=Text(one_line(results)), title_justify="left")
-    counts = {
-        key: Counter(_word(state) for state in found.values() if key in (_key(state), "all"))
-        for key in [*dict.fromkeys(map(_key, found.values())), "all"]
-    }
-    columns = [word for word in WORDS if counts["all"][word] or word in ("done", "left")]
+    parts: dict[tuple[str, str], list[WatchedTrial]] = {}
+    for state in found.values():
+        parts.setdefault((state["cohort"], state.get("loss") or ""), []).append(state)
+    total = Counter(map(_word, found.values()))
+    columns = [word for word in WORDS if total[word] or word in ("done", "left")]
     overview.add_column("cohort", no_wrap=True)
-    if arms_of(read_meta(results)).varied:
+    if arms_of(meta).varied:
         overview.add_column("arm", overflow="fold")
     else:
         overview.add_column("loss", no_wrap=True)
     for column in (*columns, "epochs"):  # an arm's long label leaves these their room
         overview.add_column(column, justify="right", no_wrap=True)
-    for key, count in counts.items():
-        part = [state for state in found.values() if key in (_key(state), "all")]
+    for names, part in (*parts.items(), (("all", ""), list(found.values()))):
+        count = Counter(map(_word, part))
         trained = sum(state["epochs_done"] or 0 for state in part)
         asked = sum(state.get("epochs") or 0 for state in part)
-        names = ("all", "") if isinstance(key, str) else key
-        if key == "all":
+        if len(overview.rows) == len(parts):
             overview.add_section()
         # As `Text`: a name in brackets would be read as a style.
         overview.add_row(
@@ -123,7 +125,7 @@ def table(
             f"{trained}/{asked}",
         )
     held = f"in use by {driver}" if driver else "nothing works on it now"
-    if driver is None and not _all_done(found) and (again := _command_again(results)):
+    if driver is None and not _all_done(found) and (again := _command_again(meta)):
         held += f"; it goes on with the command that it was last started with:\n    {again}"
     lines = live_lines(results, driver.token) if driver else []
     lines += [
@@ -146,35 +148,35 @@ def main(arguments: Sequence[str]) -> int:
     from rich.live import Live
 
     console = Console(file=steerable(sys.stdout))
-    driver = holder(flags.results)
-    found = states(flags.results, driver)
+    driver, found, shown = _look(flags.results)
     if flags.watch:
-        shown = table(flags.results, found, driver)
         with Live(shown, console=console, auto_refresh=False) as live:
             while driver is not None and not _all_done(found):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-                driver = holder(flags.results)
-                found = states(flags.results, driver)
-                live.update(table(flags.results, found, driver), refresh=True)
+                driver, found, shown = _look(flags.results)
+                live.update(shown, refresh=True)
     else:
-        console.print(table(flags.results, found, driver))
+        console.print(shown)
     return 0 if _all_done(found) else 1
 
 
-def _command_again(results: Path) -> str:
-    """The command of sweep.json as people give it; "" where it could do harm on a terminal."""
+def _look(results: Path) -> tuple[Holder | None, dict[str, WatchedTrial], RenderableType]:
+    """Who is at a results folder, how far its trials are, and how that is shown."""
     from lesion_core.results import read_meta
 
-    said = read_meta(results).get("command", "")
+    driver, meta = holder(results), read_meta(results)
+    found = states(results, meta, driver)
+    return driver, found, table(results, meta, found, driver)
+
+
+def _command_again(meta: Mapping[str, Any]) -> str:
+    """The command of sweep.json as people give it; "" where it could do harm on a terminal."""
+    said = meta.get("command", "")
     script = said.split(" ")[0]
     if not said.isprintable():
         return ""
     known = script.endswith(".py") and (Path(__file__).parent / Path(script).name).exists()
     return f"python sweeps/{Path(script).name}{said[len(script) :]}" if known else said
-
-
-def _key(state: WatchedTrial) -> tuple[str, str]:
-    return state["cohort"], state.get("loss") or ""
 
 
 def _word(state: WatchedTrial) -> str:

@@ -283,7 +283,11 @@ def _scores_of(
     # Imported rows may say it themselves.
     own = zip(rows["case"], rows["subject"], strict=True) if "subject" in rows else ()
     said = table | {case: subject for case, subject in own if subject}
-    subject = rows["case"].map(lambda case: said.get(case, case))
+    case_of, seen = pd.factorize(rows["case"], use_na_sentinel=False)
+    subject_of_seen, seen_subjects = pd.factorize(
+        pd.Index([said.get(c, c) for c in seen], dtype=object)
+    )
+    subject = subject_of_seen[case_of]  # of each row, as a number
     flat = (
         np.ravel_multi_index((*positions.T, epoch, view), (*shape, num_epochs + 1, 3))
         if len(rows)
@@ -291,7 +295,7 @@ def _scores_of(
     )
     size = int(np.prod(shape)) * (num_epochs + 1) * 3
     patch = view == 0
-    alone = subject.nunique() == rows["case"].nunique()  # no subject has several cases
+    alone = len(seen_subjects) == len(seen)  # no subject has several cases
     curves, defined = [], []
     for column, metric in enumerate(METRICS):
         ok = ~np.isnan(rates[:, column])
@@ -378,9 +382,9 @@ def _scores_of(
     )
 
 
-def _counts_like(place: np.ndarray, subject: pd.Series, chosen: np.ndarray) -> np.ndarray:
+def _counts_like(place: np.ndarray, subject: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """How many of the chosen rows have a row's place and subject, itself included; 1 if none."""
-    frame = pd.DataFrame({"place": place, "subject": subject.to_numpy(), "chosen": chosen})
+    frame = pd.DataFrame({"place": place, "subject": subject, "chosen": chosen})
     together = frame.groupby(["place", "subject"], sort=False)["chosen"].transform("sum")
     return np.maximum(together.to_numpy(int), 1)
 

@@ -153,9 +153,9 @@ def memory_bytes(cases: Sequence[Case]) -> tuple[int, int, int]:
     """
     reading = cohort = trial = 0
     for case in cases:
-        _, voxels = memory.voxels_of(case)
+        stored, voxels = memory.voxels_of(case)
         channels = len(case.channels)
-        reading = max(reading, memory.reading_bytes(case))
+        reading = max(reading, memory.reading_bytes(case, stored, voxels))
         ignore = bool(case.labels.ignore or case.ignore)
         cohort += voxels * (4 * channels + 2 + 1 + bool(case.labels.other) + ignore)
         trial += voxels * (4 * channels + 1 + ignore)

@@ -19,11 +19,15 @@ from nibabel.orientations import (
     axcodes2ornt,
     inv_ornt_aff,
     io_orientation,
-    ornt2axcodes,
     ornt_transform,
 )
 
-from lesion_core.nifti import LARGEST_VOXEL_MM, SMALLEST_VOXEL_MM
+from lesion_core.nifti import (
+    LARGEST_VOXEL_MM,
+    SMALLEST_VOXEL_MM,
+    axes_and_signs,
+    orientation_code,
+)
 from lesion_core.paths import is_there
 from lesion_core.received import read_table
 from lesion_core.resampling import SAME_SPACING, Grid
@@ -114,7 +118,7 @@ def _wrong(row: dict[str, Any]) -> str | None:
 
 def orientation_of(affine: np.ndarray) -> str:
     """Where the array axes lead that are closest to the body's: RAS, LPS, ..."""
-    return "".join(ornt2axcodes(io_orientation(affine)))
+    return orientation_code(axes_and_signs(affine))
 
 
 def wrong_orientation(code: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from lesion_core.nifti import BACK_FRONT, FOOT_HEAD, LEFT_RIGHT, axis_and_sign
+from lesion_core.nifti import BACK_FRONT, FOOT_HEAD, LEFT_RIGHT, axes_and_signs
 from lesion_core.pictures import turned
 
 OUTLINE = (86, 180, 233)
@@ -40,8 +40,9 @@ def overlay_png(
         affine: ``[4, 4]``, voxel indices to mm (right, anterior, superior).
     """
     axis, index = busiest_slice(mask, disagreement, affine)
+    axes = axes_and_signs(affine)
     grey, outlined, unsure = (
-        turned(volume.take(index, axis=axis), affine) for volume in (image, mask, disagreement)
+        turned(volume.take(index, axis=axis), axes) for volume in (image, mask, disagreement)
     )
     known = image[image != 0]
     black, white = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
@@ -75,7 +76,7 @@ def busiest_slice(
     >>> busiest_slice(mask, np.where(np.arange(5) == 3, 0.2, 0.0) * np.ones((2, 2, 1)), np.eye(4))
     (2, 3)
     """
-    axis, _ = axis_and_sign(affine, FOOT_HEAD)
+    axis, _ = axes_and_signs(affine)[FOOT_HEAD]
     across = tuple(other for other in range(3) if other != axis)
     amount = np.count_nonzero(mask, axis=across) + 2 * disagreement.sum(axis=across)
     return axis, int(amount.argmax()) if amount.any() else len(amount) // 2
@@ -102,8 +103,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 def _repeats(shape: tuple[int, ...], affine: np.ndarray) -> tuple[int, int]:
     """How often rows and columns are repeated, so that a millimetre is as long along both."""
-    axes = [axis_and_sign(affine, world)[0] for world in (BACK_FRONT, LEFT_RIGHT)]
-    sides_mm = np.linalg.norm(affine[:3, axes], axis=0)
+    axes = axes_and_signs(affine)
+    shown = [axes[world][0] for world in (BACK_FRONT, LEFT_RIGHT)]
+    sides_mm = np.linalg.norm(affine[:3, shown], axis=0)
     relative = sides_mm / sides_mm.min()
     times = max(1, math.ceil(LEAST_PIXELS / (np.array(shape) * relative).max()))
     rows, columns = np.maximum(1, np.rint(times * relative)).astype(int)

@@ -416,6 +416,7 @@ class FakeSweep:
             folder / "done.json",
             {
                 "schema_version": results.SCHEMA_VERSION,
+                "trial": row["name"],
                 "epochs_done": last,
                 "seconds": 14.0 * last,
                 "host": f"node{row['fold'] % 2 + 1}",
@@ -424,6 +425,8 @@ class FakeSweep:
                 "threads": 1,
                 "versions": {"torch": "2.13.0"},
                 "fingerprint": hashlib.sha256(row["cohort"].encode()).hexdigest(),
+                "attempts": 1,
+                "files": {name: results.file_state(folder / name) for name in results.TABLES},
             },
         )
         if status == "corrupt":

@@ -33,6 +33,7 @@ from analysis.statistics.pairs import ROPE
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
 from tests.support import undrawn
+from tests.support.recorded import record_anew
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -143,6 +144,7 @@ def change_cases(
     for file in sorted((folder / "trials").glob(f"*{only}*/cases.parquet")):
         rows = change(pq.read_table(file).to_pylist())
         results.write_table(file, rows, results.CASES)
+        record_anew(file.parent)
 
 
 def test_lost_test_case_is_named(tmp_path: Path) -> None:
@@ -233,6 +235,7 @@ def test_random_holes_and_nulls_never_crash(tmp_path: Path, seed: int) -> None:
         except pa.ArrowInvalid:
             continue
         results.write_table(file, puncture(rows), results.CASES)
+        record_anew(file.parent)
     cohort = cohort_scores(results.read_sweep(tmp_path))[0]
     page = report.build(tmp_path, formats=()).read_text()
     assert f"{int(cohort.done.sum())} of 18" in page

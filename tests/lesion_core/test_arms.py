@@ -186,7 +186,7 @@ def test_the_arm_that_comes_first_gives_the_networks(product: Path) -> None:
 
 
 def test_status_and_the_sweeps_run_at_wandb_go_by_arms(product: Path) -> None:
-    found = states(product, None)
+    found = states(product, read_meta(product), None)
     assert list(dict.fromkeys(state["loss"] for state in found.values())) == LABELS
     run = content_of_sweep(product, Tracking(mode="offline", group="product"))
     assert run is not None and run.identity.config["arms"] == LABELS

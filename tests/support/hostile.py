@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from lesion_core import results
 from sweeps.bench.fake_sweep import FakeSweep
+from tests.support.recorded import record_anew
 
 COHORT = "x\"><img src=q onerror=window.pwned='cohort'>`b`"
 """A cohort's name is a part of a path, so it is printable and has none of the letters of one."""
@@ -65,6 +66,8 @@ def write(folder: Path, **changes: object) -> Path:
             if "channels" in row:
                 row["channels"] = list(CHANNELS)
         results.write_table(file, rows, schema)
+    for trial in folder.glob("trials/*"):
+        record_anew(trial)
     meta = json.loads((folder / "sweep.json").read_text())
     for cohort, folds in meta["folds"].items():
         meta["folds"][cohort] = [[renamed[case] for case in fold] for fold in folds]

@@ -365,14 +365,14 @@ def test_status_tells_running_from_interrupted(tmp_path, monkeypatch):
         ledger.begin(trials[0])
     with Lock(tmp_path, "now") as lock:
         Ledger(tmp_path, lock.token).begin(trials[1], worker="host:1")
-        found = status.states(tmp_path, status.holder(tmp_path))
+        found = status.states(tmp_path, asked, status.holder(tmp_path))
         assert {name: state["status"] for name, state in found.items()} == {
             a: "partial", b: "running", c: "missing"
         }  # fmt: skip
-    assert status.states(tmp_path, None)[b]["status"] == "partial"
+    assert status.states(tmp_path, asked, None)[b]["status"] == "partial"
     search = {"configurations": [{"trials": {"0": a, "1": b}, "stopped": {"1": 2}}]}
     monkeypatch.setattr(results, "read_search", lambda path: search)
-    assert [state["status"] for state in status.states(tmp_path, None).values()] == [
+    assert [state["status"] for state in status.states(tmp_path, asked, None).values()] == [
         "partial", "given up", "missing",
     ]  # fmt: skip
 

@@ -23,6 +23,7 @@ from sweeps.tracking import policy, sweep_run, upload
 from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import content_of
 from sweeps.tracking.sweep_run import content_of_sweep
+from tests.support.recorded import record_anew
 
 KEY = "k" * 40
 OFFLINE = Tracking(mode="offline", group="grid")
@@ -244,6 +245,7 @@ def test_no_command_that_only_reads_imports_a_loss_that_the_ledger_names(sent, t
         rows = [row | identity for row in received.read_table(file, schema).to_pylist()]
         results.write_table(file, rows, schema)
     results.write_json(folder / "trial.json", trial)
+    record_anew(folder)
     rewrite(
         sent / "sweep.json",
         lambda meta: meta | {"trials": [{k: v for k, v in trial.items() if k != "config"}]},

@@ -20,6 +20,7 @@ from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import RunContent, RunEnding, content_of
 from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support import offline_runs
+from tests.support.recorded import record_anew
 from tests.support.wandb_server import Server
 
 KEY = "k" * 40
@@ -54,6 +55,7 @@ def sweep(tmp_path):
     ).write(tmp_path / "grid")
     for file in path.glob("trials/*/trial.json"):
         (file.parent / "model.pt").write_bytes(b"weights of " + file.parent.name.encode())
+        record_anew(file.parent)
     return path
 
 
