@@ -25,6 +25,8 @@ LONGEST = (
     "tests/sweeps/test_upload.py",
     "tests/sweeps/test_tracking_online.py",
     "tests/test_docs.py",
+    "tests/analysis/test_report_odd.py",
+    "tests/sweeps/test_bench.py",
     "tests/analysis/test_report.py",
     "tests/test_golden.py",
     "tests/lesion_core/test_simulate.py",
