@@ -1,4 +1,5 @@
-"""What every test can rely on: a cache of this run's own, one thread per process, a fair order."""
+"""What every test can rely on: a cache of this run's own, one thread per process, a fair order, and
+a disk that nobody waits for."""
 
 import os
 import signal
@@ -24,6 +25,8 @@ LONGEST = (
     "tests/sweeps/test_upload.py",
     "tests/sweeps/test_tracking_online.py",
     "tests/test_docs.py",
+    "tests/analysis/test_report_odd.py",
+    "tests/sweeps/test_bench.py",
     "tests/analysis/test_report.py",
     "tests/test_golden.py",
     "tests/lesion_core/test_simulate.py",
@@ -47,3 +50,14 @@ def cache_of_this_run(tmp_path_factory):
         del os.environ[cache.VARIABLE]
     else:
         os.environ[cache.VARIABLE] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """No power is lost here, and thousands of files take minutes to sync.
+
+    That code syncs what it must is what tests/sweeps/test_disk_faults.py looks at, call by call.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield

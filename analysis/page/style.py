@@ -387,8 +387,8 @@ def fit_text(figure: Figure) -> None:
             title.set_text(_shorter(title, box(title), 0, end))
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        upright = _is_upright(text, box(text))
-        text.set_text(_shorter(text, box(text), 0, height if upright else width))
+        seen = box(text)
+        text.set_text(_shorter(text, seen, 0, height if _is_upright(text, seen) else width))
 
 
 def _is_upright(text: Text, box: Bbox) -> bool:

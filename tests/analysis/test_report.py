@@ -67,10 +67,17 @@ def test_every_caption_says_how_many_of_how_many(built: Path) -> None:
         assert re.search(r"\d+ of \d+", caption), caption
 
 
-def test_same_input_gives_the_same_bytes(tmp_path: Path, built: Path) -> None:
-    again = report.build(built.parents[1], tmp_path / "again")
-    assert again.read_bytes() == built.read_bytes()
-    for file in sorted((built.parent / "figures").iterdir()):
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_same_input_gives_the_same_bytes(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Of every sixth section in each format; tests/test_golden.py has all of them once more."""
+    monkeypatch.setattr(report, "SECTIONS", report.SECTIONS[::step])
+    first, again = (report.build(built.parents[1], tmp_path / name) for name in ("first", "again"))
+    assert again.read_bytes() == first.read_bytes()
+    files = sorted((first.parent / "figures").iterdir())
+    assert len({file.suffix for file in files}) == 4
+    for file in files:
         assert (again.parent / "figures" / file.name).read_bytes() == file.read_bytes(), file.name
 
 

@@ -55,8 +55,9 @@ def gpu(monkeypatch):
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("foreach", [False, True])
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize(
+    ("name", "foreach"), [*((name, False) for name in sorted(LOSSES)), ("xent", True)]
+)
 def test_replays_give_the_bits_of_steps_launched_one_by_one(name, foreach):
     found = trained("cuda", LOSSES[name], foreach=foreach)
     expected = trained("cpu", LOSSES[name], foreach=foreach)

@@ -42,8 +42,7 @@ class Disk:
         """While this block runs, `os` is ours."""
         with pytest.MonkeyPatch.context() as patch:
             for name in STEPS:
-                real = _no_sync if name == "fsync" else getattr(os, name)
-                patch.setattr(os, name, self._standing_in(name, real))
+                patch.setattr(os, name, self._standing_in(name, getattr(os, name)))
             yield self
 
     def _standing_in(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,10 +84,6 @@ class Disk:
 
 def _open_file(handle: int) -> Path:
     return Path(f"/proc/self/fd/{handle}").readlink()
-
-
-def _no_sync(handle: int) -> None:
-    """In place of a real sync, which takes milliseconds."""
 
 
 Tree = dict[str, bytes | None]

@@ -25,7 +25,7 @@ from sweeps.bench.core import (
 )
 from sweeps.bench.peers import PEERS, UNASKED, Peer, steps
 from sweeps.bench.plain import plain_twin
-from sweeps.bench.rivals import peer_training, plain_trial, training, trial
+from sweeps.bench.rivals import BATCH, peer_training, plain_trial, training, trial
 from sweeps.bench.roofline import kernels
 from sweeps.bench.timing import Rival, Row, Stage, paired
 
@@ -136,14 +136,29 @@ def test_training_is_compared_with_steps_launched_one_by_one_and_with_the_plain_
     assert all(row.ratio > 0 for row in rows)
 
 
-@pytest.mark.parametrize("name", PEERS["cpu"])
-def test_a_peer_trains_the_network_that_ours_is(name):
+@pytest.mark.parametrize(
+    ("name", "batch_size"),
+    [
+        *((name, 2) for name, peer in PEERS["cpu"].items() if peer.network == "plain"),
+        pytest.param("MONAI BasicUNet bf16, memory kept", BATCH[0], marks=pytest.mark.slow),
+    ],
+)
+def test_a_peer_trains_the_network_that_ours_is(name, batch_size, monkeypatch):
     """Its first loss is that of the plain formulation on the same batch; then it learns."""
+    monkeypatch.setattr("sweeps.bench.rivals.BATCH", (batch_size, *BATCH[1:]))
     first, later = (peer_training(name, "cpu", number, "narrow")() for number in (1, 4))
     assert 0 < later["loss"] < first["loss"]
     if PEERS["cpu"][name].network == "plain":
         unasked = peer_training(UNASKED, "cpu", 1, "narrow")()
         assert first["loss"] == pytest.approx(unasked["loss"], rel=1e-2)
+
+
+def test_a_peers_own_network_takes_steps(monkeypatch):
+    """Two patches are too few for its loss to fall soon."""
+    monkeypatch.setattr("sweeps.bench.rivals.BATCH", (2, *BATCH[1:]))
+    name = "MONAI BasicUNet bf16, memory kept"
+    first, later = (peer_training(name, "cpu", number, "narrow")() for number in (1, 2))
+    assert first["loss"] > 0 and 0 < later["loss"] != first["loss"]
 
 
 def test_ways_of_a_gpu_take_the_same_step():
