@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,14 @@ def saved(state) -> bytes:
 def model(**changes) -> dict:
     weights = UNet3d(1, (8, 16)).state_dict()
     return {"in_channels": 1, "filters": [8, 16], "weights": weights} | changes
+
+
+def wide(weight) -> dict:
+    """A network of 7 GB, of such weights."""
+    with torch.device("meta"):
+        shapes = {name: w.shape for name, w in UNet3d(1, (8000, 8000)).state_dict().items()}
+    weights = {name: weight(shape) for name, shape in shapes.items()}
+    return model(filters=[8000, 8000], weights=weights)
 
 
 def compressed(content: bytes) -> bytes:
@@ -54,6 +63,11 @@ BAD = {
     "filters of text": lambda: saved(model(filters="ab")),
     "weights of another network": lambda: saved(model(in_channels=2)),
     "one weight less": lambda: saved(model(weights={})),
+    "gigabytes that are all one number": lambda: saved(wide(torch.zeros(1).expand)),
+    "gigabytes without values": lambda: saved(
+        wide(lambda shape: torch.empty(shape, device="meta"))
+    ),
+    "sparse weights": lambda: saved(wide(lambda shape: torch.zeros(1).to_sparse())),
 }
 
 
