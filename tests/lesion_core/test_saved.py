@@ -3,7 +3,6 @@
 import io
 import pickle
 import zipfile
-from functools import partial
 
 import pytest
 import torch
