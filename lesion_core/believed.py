@@ -7,6 +7,7 @@ ledgers lack fields.  Nothing that a ledger names is imported, opened or run for
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
@@ -315,9 +316,12 @@ _FAILURE = {
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether a JSON value is of a kind; a list here holds texts alone, and a number is finite."""
+    """Whether a JSON value is of a kind; a list here holds texts alone, and a number is one that a
+    table holds: finite, and whole ones of 64 bits."""
     if kind is float:
-        return type(value) in (int, float) and abs(cast(float, value)) < float("inf")
+        return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**63
     if kind is list:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return type(value) is kind

@@ -41,7 +41,7 @@ from lesion_core.networks.saved import model_content
 from lesion_core.own_code import refuse_changed
 from lesion_core.patches import Volumes
 from lesion_core.saved import check_shapes, read_saved
-from lesion_core.settings import TrainSettings
+from lesion_core.settings import MOST, TrainSettings
 from lesion_core.stopping import TrainingStopped
 from lesion_core.training.background import Background
 from lesion_core.training.epoch import EpochLosses, never, nothing, train_epoch
@@ -87,8 +87,8 @@ class Trial:
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.num_folds:
             raise ValueError(f"fold is {self.fold}; expected 0 to {self.num_folds - 1}")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; expected 0 or more")
+        if not 0 <= self.seed <= MOST["seed"]:
+            raise ValueError(f"seed is {self.seed}; expected 0 or more, {MOST['seed']} at most")
         _ = self.augmentation  # a mistake in its name shows here
         name = network_name(self.settings.network)
         if name.kind == "own":
