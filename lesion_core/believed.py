@@ -7,6 +7,7 @@ ledgers lack fields.  Nothing that a ledger names is imported, opened or run for
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
@@ -153,6 +154,8 @@ def wrong_with_sweep(meta: Mapping[str, Any]) -> str | None:
     for name, entry in (meta.get("cohorts") or {}).items():
         if not is_plain(name) or not isinstance(entry, dict):
             return f"cohort {name!a:.60} is no cohort"
+        if not _is(entry.get("fingerprint"), str):
+            return f"the fingerprint of cohort {name!a:.60} is no text"
     if not all(isinstance(loss, str) for loss in meta.get("losses") or ()):
         return "a loss has no label"
     for name, parts in meta.get("validation", {}).items():
@@ -315,9 +318,12 @@ _FAILURE = {
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether a JSON value is of a kind; a list here holds texts alone, and a number is finite."""
+    """Whether a JSON value is of a kind; a list here holds texts alone, and a number is one that a
+    table holds: finite, and whole ones of 64 bits."""
     if kind is float:
-        return type(value) in (int, float) and abs(cast(float, value)) < float("inf")
+        return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**63
     if kind is list:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return type(value) is kind

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +30,50 @@ def write_bytes(path: Path, content: bytes | memoryview, *, staging: Path | None
     Raises:
         OSError: the disk refuses, or ``staging`` is gone; what was there before is there still.
     """
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=staging or path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    write_together({path: content}, staging=staging)
+
+
+def write_together(
+    files: Mapping[Path, bytes | memoryview], *, staging: Path | None = None
+) -> None:
+    """Write files of which each is whole or not at all, and sync their folders once.
+
+    None is put in its place before all are written.  The order in which they get there does not
+    outlast a power cut: what must, takes two calls.
+
+    Args:
+        files: content by place; folders on the way are made.
+        staging: as in `write_bytes`.
+
+    Raises:
+        OSError: the disk refuses, or ``staging`` is gone; some may be in place, the others are as
+            they were.
+    """
+    waiting: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            make_folder(path.parent)
+            waiting[path] = _written(path, content, staging or path.parent)
+        for path, temporary in list(waiting.items()):
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                if staging is None or not _other_disk(error):
+                    raise
+                write_bytes(path, files[path])
+            else:
+                del waiting[path]
+    finally:
+        for temporary in waiting.values():
+            with suppress(OSError):
+                temporary.unlink()
+    for folder in dict.fromkeys(path.parent for path in files):
+        sync_folder(folder)
+
+
+def _written(path: Path, content: bytes | memoryview, folder: Path) -> Path:
+    """Another name in this folder, under which a file's content is synced."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     try:
         try:
             os.fchmod(handle, 0o644)  # mkstemp makes it private; results are meant to be shared
@@ -39,14 +81,11 @@ def write_bytes(path: Path, content: bytes | memoryview, *, staging: Path | None
             os.fsync(handle)
         finally:
             os.close(handle)
-        temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
-            temporary.unlink()
-        if staging is None or not _other_disk(error):
-            raise
-        write_bytes(path, content)
-    sync_folder(path.parent)
+            Path(name).unlink()
+        raise
+    return Path(name)
 
 
 def append(path: Path, content: bytes, *, whole_lines: bool = False) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ def read_saved(content: bytes, what: str) -> dict[str, Any]:
 
     Raises:
         ValueError: it is damaged, holds anything else, or unpacks to more than its own size
-            (PyTorch never compresses).
+            (PyTorch never compresses), or a tensor has more elements than are stored of it.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
@@ -26,12 +26,28 @@ def read_saved(content: bytes, what: str) -> dict[str, Any]:
         if unpacked > len(content):
             raise ValueError(f"it unpacks to {unpacked} bytes")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        for tensor in _tensors(state):
+            plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+            stored = tensor.untyped_storage().nbytes() if plain else 0
+            if tensor.nbytes > stored:  # by strides of 0, or of another kind
+                raise ValueError(f"{list(tensor.shape)} is a view of {stored} bytes")
     except Exception as error:  # PyTorch and pickle raise all sorts of things
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise ValueError(f"{what}: is damaged, or holds no weights ({reason})") from None
     if not isinstance(state, dict):
         raise ValueError(f"{what}: is damaged, or holds no weights (but {type(state).__name__})")
     return state
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 def check_shapes(

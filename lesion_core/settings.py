@@ -15,6 +15,9 @@ PAPER_LOSSES = ("xent", "gdsc", "dsc", "mixed", "focal1", "focal2", "new")
 PAPER_SEEDS = (42, 80702, 74794, 62021, 48497)
 """Those of the authors' code."""
 
+MOST = {"epochs": 2**15 - 1, "seed": 2**63 - 1}
+"""What the ledger's tables hold (`results.CASES`)."""
+
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """What a network can compute in; `training.precision` says which of them a device has.
@@ -112,8 +115,9 @@ class TrainSettings:
         object.__setattr__(self, "stride", stride)
         object.__setattr__(self, "filters", tuple(int(width) for width in self.filters))
         for name, least in {"epochs": 1, "batch_size": 1, "patch_size": 1, "stride": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more")
+            if not least <= getattr(self, name) <= MOST.get(name, math.inf):
+                most = f", {MOST[name]} at most" if name in MOST else ""
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more{most}")
         if stride > self.patch_size:
             raise ValueError(
                 f"stride {stride} exceeds patch_size {self.patch_size}: voxels between "
@@ -127,7 +131,7 @@ class TrainSettings:
                 f"patch_size {self.patch_size} with {len(self.filters)} levels of filters: "
                 f"expected a multiple of {multiple}"
             )
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}; expected more than 0")
         for name, fits, expected in (
             ("background_windows", 0 <= self.background_windows < 1, "0 or more, and less than 1"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,13 +27,14 @@ def hold(folder: Path) -> Path:
 
     Folders of its kind whose process is dead are deleted.
     """
-    sweep_up(folder.parent, folder.name.rpartition("-")[0] + "-")
     new = folder / f"{ALIVE}.new"  # locked before anybody else can find it
     handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with suppress(OSError):  # a file system without locks: nobody can lock it, so nobody deletes it
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     new.rename(folder / ALIVE)
     _held[folder] = handle
+    now = os.fstat(handle).st_mtime  # on the clock that folders have their times from
+    sweep_up(folder.parent, folder.name.rpartition("-")[0] + "-", now)
     return folder
 
 
@@ -46,15 +46,15 @@ def drop(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep_up(place: Path, prefix: str) -> None:
+def sweep_up(place: Path, prefix: str, now: float) -> None:
     """Delete this user's folders of one kind whose process is dead."""
     with suppress(OSError):
         for folder in [each for each in place.iterdir() if each.name.startswith(prefix)]:
-            if _is_dead(folder):
+            if _is_dead(folder, now):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_dead(folder: Path) -> bool:
+def _is_dead(folder: Path, now: float) -> bool:
     try:
         found = folder.lstat()
         if not folder.is_dir() or folder.is_symlink() or found.st_uid != os.getuid():
@@ -62,7 +62,7 @@ def _is_dead(folder: Path) -> bool:
         try:
             handle = os.open(folder / ALIVE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            return time.time() - found.st_mtime > OLD_SECONDS
+            return now - found.st_mtime > OLD_SECONDS
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:

@@ -55,18 +55,33 @@ def sweep(device: str) -> Iterator[Row]:
 
 
 # ---------------------------------------------------------------------- stand-ins for trial.run
-def nothing(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> Summary:
+def nothing(
+    trial: Trial,
+    cohort: Any,
+    *,
+    on_epoch: Callable[[Any], None],
+    checkpoint_every: int = 1,
+    **rest: Any,
+) -> Summary:
     """Reports epochs 0 and 1 of one case, and all that a trial must leave; trains nothing."""
     for epoch in range(trial.settings.epochs + 1):
-        on_epoch(_report(trial, epoch, b"checkpoint"))
+        on_epoch(_report(trial, epoch, None if epoch % checkpoint_every else b"checkpoint"))
     return _summary(trial)
 
 
-def a_minute(trial: Trial, cohort: Any, *, on_epoch: Callable[[Any], None], **rest: Any) -> Summary:
+def a_minute(
+    trial: Trial,
+    cohort: Any,
+    *,
+    on_epoch: Callable[[Any], None],
+    checkpoint_every: int = 1,
+    **rest: Any,
+) -> Summary:
     """Fixed work where a trial trains, about a minute in all; the seed chooses the checkpoints."""
     checkpoint = CHECKPOINTS[trial.seed % 2]
     for epoch in range(trial.settings.epochs + 1):
-        on_epoch(_report(trial, epoch, checkpoint, seconds_train=work()))
+        due = None if epoch % checkpoint_every else checkpoint
+        on_epoch(_report(trial, epoch, due, seconds_train=work()))
     return _summary(trial)
 
 
@@ -83,7 +98,7 @@ def work() -> float:
     return time.thread_time() - begun
 
 
-def _report(trial: Trial, epoch: int, checkpoint: bytes, seconds_train: float = 0.0) -> Any:
+def _report(trial: Trial, epoch: int, checkpoint: bytes | None, seconds_train: float = 0.0) -> Any:
     from lesion_core import results
     from lesion_core.trial import EpochReport, Final
 
@@ -96,7 +111,7 @@ def _report(trial: Trial, epoch: int, checkpoint: bytes, seconds_train: float = 
             lesions=[row(results.LESIONS, case="a")],
             histograms=[row(results.HISTOGRAMS, case="a", lesion=[1], background=[2])],
             slices=[row(results.SLICES, case="a", prediction=b"\x01")],
-            model=checkpoint,
+            model=checkpoint or b"model",
         )
     counts = {"split": "test", "scope": "image", "case": "a", "tp": 1, "fp": 1, "fn": 1, "tn": 1}
     return EpochReport(
@@ -169,13 +184,17 @@ def _long(cluster: Cluster, results: Path) -> Iterator[Row]:
     ]
     plain = statistics.mean(float(process.communicate()[0]) for process in alone)
     all_trials = _trials(4 * cluster.slots, epochs)
-    for which, checkpoint in enumerate(CHECKPOINTS):
-        place = results / str(which)
+    for which, every in ((0, 1), (0, 5), (1, 1)):
+        place = results / f"{which}-{every}"
         trials = [trial for trial in all_trials if trial.seed % 2 == which]
-        _run(cluster, FixedSupply(trials), place, "a_minute")
+        machines = dataclasses.replace(cluster.machines, checkpoint_every=every)
+        saving = dataclasses.replace(cluster, machines=machines)
+        _run(saving, FixedSupply(trials), place, "a_minute")
         spent, seconds = _second_round(place, cluster.slots)
+        size = f"checkpoints of {len(CHECKPOINTS[which]) / 1e6:.2g} MB"
+        how_often = "" if every == 1 else f" every {every} epochs"
         yield Row(
-            what=f"overhead of trials of a minute, checkpoints of {len(checkpoint) / 1e6:.2g} MB",
+            what=f"overhead of trials of a minute, {size}{how_often}",
             value=100 * (1 - spent / seconds / plain),
             unit="%",
             most=3,
@@ -223,7 +242,7 @@ def _many(cluster: Cluster, results: Path) -> Iterator[Row]:
         what=f"each of {NUM_TINY} trials that train nothing",
         value=1000 * seconds / NUM_TINY,
         unit="ms",
-        note=f"{cluster.slots} at a time; 13 flushed files each in the ledger",
+        note=f"{cluster.slots} at a time",
     )
     ends = watched.ended_at
     yield Row(

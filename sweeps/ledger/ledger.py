@@ -3,7 +3,7 @@
 The order of writing makes every moment a good one to be killed at:
 
     begin   trial.json, progress.json
-    epoch   cases, epochs; progress.json (which checkpoint belongs to which epoch); checkpoint.pt
+    epoch   cases, epochs, progress.json (which checkpoint belongs to which epoch); checkpoint.pt
     last    cases, epochs, lesions, histograms, slices, model.pt; no checkpoint: a trial that is
             killed before done.json trains its last epoch again, and so gives the same bits
     done    done.json; then checkpoint.pt (model.pt holds the weights) and progress.json go
@@ -166,22 +166,19 @@ class Ledger:
         """Write a file, named by its path in the folder, whose checksum is kept."""
         place = inside(self.path, name)
         checksums.add(self.path, [(name, content)])
-        self._put(place, content)
+        self._put({place: content})
 
-    def _put(self, place: Path, content: bytes | memoryview) -> None:
-        """Put a file in its place, unless the lock was taken over: one step on the disk."""
-        from lesion_core import results
-
-        if self._token is None:
-            results.write_bytes(place, content)
-        else:
-            results.write_bytes(place, content, staging=lock.staging(self.path, self._token))
+    def _put(self, files: Mapping[Path, bytes | memoryview]) -> None:
+        """Put files in their places, each in one step, unless the lock was taken over."""
+        durable.write_together(files, staging=self._staging)
 
     def _remove(self, place: Path) -> None:
         """Remove what lies there, if anything does, unless the lock was taken over: one step."""
-        durable.remove(
-            place, staging=None if self._token is None else lock.staging(self.path, self._token)
-        )
+        durable.remove(place, staging=self._staging)
+
+    @property
+    def _staging(self) -> Path | None:
+        return None if self._token is None else lock.staging(self.path, self._token)
 
     def _replaced(self, pattern: str) -> list[Path]:
         """The folders of a pattern: those of one run, and never behind a link."""
@@ -263,7 +260,6 @@ class Ledger:
             if resumed is None:
                 for file in (*results.TABLES, "checkpoint.pt", "model.pt"):
                     self._remove(folder / file)
-            self._write(f"trials/{name}/trial.json", results.json_bytes(config))
             epoch, checkpoint, rows = resumed or (None, None, {"cases": [], "epochs": []})
             known = {} if resumed is None else {_sha256(resumed[1]): resumed[0]}
             attempt = 1 + (earlier if type(earlier) is int else 0)
@@ -273,7 +269,9 @@ class Ledger:
                 "worker": worker,
                 "checkpoints": known,
             }
-            self._put_progress(folder, started)
+            described = results.json_bytes(config)
+            checksums.add(self.path, [(f"trials/{name}/trial.json", described)])
+            self._put({folder / "trial.json": described, folder / PROGRESS: _sealed(started)})
         return {
             "state": "go",
             "attempt": attempt,
@@ -299,6 +297,7 @@ class Ledger:
         _refuse_if_superseded(folder, attempt)
         with self._writing():
             columns = next(iter(report["cases"]), {})
+            tables = {}
             for file, rows, schema in (
                 ("cases.parquet", report["cases"], results.cases_schema(columns)),
                 ("epochs.parquet", [report["epochs"]], results.EPOCHS),
@@ -307,17 +306,23 @@ class Ledger:
                 kept = self._rows_before(folder / file, schema, number)
                 if set(kept["epoch"].to_pylist()) != _epochs_in(file, folder, number - 1):
                     raise NotTheTrialsFault(f"{name}: {file} lost epochs before {number}")
-                self._put_rows(folder / file, _joined(kept, new))
+                tables[folder / file] = _joined(kept, new)
+            files: dict[Path, bytes | memoryview]
+            files = {place: results.parquet_bytes(table) for place, table in tables.items()}
             if final is not None:
                 for file, rows in (
                     ("lesions.parquet", final["lesions"]),
                     ("histograms.parquet", final["histograms"]),
                     ("slices.parquet", final["slices"]),
                 ):
-                    self._put(folder / file, results.table_bytes(rows, results.TABLES[file]))
-                self._put(folder / "model.pt", final["model"])
+                    files[folder / file] = results.table_bytes(rows, results.TABLES[file])
+                files[folder / results.MODEL] = final["model"]
             elif report["checkpoint"] is not None:
-                self._put_checkpoint(folder, report["checkpoint"], number)
+                files |= self._announcement(folder, report["checkpoint"], number)
+            self._put(files)
+            if final is None and report["checkpoint"] is not None:
+                self._put({folder / "checkpoint.pt": report["checkpoint"]})
+            self._written |= {place: (_stamp(place), table) for place, table in tables.items()}
 
     def _rows_before(self, place: Path, schema: pa.Schema, epoch: int) -> pa.Table:
         """The rows of a trial's table before an epoch.
@@ -332,12 +337,6 @@ class Ledger:
         if table is None:
             return schema.empty_table()
         return table.filter(pa.array(table["epoch"].to_numpy() < epoch))
-
-    def _put_rows(self, place: Path, table: pa.Table) -> None:
-        from lesion_core import results
-
-        self._put(place, results.parquet_bytes(table))
-        self._written[place] = _stamp(place), table
 
     def _forget_rows(self, folder: Path) -> None:
         for place in [place for place in self._written if place.parent == folder]:
@@ -355,23 +354,20 @@ class Ledger:
             return
         _refuse_if_superseded(folder, attempt)
         with self._writing():
-            self._put_checkpoint(folder, checkpoint, epoch)
+            self._put(self._announcement(folder, checkpoint, epoch))
+            self._put({folder / "checkpoint.pt": checkpoint})
 
-    def _put_checkpoint(self, folder: Path, checkpoint: bytes | memoryview, epoch: int) -> None:
-        # Two files cannot change at once, so the first names the second's old and new content.
+    def _announcement(
+        self, folder: Path, checkpoint: bytes | memoryview, epoch: int
+    ) -> dict[Path, bytes]:
+        """What progress.json must say before a checkpoint is put in its place.
+
+        Two files cannot change at once, so the first names the second's old and new content.
+        """
         progress = _progress(folder)
         known = list(_checkpoints(progress).items())[-1:]
         known.append((_sha256(checkpoint), epoch))
-        self._put_progress(folder, {**progress, "checkpoints": dict(known)})
-        self._put(folder / "checkpoint.pt", checkpoint)
-
-    def _put_progress(self, folder: Path, progress: AttemptProgress) -> None:
-        """Write progress.json, which is rewritten too often for lines of checksums.log: it holds
-        a checksum of itself."""
-        from lesion_core import results
-
-        sealed = {**progress, "checksum": _of_progress(progress)}
-        self._put(folder / PROGRESS, results.json_bytes(sealed))
+        return {folder / PROGRESS: _sealed({**progress, "checkpoints": dict(known)})}
 
     def done(self, name: str, summary: Summary, attempt: int | None = None) -> None:
         """Mark a trial complete, given what `trial.run` returned; once is enough.
@@ -494,7 +490,7 @@ class Ledger:
                 notes.append(f"{place.name} holds rows of another trial")
             elif len(kept[table]) < len(rows):  # written, but its checkpoint was not
                 schema = schemas[0] if found is None else found.schema
-                self._put(place, results.table_bytes(kept[table], schema))
+                self._put({place: results.table_bytes(kept[table], schema)})
         return None if notes else (epoch, content, kept)
 
     def note_logs(self) -> None:
@@ -717,6 +713,14 @@ def _progress(folder: Path) -> AttemptProgress:
         return read_progress(folder)
     except Damaged as error:
         raise NotTheTrialsFault(f"{folder.name}: {PROGRESS} is damaged") from error
+
+
+def _sealed(progress: AttemptProgress) -> bytes:
+    """What progress.json holds: rewritten too often for lines of checksums.log, it has a checksum
+    of itself."""
+    from lesion_core import results
+
+    return results.json_bytes({**progress, "checksum": _of_progress(progress)})
 
 
 def _of_progress(progress: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ class Lock:
     def _acquire(self) -> None:
         while not self._create():
             found = _read(self._path)
-            if found is not None and _alive(found, self._path) and self._beats(found):
+            if found is not None and _alive(found, self._path, self._now) and self._beats(found):
                 raise ValueError(
                     f"{self._path.parent} is in use by {found}; wait for it, stop it, or choose "
                     f"another folder with --results (if it is long gone, delete {self._path})"
@@ -163,6 +163,7 @@ class Lock:
             with suppress(OSError):  # a file system without such locks: beats must do there
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write_all(handle, json.dumps(asdict(self._holder)).encode())
+            self._now = os.fstat(handle).st_mtime  # on the clock that beats have their times from
             try:
                 self._path.hardlink_to(new)
             except (FileExistsError, FileNotFoundError):
@@ -201,7 +202,7 @@ def holder(folder: Path) -> Holder | None:
     """The living process that holds a folder's lock."""
     path = folder / NAME
     found = _read(path)
-    return found if found is not None and _alive(found, path) else None
+    return found if found is not None and _alive(found, path, time.time()) else None
 
 
 def owns(folder: Path, token: str) -> bool:
@@ -254,12 +255,12 @@ def _holder_of(content: dict[str, Any]) -> Holder:
     return Holder(**given)
 
 
-def _alive(found: Holder, path: Path) -> bool:
+def _alive(found: Holder, path: Path, now: float) -> bool:
     if _is_locked(path):
         return True
     if not found.can_be_looked_up:
         with suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime < SILENCE_SECONDS
+            return now - path.stat().st_mtime < SILENCE_SECONDS
         return False
     try:
         os.kill(found.pid, 0)

@@ -122,7 +122,9 @@ def done_ending(
             "epochs_done": len(epochs) - 1,
             "seconds": _seconds(epochs),
             **{key: value for key, value in summary.items() if key in FACTS},
-            **{f"versions/{name}": value for name, value in summary.get("versions", {}).items()},
+            **{
+                f"versions/{name}": value for name, value in (summary.get("versions") or {}).items()
+            },
         },
         tables={
             "cases": (

@@ -91,7 +91,7 @@ def attempt(
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal last
-            ledger.epoch(name, _content(report, checkpoint_every), number)
+            ledger.epoch(name, _content(report), number)
             last = report
             epochs[:] = [row for row in epochs if row["epoch"] < report.epoch] + [report.epochs]
             numbers = scalars.by_epoch(
@@ -104,8 +104,8 @@ def attempt(
         try:
             summary = _train(
                 trial, cohort, run,
-                checkpoint=begun["checkpoint"], device=device, threads=threads, on_epoch=on_epoch,
-                stop=stop,
+                checkpoint=begun["checkpoint"], checkpoint_every=checkpoint_every, device=device,
+                threads=threads, on_epoch=on_epoch, stop=stop,
             )  # fmt: skip
         except TrainingStopped as stopped:
             if stopped.checkpoint is not None and stopped.epoch is not None:
@@ -158,7 +158,7 @@ def attempt(
     return True
 
 
-def _content(report: EpochReport, checkpoint_every: int) -> EpochContent:
+def _content(report: EpochReport) -> EpochContent:
     """What the ledger is told of an epoch: the rows themselves, which nobody changes any more.
 
     No checkpoint of the last epoch, of which it keeps none.
@@ -166,7 +166,6 @@ def _content(report: EpochReport, checkpoint_every: int) -> EpochContent:
     content: dict[str, Any] = dict(vars(report))
     if report.final is not None:
         content["final"] = dict(vars(report.final))
-    if report.final is not None or report.epoch % checkpoint_every:
         content["checkpoint"] = None
     return cast(EpochContent, content)
 

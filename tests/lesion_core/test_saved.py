@@ -22,6 +22,14 @@ def model(**changes) -> dict:
     return {"in_channels": 1, "filters": [8, 16], "weights": weights} | changes
 
 
+def wide(weight) -> dict:
+    """A network of 7 GB, of such weights."""
+    with torch.device("meta"):
+        shapes = {name: w.shape for name, w in UNet3d(1, (8000, 8000)).state_dict().items()}
+    weights = {name: weight(shape) for name, shape in shapes.items()}
+    return model(filters=[8000, 8000], weights=weights)
+
+
 def compressed(content: bytes) -> bytes:
     """The same zip, its parts compressed, with a hundred megabytes of zeros beside them."""
     buffer = io.BytesIO()
@@ -54,6 +62,11 @@ BAD = {
     "filters of text": lambda: saved(model(filters="ab")),
     "weights of another network": lambda: saved(model(in_channels=2)),
     "one weight less": lambda: saved(model(weights={})),
+    "gigabytes that are all one number": lambda: saved(wide(torch.zeros(1).expand)),
+    "gigabytes without values": lambda: saved(
+        wide(lambda shape: torch.empty(shape, device="meta"))
+    ),
+    "sparse weights": lambda: saved(wide(lambda shape: torch.zeros(1).to_sparse())),
 }
 
 

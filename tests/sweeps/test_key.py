@@ -77,7 +77,7 @@ def test_the_key_is_in_no_file_that_a_sweep_leaves(killed):
 
 
 def swept(place, prefix):
-    scratch.sweep_up(place, prefix)
+    scratch.sweep_up(place, prefix, time.time())
     return list(place.glob(f"{prefix}*"))
 
 
@@ -87,6 +87,16 @@ def until(holds, driver, seconds=240):
         assert driver is None or driver.poll() is None, "the sweep ended by itself"
         assert time.monotonic() < deadline, "it has not come so far"
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("days", [-3, 3])
+def test_a_clock_that_is_wrong_sweeps_up_no_new_folder(tmp_path, monkeypatch, days):
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 86400 * days)
+    other = Path(tempfile.mkdtemp(prefix="lesion-x-", dir=tmp_path))  # not held yet
+    ours = scratch.hold(Path(tempfile.mkdtemp(prefix="lesion-x-", dir=tmp_path)))
+    assert ours.exists() and other.exists()
+    scratch.drop(ours)
 
 
 def test_folders_of_dead_processes_are_swept_up_and_no_others(tmp_path):
@@ -109,7 +119,7 @@ def test_folders_of_dead_processes_are_swept_up_and_no_others(tmp_path):
     kept[2].symlink_to(kept[1], target_is_directory=True)
     os.utime(old, (0, 0))
     os.utime(kept[1], (0, 0))
-    scratch.sweep_up(tmp_path, "lesion-x-")
+    scratch.sweep_up(tmp_path, "lesion-x-", time.time())
     assert all(folder.exists() for folder in (alive, *kept)) and not old.exists()
     scratch.drop(alive)
     assert not alive.exists()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -151,24 +152,23 @@ def test_killed_at_any_write_a_trial_goes_on_to_the_same_bits(
     whole = Ledger(tmp_path / "uninterrupted")
     train(whole)
     writes = []
-    write = results.write_bytes
+    write = durable._written
 
-    def cut_short(path: Path, content: bytes):
+    def cut_short(path: Path, content: bytes, staging: Path):
         writes.append(path.name)
         if len(writes) == moment + 1:
-            (path.parent).mkdir(parents=True, exist_ok=True)
-            (path.parent / f".{path.name}.abc").write_bytes(content[: len(content) // 2])
+            (staging / f".{path.name}.abc").write_bytes(content[: len(content) // 2])
             raise Killed
-        write(path, content)
+        return write(path, content, staging)
 
-    monkeypatch.setattr(results, "write_bytes", cut_short)
+    monkeypatch.setattr(durable, "_written", cut_short)
     try:
         train(ledger)
     except Killed:
         assert status(ledger) in ("missing", "partial")
     else:
         assert len(writes) <= moment, "fewer writes than moments: every one of them was tried"
-    monkeypatch.setattr(results, "write_bytes", write)
+    monkeypatch.setattr(durable, "_written", write)
     begun = train(ledger)
     assert begun["state"] == "done" or begun["notes"] == []
     assert contents(ledger) == contents(whole)
@@ -176,8 +176,8 @@ def test_killed_at_any_write_a_trial_goes_on_to_the_same_bits(
 
 def test_moments_above_cover_every_write(ledger, monkeypatch):
     writes = []
-    write = results.write_bytes
-    monkeypatch.setattr(results, "write_bytes", lambda *a: (writes.append(a), write(*a)))
+    write = durable._written
+    monkeypatch.setattr(durable, "_written", lambda *a: (writes.append(a), write(*a))[1])
     train(ledger)
     assert len(writes) == NUM_WRITES
 
@@ -338,10 +338,10 @@ def test_a_disk_that_refuses_is_one_clear_line(ledger, monkeypatch, number, word
     train(ledger, stop_after=1)
     before = contents(ledger)
 
-    def refuse(path, content):
-        raise OSError(number, os.strerror(number), str(path))
+    def refuse(files, staging):
+        raise OSError(number, os.strerror(number), str(next(iter(files))))
 
-    monkeypatch.setattr(results, "write_bytes", refuse)
+    monkeypatch.setattr(durable, "write_together", refuse)
     with pytest.raises(LedgerError, match=words) as caught:
         ledger.epoch(NAME, report(2, ""))
     assert str(folder(ledger)) in str(caught.value) and "\n" not in str(caught.value)
@@ -509,9 +509,12 @@ def test_a_lock_whose_process_cannot_be_looked_up_holds_as_long_as_it_beats(
 
     beating = threading.Thread(target=beat)
     beating.start()
+    now = time.time
     try:
-        with pytest.raises(ValueError, match="in use by process"):
-            Lock(tmp_path, "second").__enter__()
+        for ahead in (0, 86400):  # of this machine's clock, to which beats owe nothing
+            monkeypatch.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+            with pytest.raises(ValueError, match="in use by process"):
+                Lock(tmp_path, "second").__enter__()
     finally:
         stop.set()
         beating.join()
@@ -544,7 +547,7 @@ def test_a_writer_that_wakes_up_after_its_lock_was_taken_over_puts_nothing_in_pl
     tmp_path, monkeypatch, late
 ):
     """It has made sure of its lock, sleeps, and goes on in the middle of a write or a removal."""
-    write, remove = results.write_bytes, durable.remove
+    write, remove = durable.write_together, durable.remove
     second: list[Lock] = []
 
     def take_over():
@@ -552,9 +555,9 @@ def test_a_writer_that_wakes_up_after_its_lock_was_taken_over_puts_nothing_in_pl
             (tmp_path / lock.NAME).unlink()
             second.append(Lock(tmp_path, "second").__enter__())
 
-    def late_write(path, content, staging):
+    def late_write(files, staging):
         take_over()
-        write(path, content, staging=staging)
+        write(files, staging=staging)
 
     def late_remove(path, staging):
         take_over()
@@ -564,7 +567,7 @@ def test_a_writer_that_wakes_up_after_its_lock_was_taken_over_puts_nothing_in_pl
         ledger = Ledger(tmp_path, first.token)
         train(ledger, stop_after=1)
         before = contents(ledger)
-        monkeypatch.setattr(results, "write_bytes", late_write)
+        monkeypatch.setattr(durable, "write_together", late_write)
         monkeypatch.setattr(durable, "remove", late_remove)
         with pytest.raises(LedgerError, match="taken over"):
             ledger.epoch(NAME, report(2, "")) if late == "epoch" else ledger.begin(TRIAL)
