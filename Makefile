@@ -8,6 +8,8 @@ demo: .venv/ready
 	$(BIN)/python sweeps/paper_grid.py --demo
 
 # A process per core, up to four, each with whole files: what a file's tests share is made once.
+# Bytecode is kept, whatever the environment says: tests start hundreds of commands.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
