@@ -590,7 +590,7 @@ def read_sweep(path: Path | str) -> Sweep:
         return _read_trial(folder / name, identity)
 
     trials = _trials(path, meta)
-    found = _without_strangers(_side_by_side(read, trials, trials.values()))
+    found = _without_incomplete(_without_strangers(_side_by_side(read, trials, trials.values())))
     runs = [run for run, _ in found]
     tables = {
         file: [read[file] for _, read in found if file in read] for file in (*_READ, "partial")
@@ -680,6 +680,27 @@ def _without_strangers(
         else (run | {"status": "corrupt", "error": f"{file} holds rows of another trial"}, {})
         for number, (run, tables) in enumerate(found)
     ]
+
+
+def _without_incomplete(
+    found: list[tuple[dict[str, Any], dict[str, pa.Table]]],
+) -> list[tuple[dict[str, Any], dict[str, pa.Table]]]:
+    """The same trials; a done one whose tables do not reach its last epoch is corrupt."""
+    return [
+        (run, tables)
+        if run["status"] != "done" or (file := lacks_epochs(tables, run["epochs_done"])) is None
+        else (run | {"status": "corrupt", "error": f"{file} does not hold every epoch"}, {})
+        for run, tables in found
+    ]
+
+
+def lacks_epochs(tables: Mapping[str, pa.Table], last: int) -> str | None:
+    """Which of a trial's tables has no rows of its last epoch, or of one before."""
+    trained = tables["epochs.parquet"]["epoch"].to_numpy()
+    if len(trained) != last + 1 or not np.array_equal(trained, np.arange(last + 1)):
+        return "epochs.parquet"
+    cases = tables["cases.parquet"]["epoch"].to_numpy()
+    return None if len(cases) and cases.max() == last else "cases.parquet"
 
 
 def _side_by_side(work: Callable[..., T], *items: Iterable[Any]) -> list[T]:

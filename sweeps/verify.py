@@ -244,14 +244,14 @@ def _trials_in(root: Path) -> list[str]:
 
 def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> None:
     """Whether a trial must be trained again: it is corrupt, or a file of a done one is damaged."""
-    from lesion_core.results import trial_status
+    from lesion_core import results
 
     place = f"trials/{name}/"
     if not is_plain(name):
         found.damaged[place] = "is no name of a trial"
         return
     try:
-        state = trial_status(root / "trials" / name, row)
+        state = results.trial_status(root / "trials" / name, row)
     except ValueError as error:  # a link to nothing, or a file that cannot be read here
         file, _, why = _short(root, error).partition(": ")
         if file not in found.unreadable:
@@ -265,6 +265,11 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
         found.unfinished += 1
     elif damaged:
         found.to_train[name] = f"{damaged[0].removeprefix(place)} is damaged"
+    elif state["status"] == "done":
+        files = ("cases.parquet", "epochs.parquet")
+        tables = {file: results.read_table(root / place / file) for file in files}
+        if (file := results.lacks_epochs(tables, state["epochs_done"])) is not None:
+            found.to_train[name] = f"{file} does not hold every epoch"
 
 
 def _check_scores(root: Path, found: Found) -> None:

@@ -24,6 +24,7 @@ from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import content_of
 from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support.recorded import record_anew
+from tests.support.recorded import record_anew
 
 KEY = "k" * 40
 OFFLINE = Tracking(mode="offline", group="grid")
@@ -291,6 +292,78 @@ def test_fields_of_sweep_json_of_another_type_are_one_line(sent, field, capsys):
             assert "sweep.json" in str(error) and "\n" not in str(error)
         else:
             every_command(sent, capsys)
+
+
+ODD_VALUES = (10**30, -1, 1e308, "x", [], {}, None, True)
+
+
+def places_in(content, at=()):
+    """Where a value of a JSON file could be another one; of a list's elements, the first's."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content[:1])
+    for key, value in inner:
+        yield (*at, key)
+        if isinstance(value, (dict, list)):
+            yield from places_in(value, (*at, key))
+
+
+def every_command_copes_with(sent: Path, file: str, capsys, sample: int | None = None) -> None:
+    """Whatever value is another one in a file that is JSON, no command breaks."""
+    place = (sent if file == "sweep.json" else first(sent)) / file
+    before = place.read_text()
+    cases = [(at, odd) for at in places_in(json.loads(before)) for odd in ODD_VALUES]
+    for at, odd in random.Random(file).sample(cases, sample or len(cases)):
+        content = changed = json.loads(before)
+        for key in at[:-1]:
+            changed = changed[key]
+        changed[at[-1]] = odd
+        place.write_text(json.dumps(content))
+        try:
+            every_command(sent, capsys)
+        except Exception as error:
+            raise AssertionError(f"{file}: {at} is {odd!r}") from error
+
+
+JSON_FILES = ("sweep.json", "trial.json", "done.json")
+
+
+@pytest.mark.parametrize("file", JSON_FILES)
+def test_whatever_a_value_is_no_command_breaks(sent, file, capsys):
+    every_command_copes_with(sent, file, capsys, sample=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", JSON_FILES)
+def test_whatever_any_value_is_no_command_breaks(sent, file, capsys):
+    every_command_copes_with(sent, file, capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("sweep.json", lambda meta: meta["cohorts"]["wmh2017"].clear()),
+        ("sweep.json", lambda meta: meta["trials"][0].update(seed=10**30)),
+        ("done.json", lambda done: done.update(versions=None)),
+        ("done.json", lambda done: done.update(seconds=1e309)),
+    ],
+)
+def test_values_that_once_broke_a_command(sent, file, change, capsys):
+    rewrite((sent if file == "sweep.json" else first(sent)) / file, change)
+    every_command(sent, capsys)
+
+
+def test_a_trial_that_says_more_epochs_than_its_tables_hold_is_not_believed(sent, capsys):
+    trial = first(sent)
+    for file in ("cases.parquet", "epochs.parquet"):
+        rows = results.read_table(trial / file).to_pylist()
+        kept = [row for row in rows if row["epoch"] < 1]
+        results.write_table(trial / file, kept, results.TABLES[file])
+        record_anew(trial)
+        said = results.read_sweep(sent).runs.set_index("trial").loc[trial.name]
+        assert said["status"] == "corrupt" and said["error"] == f"{file} does not hold every epoch"
+        assert trial.name in verify.verify(sent).to_train
+        results.write_table(trial / file, rows, results.TABLES[file])
+        record_anew(trial)
+    assert results.read_sweep(sent).runs["status"].eq("done").all()
 
 
 def test_a_table_that_unpacks_to_far_too_much_is_refused_by_its_metadata(tmp_path, monkeypatch):
