@@ -24,7 +24,6 @@ from sweeps.tracking.policy import FILE, Logging, Tracking
 from sweeps.tracking.run_content import content_of
 from sweeps.tracking.sweep_run import content_of_sweep
 from tests.support.recorded import record_anew
-from tests.support.recorded import record_anew
 
 KEY = "k" * 40
 OFFLINE = Tracking(mode="offline", group="grid")
