@@ -154,7 +154,7 @@ def wrong_with_sweep(meta: Mapping[str, Any]) -> str | None:
     for name, entry in (meta.get("cohorts") or {}).items():
         if not is_plain(name) or not isinstance(entry, dict):
             return f"cohort {name!a:.60} is no cohort"
-        if not _is(entry.get("fingerprint"), str):
+        if not _is(entry.get("fingerprint", ""), str):
             return f"the fingerprint of cohort {name!a:.60} is no text"
     if not all(isinstance(loss, str) for loss in meta.get("losses") or ()):
         return "a loss has no label"

@@ -455,7 +455,7 @@ def _loaded(flags: Verify, name: str) -> LoadedCohort:
         raise ValueError("sweep.json does not say how its files are read")
     cohort = cohort_from_dict(entry["definition"])
     loaded = noted(load_cohort(cohort, flags.data), meta["settings"]["patch_size"])
-    if loaded.name != name or loaded.fingerprint != entry["fingerprint"]:
+    if loaded.name != name or loaded.fingerprint != entry.get("fingerprint"):
         raise ValueError("these are not the files that the sweep was trained on")
     return loaded
 

@@ -49,10 +49,11 @@ def of_arms(text: str) -> str:
     'An Analysis of Loss Functions; my_loss:loss'
     """
 
-    def replaced(found: re.Match[str]) -> str:
-        return found["before"].replace("a ", "an ").replace("A ", "An ") + _ARMS[found["loss"]]
+    return _LOSS.sub(_arm, text)
 
-    return _LOSS.sub(replaced, text)
+
+def _arm(found: re.Match[str]) -> str:
+    return found["before"].replace("a ", "an ").replace("A ", "An ") + _ARMS[found["loss"]]
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,10 @@ class Wording:
 
     def html(self, body: Markup) -> Markup:
         """HTML that this package wrote, with other words between its tags."""
-        names = {str(escape(label)): str(escape(name)) for label, name in self.names.items()}
-        parts = re.split(r"(<[^>]*>)", str(body))
-        return Markup("").join(
-            Markup(part if part.startswith("<") else of_arms(_replaced(part, names)))
-            for part in parts
-        )
+        names = {str(escape(label)): name for label, name in self.names.items()}
+        if names:
+            body = _rewritten(body, _any_of(names), lambda found: names[found[0]])
+        return _rewritten(body, _LOSS.pattern, _arm)
 
     def sections(self, sections: Sequence[Section]) -> list[Section]:
         """The sections in these words; data and keys stay."""
@@ -136,5 +135,18 @@ class Wording:
 def _replaced(text: str, names: Mapping[str, str]) -> str:
     if not names:
         return text
-    longest_first = sorted(names, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found[0]], text)
+    return re.sub(_any_of(names), lambda found: names[found[0]], text)
+
+
+def _any_of(names: Mapping[str, str]) -> str:
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+
+
+def _rewritten(body: Markup, pattern: str, say: Callable[[re.Match[str]], str]) -> Markup:
+    """HTML with other words where the pattern is found between its tags; they are escaped."""
+    parts, end = [], 0
+    for found in re.finditer(f"(?P<tag><[^>]*>)|{pattern}", body):
+        if found["tag"] is None:
+            parts += [body[end : found.start()], say(found)]
+            end = found.end()
+    return Markup("").join([*parts, body[end:]])

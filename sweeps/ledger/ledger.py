@@ -630,7 +630,7 @@ def _reading_differences(before: CohortEntry, now: CohortEntry) -> list[str]:
 
     Empty where the fingerprints are equal: then they mean the same.
     """
-    if before["fingerprint"] == now["fingerprint"]:
+    if before.get("fingerprint") == now["fingerprint"]:
         return []
     old, new = (entry.get("definition", {}).get("fields", {}) for entry in (before, now))
     flags = [key for key in dict.fromkeys([*old, *new]) if key not in ("name", "channels")]

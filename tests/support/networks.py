@@ -53,8 +53,13 @@ def write_networks(
         row |= {"epoch": 1, "split": "test", "scope": "image", "site": "", "voxel_mm3": 1.0}
         row |= {"tp": found, "fp": 2, "fn": 10 - found, "tn": 100}
         rows = [row | {"case": case} for case in trial.tested(names)]
+        clock = dict.fromkeys(results.EPOCHS.names) | trial.identity
+        tables = {
+            "cases.parquet": rows,
+            "epochs.parquet": [clock | {"epoch": epoch} for epoch in range(2)],
+        }
         for file, schema in results.TABLES.items():
-            results.write_table(folder / file, rows if file == "cases.parquet" else [], schema)
+            results.write_table(folder / file, tables.get(file, []), schema)
         results.write_json(folder / "done.json", {"epochs_done": 1, "trial": trial.name})
     cases, slices = describe(loaded)
     table = path / "cohorts" / cohort.name

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from lesion_core import results
+from tests.support.recorded import record_anew
 
 
 def multiplied(ledger: Path, target: Path, most: int = 3) -> Path:
@@ -28,6 +29,8 @@ def multiplied(ledger: Path, target: Path, most: int = 3) -> Path:
                     for session in sessions[row["case"]]
                 ]
                 results.write_table(file, rows, schema.remove_metadata())
+    for trial in target.glob("trials/*"):
+        record_anew(trial)
     return target
 
 

@@ -281,7 +281,7 @@ def test_scores_come_as_a_process(root):
 
 def check_names_nobody(root, out):
     for path in out.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.parent.name != "__pycache__":  # of whoever ran it
             content = path.read_bytes()
             for name in ("secret", socket.gethostname(), str(Path.home()), str(root), "/tmp/"):
                 if len(name) > 5:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis import report
-from lesion_core import results
+from lesion_core import durable, results
 from lesion_core.predict import main as predict
 from sweeps import status, sweep, train_one, verify
 from sweeps.bench.fake_sweep import FakeSweep
@@ -275,11 +275,11 @@ def test_whenever_a_writer_is_killed_a_file_is_as_one_of_its_lines_says(tmp_path
     ledger = Ledger(tmp_path)
     ledger.write_files({"wandb/x": b"one"})
 
-    def killed(path, content):
+    def killed(files, staging):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "write_bytes", killed)
+        patch.setattr(durable, "write_together", killed)
         with pytest.raises(KeyboardInterrupt):
             ledger.write_files({"wandb/x": b"two"})
     with (tmp_path / checksums.FILE).open("ab") as file:
