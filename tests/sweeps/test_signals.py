@@ -49,9 +49,13 @@ def signals_of(process, kind):
 
 
 def until(process, kind):
-    """Until signals wait, or are answered."""
+    """Until signals wait, or are answered; or until it is a supervisor, who waits for them (which
+    the kernel shows as signals that do not wait)."""
     bit = 1 << (signal.SIGTERM - 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not signals_of(process, kind) & bit and process.poll() is None:
+        if kind == "SigBlk" and children.read_text():
+            return
         time.sleep(0.005)
 
 
