@@ -265,10 +265,10 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
         found.unfinished += 1
     elif damaged:
         found.to_train[name] = f"{damaged[0].removeprefix(place)} is damaged"
-    elif state["status"] == "done":
+    elif state["status"] == "done" and (last := state["epochs_done"]) is not None:
         files = ("cases.parquet", "epochs.parquet")
         tables = {file: results.read_table(root / place / file) for file in files}
-        if (file := results.lacks_epochs(tables, state["epochs_done"])) is not None:
+        if (file := results.lacks_epochs(tables, last)) is not None:
             found.to_train[name] = f"{file} does not hold every epoch"
 
 
