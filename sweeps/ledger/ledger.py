@@ -385,7 +385,7 @@ class Ledger:
             raise RuntimeError(f"{name}: marked done without {', '.join(absent)}")
         tables = {}
         for file in ("cases.parquet", "epochs.parquet"):  # as they lie there, and will be believed
-            tables[file] = table = _table(folder / file, results.TABLES[file])
+            tables[file] = table = _table(folder / file, *_schemas(file))
             epochs = set() if table is None else set(table["epoch"].to_pylist())
             if epochs != _epochs_in(file, folder, summary["epochs_done"]):
                 raise NotTheTrialsFault(f"{name}: {file} does not hold every epoch")
@@ -474,11 +474,9 @@ class Ledger:
             notes.append("checkpoint.pt is damaged")
             return None
         kept = {}
-        for table, schemas in (
-            ("cases", (results.CASES, results.CASES_CHOSEN)),
-            ("epochs", (results.EPOCHS,)),
-        ):
+        for table in ("cases", "epochs"):
             place = folder / f"{table}.parquet"
+            schemas = _schemas(place.name)
             found = _table(place, *schemas)
             rows = [] if found is None else found.to_pylist()
             kept[table] = [row for row in rows if row["epoch"] <= epoch]
@@ -672,6 +670,15 @@ def _stamp(path: Path) -> _Stamp | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _schemas(file: str) -> tuple[pa.Schema, ...]:
+    """Those that a trial's table may have."""
+    from lesion_core import results
+
+    if file == "cases.parquet":
+        return results.CASES, results.CASES_CHOSEN
+    return (results.TABLES[file],)
 
 
 def _joined(kept: pa.Table, new: pa.Table) -> pa.Table:

@@ -143,6 +143,8 @@ def _table(
         place.symlink_to(file.resolve())
         return
     try:
+        found = read_table(file)
+        schema = ledger.cases_schema(found.column_names) if schema is ledger.CASES else schema
         rows = read_table(file, schema).to_pylist()
     except ValueError:  # the report says that the trial is damaged
         return

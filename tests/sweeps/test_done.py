@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 
+import lesion_core.trial
 from lesion_core import results
 from sweeps import paper_grid, status, train_one
 from sweeps.tracking.policy import Tracking
 from sweeps.tracking.run_content import content_of
 from sweeps.tracking.sweep_run import content_of_sweep
+from sweeps.verify import verify
 from tests.support.tiny import write_lit_cohort
 
 SETTINGS = ["--folds", "2", "--epochs", "1", "--patch-size", "8", "--filters", "8", "16"]
@@ -87,3 +89,26 @@ def test_a_file_that_has_not_changed_is_read_once(place, trial, monkeypatch):
     for _ in range(3):
         assert results.trial_status(trial)["status"] == "done"
     assert len(read) == len(results.TABLES)
+
+
+def test_a_trial_that_is_scored_at_another_threshold_too_is_resumed_and_done(place, monkeypatch):
+    chosen = [*ONE[: ONE.index("--results")], "--results", "chosen", "--threshold", "0.3"]
+    chosen += ["--min-lesion-mm3", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(lesion_core.trial, "train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_one.main(chosen)
+    assert train_one.main(chosen) == 0
+    sweep = results.read_sweep("chosen")
+    assert list(sweep.runs["status"]) == ["done"]
+    images = sweep.cases.query("scope == 'image'")
+    assert images[results.CHOSEN.names].notna().all(axis=None)
+    (trial,) = place.glob("chosen/trials/*")
+    log = (trial / "log.txt").read_text()
+    assert "attempt 2, after epoch 0" in log and "thrown away" not in log
+    assert verify(place / "chosen").whole
+    assert content_of(place / "chosen", trial.name, OFFLINE) is not None
+
+
+def interrupted(*arguments, **more):
+    raise KeyboardInterrupt
