@@ -12,11 +12,13 @@ import contextlib
 import functools
 import json
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -24,6 +26,7 @@ from ray.tune.search import Searcher
 from sweeps.distributed.ledger_actor import RemoteLedger
 from sweeps.distributed.worker import Shared, train
 from sweeps.ledger.contents import TrialDescription
+from sweeps.ledger.ledger import NotTheTrialsFault
 from sweeps.trials.supply import Supply
 
 T = TypeVar("T")
@@ -183,18 +186,26 @@ class SupplyFeedback(tune.Callback):
         self._supply.ended(name)
 
     def _record_failure(self, trial: Any, times: int) -> None:
-        error = None
-        with contextlib.suppress(Exception):  # Tune keeps it pickled in a file
-            error = trial.get_pickled_error()
-        reason = " ".join(str(error or "its worker process died").split())[:400]
+        reason, traceback = last_error(trial)
         RemoteLedger(self._ledger).failed(
             json.loads(trial.config["trial"]),
             {
                 "kind": "infrastructure",
                 "error": f"its worker process or machine failed {times} times, last: {reason}",
-                "traceback": str(error or ""),
+                "traceback": traceback,
             },
         )
+
+
+def last_error(trial: Any) -> tuple[str, str]:
+    """Why a trial of Tune's failed last, in one line, and where; a process that died cannot say."""
+    with contextlib.suppress(Exception):
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        cause = error.cause
+        kind = "" if isinstance(cause, NotTheTrialsFault) else f"{type(cause).__name__}: "
+        where = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Ray colours it
+        return " ".join(f"{kind}{cause}".split())[:400], where
+    return "its worker process died", ""
 
 
 class NoProgressTables(TrialProgressCallback):

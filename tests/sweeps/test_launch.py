@@ -13,11 +13,14 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import ray
 import torch
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
 
 from lesion_core import results, stopping
 from lesion_core.losses import LOSSES
@@ -26,7 +29,7 @@ from lesion_core.trial import Trial
 from sweeps.distributed import connect, ledger_actor, tune
 from sweeps.distributed.cluster import connected
 from sweeps.ledger.contents import described
-from sweeps.ledger.ledger import Ledger, LedgerError
+from sweeps.ledger.ledger import Ledger, LedgerError, NotTheTrialsFault
 from sweeps.ledger.lock import Lock
 from sweeps.options import Machines
 from sweeps.tracking import upload
@@ -281,6 +284,25 @@ def test_tune_forgets_trials_that_have_ended(cluster, tmp_path, monkeypatch):
     )  # fmt: skip
     assert len(seen) == 12
     assert max(seen) <= 2 * cluster.slots + 2  # running, waiting, and what just ended
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (NotTheTrialsFault("the images\ncannot be fetched"), "the images cannot be fetched"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (None, "its worker process died"),
+    ],
+)
+def test_the_last_reason_of_a_trial_that_lost_its_workers_is_said(tmp_path, cause, words):
+    """Tune pickles what a task raised; of a process that died, what Ray says of its actor."""
+    error = (
+        RayActorError() if cause is None else RayTaskError("train", "\x1b[36mf()\x1b[39m", cause)
+    )
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(error))
+    said, where = tune.last_error(SimpleNamespace(pickled_error_file=tmp_path / "error.pkl"))
+    assert said == words and "\x1b" not in where
+    assert tune.last_error(SimpleNamespace(pickled_error_file=None))[0] == "its worker process died"
 
 
 class OneAfterTheOther:
