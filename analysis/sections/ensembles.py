@@ -161,8 +161,9 @@ def draw(losses: list[str], shown: list[int], points: pd.DataFrame) -> Drawing:
             own = points[points[LOSS] == losses[loss]]
             axis.plot(
                 own["networks"], own[name], marker=style.marker(loss), markersize=3,
-                **style.line_style(loss),
+                clip_on=False, **style.line_style(loss),
             )  # fmt: skip
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], 0))
         axis.set_title(NAMES[name])
         axis.set_xlabel("networks")
         axis.set_xlim(0.5, points["networks"].max() + 0.5)

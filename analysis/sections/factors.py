@@ -297,11 +297,11 @@ def draw_means(levels: Mapping[str, Sequence[str]], means: np.ndarray) -> Drawin
             look = {key: value for key, value in style.line_style(number).items() if key != "gid"}
             axis.plot(
                 range(len(table)), table[:, number], marker=style.marker(number), markersize=4,
-                label=f"{names[lines]} {level}", **look,
+                label=f"{names[lines]} {level}", clip_on=False, **look,
             )  # fmt: skip
         axis.set_xticks(range(len(table)), list(levels[names[along]]))
         axis.set_xlim(-0.3, len(table) - 0.7)
-        axis.set_ylim(low - margin, high + margin * (1 + 1.6 * len(levels[names[lines]])))
+        axis.set_ylim(max(low - margin, 0), high + margin * (1 + 1.6 * len(levels[names[lines]])))
         axis.set_xlabel(names[along])
         axis.legend(loc="upper left", frameon=False, fontsize=6.5)
         axis.set_title("mean DSC" if place % columns == 0 else "")
