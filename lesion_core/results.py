@@ -640,7 +640,9 @@ def _read_trial(
     Whose the rows are is for `_without_strangers` to judge.
     """
     contents: dict[str, bytes] = {}
-    run = {**identity, **trial_status(folder, identity, contents), "trial": folder.name}
+    # "part" is a word of this frame's alone: no file of a trial says it.
+    asked = identity | {"split": None} if identity["split"] == "part" else identity
+    run = {**identity, **trial_status(folder, asked, contents), "trial": folder.name}
     if run["status"] == "done":
         try:
             return run, {
