@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,18 @@ from analysis.flags import TRAINING_EFFECT
 from analysis.reading.training_effect import training_effect
 from lesion_core.folds import folds_by, training_halves
 from lesion_core.losses import LOSSES
-from lesion_core.results import TRAINING_EFFECT_FILE
+from lesion_core.results import TRAINING_EFFECT_FILE, read_sweep
 from lesion_core.settings import TrainSettings
 from lesion_core.trial import Trial
 from sweeps import training_effect as command
+from sweeps.bench.sweep import UNTRACKED, _trials
+from sweeps.ledger.contents import described
+from sweeps.ledger.ledger import Ledger
 from sweeps.paper_grid import PaperGrid
 from sweeps.training_effect import effect_of
+from sweeps.trials.attempt import attempt
 from tests.support.tiny import write_case
+from tests.sweeps.test_ledger import asked
 
 TINY = ["--cohorts", "ours", "--channels", "t1", "flair", "--folds", "2", "--epochs", "1"]
 TINY += ["--patch-size", "8", "--filters", "8", "16", "--batch-size", "4", "--seeds", "1", "2"]
@@ -132,3 +138,16 @@ def test_report_takes_a_number_a_file_or_what_lies_in_the_folder(tmp_path: Path)
     for wrong in ("-1", "2", "nothing.json"):
         with pytest.raises(ValueError, match="--training-effect"):
             training_effect(wrong, tmp_path)
+
+
+def test_a_trial_on_half_of_a_training_part_is_believed(tmp_path: Path) -> None:
+    (whole,) = _trials(1, epochs=1)
+    half = replace(whole, test_cases=("c",), training_cases=("a",))
+    ledger = Ledger(tmp_path)
+    ledger.write_request(asked(trials=[half.row()], settings=half.settings.to_dict()))
+    assert attempt(
+        described(half), lambda: None, ledger, device="cpu", threads=1, tracking=UNTRACKED,
+        run="sweeps.bench.sweep:nothing",
+    )  # fmt: skip
+    runs = read_sweep(tmp_path).judged_on("part").runs
+    assert list(runs["status"]) == ["done"]
