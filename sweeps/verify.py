@@ -98,9 +98,10 @@ def verify(results: Path) -> Found:
     recorded = checksums.read(results)
     found = Found(older=not recorded.there)
     rows: dict[str, Any] = {}
+    given_up: set[str] = set()
     try:
         rows = asked_rows(ledger.read_meta(results))
-        ledger.read_search(results)
+        given_up = ledger.given_up(ledger.read_search(results))
     except ValueError as error:
         name = ledger.SEARCH if ledger.SEARCH in str(error) else "sweep.json"
         _note(results, name, error, found)
@@ -115,7 +116,7 @@ def verify(results: Path) -> Found:
         if first in ("sweep.json", ledger.SEARCH, ledger.GRADIENTS_FILE, "cohorts"):
             found.damaged[name] = "is missing"
     for name in dict.fromkeys([*rows, *_trials_in(results)]):
-        _judge(results, name, rows.get(name), found)
+        found.unfinished += _judge(results, name, rows.get(name), found) and name not in given_up
     _check_scores(results, found)
     if (results / "report").is_dir():
         _check_report(results, found)
@@ -242,27 +243,30 @@ def _trials_in(root: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
 
 
-def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> None:
-    """Whether a trial must be trained again: it is corrupt, or a file of a done one is damaged."""
+def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> bool:
+    """Note a trial that must be trained again: it is corrupt, or a file of a done one is damaged.
+
+    Returns whether it is not finished.
+    """
     from lesion_core import results
 
     place = f"trials/{name}/"
     if not is_plain(name):
         found.damaged[place] = "is no name of a trial"
-        return
+        return False
     try:
         state = results.trial_status(root / "trials" / name, row)
     except ValueError as error:  # a link to nothing, or a file that cannot be read here
         file, _, why = _short(root, error).partition(": ")
         if file not in found.unreadable:
             _note(root, file, ValueError(why), found)
-        return
+        return False
     damaged = [file for file in found.damaged if file.startswith(place)]
     damaged = [file for file in damaged if not file.endswith("/log.txt")]
     if state["status"] == "corrupt":
         found.to_train[name] = state["error"] or "is corrupt"
     elif state["status"] in ("partial", "missing"):
-        found.unfinished += 1
+        return True
     elif damaged:
         found.to_train[name] = f"{damaged[0].removeprefix(place)} is damaged"
     elif state["status"] == "done" and (last := state["epochs_done"]) is not None:
@@ -270,6 +274,7 @@ def _judge(root: Path, name: str, row: dict[str, Any] | None, found: Found) -> N
         tables = {file: results.read_table(root / place / file) for file in files}
         if (file := results.lacks_epochs(tables, last)) is not None:
             found.to_train[name] = f"{file} does not hold every epoch"
+    return False
 
 
 def _check_scores(root: Path, found: Found) -> None:
