@@ -77,6 +77,14 @@ def test_what_is_no_network_is_one_line(bad, capsys):
     assert "\n" not in str(error.value) and "run" not in capsys.readouterr().out
 
 
+def test_lists_that_hold_each_other_are_gone_through_once():
+    many: list = []
+    for _ in range(64):
+        many = [many, many]
+    with pytest.raises(ValueError, match=r"holds no network"):
+        load_network(saved({"in_channels": 1, "filters": many, "weights": {}}))
+
+
 def test_a_network_is_read_back():
     network = load_network(saved(model()))
     assert sum(weight.numel() for weight in network.parameters()) > 0

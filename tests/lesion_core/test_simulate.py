@@ -108,8 +108,11 @@ def test_another_seed_gives_other_files(written, tmp_path):
     assert all(here[name] != there[name] for name in here)
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_cases_follow(written, tmp_path):
-    for kind, num_cases in (("wmh", 2), ("lit", 1)):
+@pytest.mark.parametrize(
+    "numbers", [{"wmh": 2, "lit": 1}, pytest.param({"wmh": 3, "lit": 3}, marks=pytest.mark.slow)]
+)
+def test_the_same_seed_gives_the_same_bytes_however_many_cases_follow(numbers, written, tmp_path):
+    for kind, num_cases in numbers.items():
         (tmp_path / kind).mkdir()
         simulate.write_cohort(
             tmp_path / kind, kind=kind, num_cases=num_cases, seed=5, voxel_scale=4
@@ -168,7 +171,7 @@ def test_files_hold_the_simulated_case(kind, written):
 
 @pytest.mark.parametrize("kind", ["wmh", "lit"])
 def test_a_cohort_is_read_by_the_code_that_reads_real_ones(kind, tmp_path):
-    sites = ["Utrecht", "Singapore", "Amsterdam/GE3T"] if kind == "wmh" else [""]
+    sites = ["Utrecht", "Singapore", "Amsterdam/GE3T"] if kind == "wmh" else [""] * 3
     cohort = Simulated(name="demo", kind=kind, num_cases=len(sites), seed=1, voxel_scale=5)
     cases = cohort.cases(tmp_path)
     images = [load_case(case) for case in cases]
@@ -359,7 +362,12 @@ def test_a_few_cases_span_small_and_large_loads(wmh, lit):
 
 
 @pytest.mark.parametrize(
-    ("kind", "percent"), [("wmh", 0.001), ("wmh", 0.4), ("wmh", 2.0), ("lit", 0.4)]
+    ("kind", "percent"),
+    [
+        *(("wmh", percent) for percent in (0.001, 0.4, 2.0)),
+        ("lit", 0.4),
+        *(pytest.param("lit", percent, marks=pytest.mark.slow) for percent in (0.001, 2.0)),
+    ],
 )
 def test_a_case_gets_the_load_it_was_asked_for(kind, percent):
     case = simulate_case(kind, np.random.default_rng(8), load_percent=percent, voxel_scale=3)

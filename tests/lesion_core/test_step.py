@@ -56,7 +56,12 @@ def gpu(monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
-    ("name", "foreach"), [*((name, False) for name in sorted(LOSSES)), ("xent", True)]
+    ("name", "foreach"),
+    [
+        *((name, False) for name in sorted(LOSSES)),
+        ("xent", True),
+        *(pytest.param(each, True, marks=pytest.mark.slow) for each in sorted(LOSSES)),
+    ],
 )
 def test_replays_give_the_bits_of_steps_launched_one_by_one(name, foreach):
     found = trained("cuda", LOSSES[name], foreach=foreach)
