@@ -11,13 +11,13 @@ sums in fewer passes over the memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lesion_core import kernels
+from lesion_core import channels_last, kernels
 
 GROUP_CHANNELS = 8
 
@@ -55,7 +55,7 @@ class UNet3d(nn.Module):
             UpLevel(low, skip)
             for low, skip in zip([bottleneck, *encoder[:0:-1]], encoder[::-1], strict=True)
         )
-        self.head = nn.Conv3d(encoder[0], 1, kernel_size=1)
+        self.head = Head(encoder[0])
 
     @property
     def multiple(self) -> int:
@@ -153,11 +153,9 @@ class UpLevel(nn.Module):
         self.norm = GroupNorm(skip // GROUP_CHANNELS, skip)
 
     def forward(self, low: Tensor, skip: Tensor) -> Tensor:
-        weight = self.conv.weight
-        merged = convolved(skip, weight[:, self.low :], self.conv.bias)
-        merged += F.conv_transpose3d(
-            low, upsampling_kernel(weight[:, : self.low]), stride=2, padding=1
-        )
+        for_low, for_skip = self.conv.weight.split([self.low, skip.shape[1]], dim=1)
+        merged = convolved(skip, for_skip, self.conv.bias)
+        merged += F.conv_transpose3d(low, upsampling_kernel(for_low), stride=2, padding=1)
         return self.norm(F.relu(merged, inplace=True))
 
 
@@ -187,92 +185,49 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
     """The 4x4x4 transposed-convolution kernel of "nearest upsampling by 2, then ``weight``".
 
     ``[out, in, 3, 3, 3]`` -> ``[in, out, 4, 4, 4]``: flipped (a transposed convolution correlates
-    backwards), then box-filtered by 2 per axis (both copies of a low voxel contribute).
-    Differentiable in ``weight``.
+    backwards) and box-filtered by 2 per axis (both copies of a low voxel contribute), which is one
+    matrix product.  Differentiable in ``weight``; autocast does not round it.
     """
-    kernel = weight.transpose(0, 1).flip(2, 3, 4)
-    for axis in range(3):
-        before = [0, 0] * axis
-        kernel = F.pad(kernel, [*before, 0, 1]) + F.pad(kernel, [*before, 1, 0])
-    return kernel
+    out, low = weight.shape[:2]
+    kind = weight.device.type
+    casts = torch.amp.is_autocast_available(kind)  # not on "meta"
+    with torch.autocast(kind, enabled=False) if casts else nullcontext():
+        flipped = torch.eye(3, dtype=weight.dtype, device=weight.device).flip(0)
+        axis = F.pad(flipped, [0, 0, 0, 1]) + F.pad(flipped, [0, 0, 1, 0])
+        taps = torch.kron(torch.kron(axis, axis), axis)  # 64 x 27, of zeros and ones
+        kernel = taps @ weight.permute(2, 3, 4, 1, 0).reshape(27, low * out)
+        return kernel.view(4, 4, 4, low, out).permute(3, 4, 0, 1, 2)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that stays accurate for channels-last volumes in single precision on a CPU.
-
-    PyTorch's kernel for that layout (2.13) adds up a whole group in one running fp32 sum and takes
-    the variance as a difference of squares: errors of 1e-3 where a volume is mostly background.
-    """
+    """Group norm, by our own formulas for channels-last volumes on a CPU (`channels_last`)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """In the precision of ``input``, as convolutions want it; a GPU's autocast gives fp32."""
-        channels_last = input.is_contiguous(memory_format=torch.channels_last_3d)
-        ours = input.device.type == "cpu" and input.dtype == torch.float32 and channels_last
-        if ours and not is_exported():
-            return _GroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        usual = (
+            input.dtype in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
+        )
+        if usual and are_last(input):
+            return channels_last.group_norm(
+                input, self.weight, self.bias, self.num_groups, self.eps
+            )
         return super().forward(input).to(input.dtype)
 
 
-class _GroupNorm(torch.autograd.Function):
-    """Two-pass group norm of ``[B, C, X, Y, Z]`` in channels-last memory.
+class Head(nn.Conv3d):
+    """The last convolution, 1x1x1 to one channel."""
 
-    Seen as ``[B, voxels, C]``; sums over voxels are PyTorch's pairwise ones, of centred values.
-    Limited by memory, so every pass over the voxels counts.
-    """
+    def __init__(self, before: int) -> None:
+        super().__init__(before, 1, kernel_size=1)
 
-    @staticmethod
-    def forward(
-        ctx: Any, volumes: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
-    ) -> Tensor:
-        values = _voxels_by_channel(volumes)
-        batch, num_voxels, channels = values.shape
-        means = values.sum(1) / num_voxels
-        squares = F.mse_loss(values, means[:, None].expand_as(values), reduction="none")
-        variances = (squares.sum(1) / num_voxels).view(batch, num_groups, -1)
-        means = means.view(batch, num_groups, -1)
-        mean = means.mean(2, keepdim=True)
-        # Variance of a group: mean of its channels' variances plus variance of their means.
-        spread = (means - mean).square().mean(2, keepdim=True)
-        inverse_sd = (variances.mean(2, keepdim=True) + spread + eps).rsqrt()
-        scale = (weight.view(num_groups, -1) * inverse_sd).view(batch, 1, channels)
-        shift = bias - (mean * scale.view(batch, num_groups, -1)).view(batch, 1, channels)
-        ctx.save_for_backward(values, weight, mean, inverse_sd)
-        ctx.shape = volumes.shape
-        out = torch.addcmul(shift, values, scale, out=squares)  # into memory that is already there
-        return _volumes_by_voxel(out, volumes.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (gradient,) = grad_outputs
-        values, weight, mean, inverse_sd = ctx.saved_tensors
-        batch, num_voxels, channels = values.shape
-        num_groups = mean.shape[1]
-
-        def per_channel(group: Tensor) -> Tensor:
-            return group.expand(-1, -1, channels // num_groups).reshape(batch, 1, channels)
-
-        def group_mean(total: Tensor) -> Tensor:
-            groups = (total * weight).view(batch, num_groups, -1)
-            return per_channel(groups.mean(2, keepdim=True) / num_voxels)
-
-        gradient = _voxels_by_channel(gradient)
-        inverse_sd = per_channel(inverse_sd)
-        mean = per_channel(mean)
-        work = (values - mean).mul_(gradient)
-        weight_grad = work.sum(1) * inverse_sd[:, 0]
-        bias_grad = gradient.sum(1)
-        # d/dx = (w g - mean(w g) - x_hat mean(w g x_hat)) / sd, with means over the group:
-        # linear in x and g.
-        slope = -(inverse_sd**2) * group_mean(weight_grad)
-        offset = -inverse_sd * group_mean(bias_grad) - slope * mean
-        torch.addcmul(offset, values, slope, out=work).addcmul_(gradient, inverse_sd * weight)
-        return _volumes_by_voxel(work, ctx.shape), weight_grad.sum(0), bias_grad.sum(0), None, None
+    def forward(self, input: Tensor) -> Tensor:
+        if are_last(input):
+            assert self.bias is not None
+            return channels_last.weighted_sum(input, self.weight, self.bias)
+        return super().forward(input)
 
 
-def _voxels_by_channel(volumes: Tensor) -> Tensor:
-    """``[B, C, X, Y, Z]`` -> ``[B, X * Y * Z, C]``, a view if channels lie last in memory."""
-    return volumes.permute(0, 2, 3, 4, 1).reshape(len(volumes), -1, volumes.shape[1])
-
-
-def _volumes_by_voxel(values: Tensor, shape: torch.Size) -> Tensor:
-    return values.view(shape[0], *shape[2:], shape[1]).permute(0, 4, 1, 2, 3)
+def are_last(volumes: Tensor) -> bool:
+    """Whether these are channels-last volumes on a CPU, whose network is not being exported."""
+    lie_last = volumes.is_contiguous(memory_format=torch.channels_last_3d)
+    return volumes.device.type == "cpu" and lie_last and not is_exported()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lesion_core.kernels.network import logits_of
-from lesion_core.unet import GroupNorm, UNet3d, upsampling_kernel
+from lesion_core.unet import GroupNorm, Head, UNet3d, upsampling_kernel
 from sweeps.bench.plain import plain_twin
 
 
@@ -98,15 +98,91 @@ def test_group_norm_of_channels_last_volumes_is_accurate(mean_over_sd):
         torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("sides", [(16, 16, 16), (5, 7, 3), (3, 3, 3), (1, 1, 1)])
+@pytest.mark.parametrize("channels", [8, 40])
+@pytest.mark.parametrize("mean_over_sd", [0.5, 10])
+def test_group_norm_in_bf16_is_as_near_to_the_exact_one_as_pytorchs(sides, channels, mean_over_sd):
+    """Value and gradients, of a batch of which one sample is nearly constant."""
+    generator = torch.Generator().manual_seed(0)
+    volumes = torch.randn(3, channels, *sides, generator=generator) + mean_over_sd
+    volumes[1] = 0.5
+    volumes[1, :, 0, 0, 0] = 1
+    volumes = volumes.bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    gradient = torch.randn(volumes.shape, generator=generator).bfloat16()
+    norm = GroupNorm(channels // 8, channels)
+    norm.weight.data.normal_(generator=generator)
+    norm.bias.data.normal_(generator=generator)
+
+    def computed(form, dtype):
+        fp32 = torch.promote_types(dtype, torch.float32)  # or float64
+        tensors = [volumes.to(dtype), norm.weight.to(fp32), norm.bias.to(fp32)]
+        values, *parameters = (each.detach().requires_grad_() for each in tensors)
+        out = form(values, *parameters)
+        return out, *torch.autograd.grad(out, [values, *parameters], gradient.to(out.dtype))
+
+    def pytorchs(values, weight, bias):
+        return F.group_norm(values, channels // 8, weight, bias)
+
+    def ours(values, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (values,))
+
+    exact = computed(pytorchs, torch.float64)
+    found, theirs = computed(ours, torch.bfloat16), computed(pytorchs, torch.bfloat16)
+    assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+    assert found[1].is_contiguous(memory_format=torch.channels_last_3d)
+    for value, other, expected in zip(found, theirs, exact, strict=True):
+        error = (value.double() - expected).norm() / expected.norm()
+        their_error = (other.double() - expected).norm() / expected.norm()
+        assert error < max(2**-8, 1.3 * their_error)
+
+
+def test_a_value_that_is_not_a_number_spoils_its_group_alone():
+    volumes = torch.ones(2, 16, 4, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    volumes[1, 9, 0, 0, 0] = torch.nan
+    volumes.requires_grad_()
+    out = GroupNorm(2, 16)(volumes)
+    (gradient,) = torch.autograd.grad(out.sum(), volumes)
+    for found in (out, gradient):
+        assert found[1, 8:].isnan().all()
+        assert found.isnan().sum() == 8 * 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_last_convolution_is_exact(dtype):
+    """PyTorch's own fp32 one misses the bias's tolerance by a factor of a hundred."""
+    generator = torch.Generator().manual_seed(0)
+    volumes = torch.randn(8, 24, 24, 16, 24, generator=generator).relu().to(dtype)
+    volumes = volumes.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    gradient = torch.rand(8, 1, 24, 16, 24, generator=generator).to(dtype)
+    head = Head(24)
+    inputs = [volumes, *head.parameters()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        out = head(volumes)
+    exact = [each.detach().to(dtype).double().requires_grad_() for each in inputs]
+    expected = F.conv3d(*exact)
+    assert out.dtype == dtype
+    found = [out, *torch.autograd.grad(out, inputs, gradient)]
+    assert found[1].is_contiguous(memory_format=torch.channels_last_3d)
+    limits = 4 * [4e-3] if dtype == torch.bfloat16 else [1e-6, 1e-6, 1e-5, 1e-5]
+    for one, other, limit in zip(
+        found, [expected, *torch.autograd.grad(expected, exact, gradient.double())], limits,
+        strict=True,
+    ):  # fmt: skip
+        assert (one.double() - other).abs().max() <= limit * other.abs().max()
+    if dtype == torch.float32:
+        alone = head(volumes[3:4])
+        assert alone.equal(out[3:4])  # whatever it is predicted beside
+
+
 def test_group_norm_passes_gradcheck_in_its_own_formulation():
-    from lesion_core.unet import _GroupNorm
+    from lesion_core.channels_last import _Norm
 
     generator = torch.Generator().manual_seed(0)
     volumes = torch.randn(2, 8, 2, 3, 2, generator=generator, dtype=torch.float64)
     volumes = volumes.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     weight, bias = torch.randn(2, 8, generator=generator, dtype=torch.float64)
     inputs = (volumes, weight.requires_grad_(), bias.requires_grad_(), 2, 1e-5)
-    assert torch.autograd.gradcheck(_GroupNorm.apply, inputs)
+    assert torch.autograd.gradcheck(_Norm.apply, inputs)
 
 
 @pytest.mark.parametrize("size", [8, 16, 24])
