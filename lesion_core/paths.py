@@ -24,6 +24,9 @@ POINTERS = {
 POINTER_BYTES = 1024
 """No pointer is longer (the Git LFS specification; those of git-annex are one line)."""
 
+MOST_FILE_BYTES = 2**32
+"""Of a file that is read whole: a table, weights."""
+
 MOST_JSON_BYTES = 2**28
 """A sweep of a hundred thousand trials has less."""
 
@@ -182,7 +185,7 @@ def read_json(path: Path | str, kind: type = dict) -> Any:
     return found
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path, most: int = MOST_FILE_BYTES) -> bytes:
     """What a file holds.
 
     Raises:
@@ -192,7 +195,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     return read_with_stat(path, most)[0]
 
 
-def read_with_stat(path: Path | str, most: int | None = None) -> tuple[bytes, os.stat_result]:
+def read_with_stat(path: Path | str, most: int = MOST_FILE_BYTES) -> tuple[bytes, os.stat_result]:
     """What a file holds (`read_bytes`), and size and times of the very file that was read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not wait
@@ -205,7 +208,7 @@ def read_with_stat(path: Path | str, most: int | None = None) -> tuple[bytes, os
         size = found.st_size
         if not stat.S_ISREG(found.st_mode):
             existing(Path(path))
-        if most is not None and size > most:
+        if size > most:
             raise Damaged(f"{path}: {size} bytes; expected {most} at most")
         content = os.read(handle, size)
         while len(content) < size and (more := os.read(handle, size - len(content))):

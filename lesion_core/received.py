@@ -7,10 +7,11 @@ A results folder may come from anybody.  Its tables are opened here alone (its J
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.paths import Damaged, existing, read_bytes, readable
+from lesion_core.paths import MOST_FILE_BYTES, Damaged, existing, read_bytes, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 MOST_TABLE_ROWS = 10**8
 MOST_TABLE_BYTES = 2**32
 """Of a table in memory."""
-
-MOST_FILE_BYTES = 2**32
-"""Of a file that is read whole: a table, weights."""
 
 ALWAYS_TABLE_BYTES = 2**28
 MOST_TIMES = 1000
@@ -49,7 +47,7 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         Damaged: it is no table, or larger than the limits here.
         ValueError: it is not there, or cannot be read.
     """
-    return table_of(path, read_bytes(path, MOST_FILE_BYTES), schema)
+    return table_of(path, read_bytes(path), schema)
 
 
 def table_of(
@@ -122,10 +120,13 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a regular file, which need not fit into memory.
 
     Raises:
+        Damaged: it is larger than anything that is written here: a day's reading, if it has holes.
         ValueError: as `paths.existing`.
     """
     existing(path)
     with readable(path), path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_FILE_BYTES:
+            raise Damaged(f"{path}: {size} bytes; expected {MOST_FILE_BYTES} at most")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -63,7 +63,7 @@ from lesion_core.paths import (
     read_json,
     read_with_stat,
 )
-from lesion_core.received import MOST_FILE_BYTES, num_rows, read_table, table_of
+from lesion_core.received import num_rows, read_table, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -982,7 +982,7 @@ def _damage(folder: Path, done: Mapping[str, Any], contents: dict[str, bytes]) -
             elif name == MODEL:
                 intact = existing(folder / name).stat().st_size == recorded[name]["bytes"]
             else:
-                content, found = read_with_stat(place + name, MOST_FILE_BYTES)
+                content, found = read_with_stat(place + name)
                 digest = hashlib.sha256(content).hexdigest()
                 intact = (len(content), digest) == tuple(map(recorded[name].get, _STATE))
                 stamps[name] = _stamp(found)
@@ -1035,7 +1035,7 @@ def _is_of(path: Path, name: str) -> bool:
 
 def _table_in(path: Path, content: bytes | None, schema: pa.Schema) -> pa.Table:
     """A trial's table, whose bytes may have been read; with the columns CHOSEN if it has them."""
-    content = read_bytes(path, MOST_FILE_BYTES) if content is None else content
+    content = read_bytes(path) if content is None else content
     return table_of(path, content, schema, CASES_CHOSEN if schema is CASES else schema)
 
 

@@ -26,7 +26,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 from lesion_core import durable, looks
 from lesion_core.arms import asked_rows
 from lesion_core.descriptions import SCORES_FOLDER
-from lesion_core.paths import Damaged, read_json
+from lesion_core.paths import Damaged, existing, read_json
 from lesion_core.received import inside, is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
@@ -235,7 +235,11 @@ def _as_done_says(folder: Path, file: str) -> bool | None:
         state = files.get(file) if isinstance(files, dict) else None
     except ValueError:
         return None
-    return None if not isinstance(state, dict) else sha256_of(folder / file) == state.get("sha256")
+    if not isinstance(state, dict):
+        return None
+    existing(folder / file)
+    same_size = (folder / file).stat().st_size == state.get("bytes")  # or there may be much to read
+    return same_size and sha256_of(folder / file) == state.get("sha256")
 
 
 def _trials_in(root: Path) -> list[str]:

@@ -65,6 +65,10 @@ class Holder:
         )
 
 
+_held: set[str] = set()
+"""Tokens of the locks that this process holds: it outlives one that it could not remove."""
+
+
 class Lock:
     """Held from ``with Lock(folder, command) as lock`` on; released at its end.
 
@@ -86,6 +90,7 @@ class Lock:
             boot=_boot(),
             processes=_process_namespace(),
         )
+        self._handle: int | None = None
         self._released = threading.Event()
         self._beat = threading.Thread(target=self._keep_fresh, daemon=True)
 
@@ -103,6 +108,7 @@ class Lock:
             _drop_staging(folder, self.token)
             staging(folder, self.token).mkdir()
         except OSError as error:
+            self._let_go()
             raise ValueError(
                 f"{self._path.parent}: cannot be written ({error.strerror or error}); choose "
                 "another folder with --results"
@@ -118,13 +124,20 @@ class Lock:
     ) -> None:
         self._released.set()
         self._beat.join()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Remove the lock and what was made with it, as far as it is ours and the disk lets us."""
         shutil.rmtree(staging(self._path.parent, self.token), ignore_errors=True)
-        if owns(self._path.parent, self.token):
-            self._path.unlink(missing_ok=True)
-            with suppress(OSError):  # something is in it, as there should be
-                for folder in self._made:
+        with suppress(OSError):  # whoever comes next finds it void
+            if owns(self._path.parent, self.token):
+                self._path.unlink(missing_ok=True)
+                for folder in self._made:  # unless something is in it, as there should be
                     folder.rmdir()
-        os.close(self._handle)
+        _held.discard(self.token)
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     def _acquire(self) -> None:
         while not self._create():
@@ -178,8 +191,10 @@ class Lock:
                 raise
             return False  # another process was faster, and has tidied up
         finally:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):  # the next holder will
+                new.unlink(missing_ok=True)
         self._handle = handle
+        _held.add(self.token)
         return True
 
     def _discard(self, judged: Holder | None) -> None:
@@ -194,6 +209,7 @@ class Lock:
 
     def _keep_fresh(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
+            assert self._handle is not None
             with suppress(OSError):  # the next write will say what is wrong with the folder
                 os.utime(self._handle)  # of our own file, whoever's has its name by now
 
@@ -262,6 +278,8 @@ def _alive(found: Holder, path: Path, now: float) -> bool:
         with suppress(FileNotFoundError):
             return now - path.stat().st_mtime < SILENCE_SECONDS
         return False
+    if found.pid == os.getpid():
+        return found.token in _held
     try:
         os.kill(found.pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lesion_core.paths import MOST_FILE_BYTES
 from lesion_core.search_space import (
     Choices,
     Domain,
@@ -458,6 +459,9 @@ def _check(sampler: Sampler, space: Space, objectives: Sequence[str]) -> None:
 def _cut_torn_line(journal: Path) -> None:
     """Remove the half line that a killed writer may leave: nothing behind it could be read."""
     if not journal.exists():
+        return
+    if journal.stat().st_size > MOST_FILE_BYTES:  # not what was written; it follows the ledger
+        journal.unlink()
         return
     content = journal.read_bytes()
     if content and not content.endswith(b"\n"):

@@ -112,7 +112,6 @@ MORE = [
     {"num_cases": 1, "num_folds": 1},
     {"num_cases": 2},
     {"empty_cases": 4},
-    {"epochs": 0},
     {"pictures": False, "gradients": False},
     {"status": {("wmh2017", "new", seed, fold): "diverged" for seed in (1, 2) for fold in (0, 1)}},
     {"status": {("wmh2017", "new", 1, 0): "missing", ("wmh2017", "xent", 2, 0): "missing"}},

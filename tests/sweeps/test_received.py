@@ -444,6 +444,12 @@ def test_whatever_becomes_of_a_file_no_command_breaks(sent, name, how, capsys):
     everything_copes_with(sent, name, SPOILT[how], capsys)
 
 
+@pytest.mark.parametrize("name", [results.MODEL, "checkpoint.pt", "log.txt"])
+def test_nobody_reads_a_file_of_2_to_the_40_bytes(sent, name, capsys):
+    """It would take an hour, and be nothing but zeros."""
+    everything_copes_with(sent, f"trials/FIRST/{name}", SPOILT["huge"], capsys)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SPOILT)
 def test_whatever_becomes_of_any_file_no_command_breaks(sent, how, capsys):
