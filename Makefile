@@ -9,13 +9,15 @@ demo: .venv/ready
 
 # A process per core, up to four, each with whole files: what a file's tests share is made once.
 # Bytecode is kept, whatever the environment says: tests start hundreds of commands.
-test: export PYTHONDONTWRITEBYTECODE =
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test test-slow: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
-# Minutes of training or simulation: learning, statistics, kill and resume at length.
+# Training and simulation: learning, statistics, kill and resume at length.  90 minutes on two
+# cores without bf16 instructions.
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # The GPU's kernels against float64, interpreted on this CPU.  Where Triton is there, it stays as it
 # is: PyTorch's builds for CUDA bring the one that they need.
