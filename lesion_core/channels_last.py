@@ -82,7 +82,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _NormBf16(torch.autograd.Function):
-    """Coefficients are fp32, and sums are too, but for those of a few values."""
+    """Coefficients and sums are fp32, but for the slope and for sums of a few products."""
 
     @staticmethod
     def forward(
@@ -108,7 +108,7 @@ class _NormBf16(torch.autograd.Function):
         rows, near_rows = _in_rows(values, near)
         centred = (rows - near_rows).view_as(values)
         work = centred * gradient
-        bias_grad = _sum_of_voxels(gradient)
+        bias_grad = gradient.float().sum(1)  # what is off here is off in every voxel
         weight_grad = (_sum_of_voxels(work) - (centre - near) * bias_grad) * scale
         slope, offset = _line(weight_grad, bias_grad, weight, mean, inverse_sd, values.shape[1])
         slope = slope.bfloat16()  # and the offset fits it: in a group they leave a sum of 0
@@ -195,7 +195,7 @@ def weighted_sum(volumes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     PyTorch has an fp32 convolution of one output channel done by its slowest kernel, which turns
     the volumes round and adds up a batch's bias gradient in one running sum (errors of 1e-3).
-    Under autocast the result is bf16, like a convolution's.
+    Logits have the precision of the volumes, as a convolution's would.
     """
     return _WeightedSum.apply(volumes, weight.to(volumes.dtype), bias.to(volumes.dtype))
 
@@ -221,7 +221,7 @@ class _WeightedSum(torch.autograd.Function):
 
 def _voxels_by_channel(volumes: Tensor) -> Tensor:
     """``[B, C, X, Y, Z]`` -> ``[B, X * Y * Z, C]``, a view if channels lie last in memory."""
-    return volumes.permute(0, 2, 3, 4, 1).reshape(len(volumes), -1, volumes.shape[1])
+    return volumes.permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
 def _volumes_by_voxel(values: Tensor, shape: torch.Size) -> Tensor:

@@ -27,6 +27,9 @@ POINTER_BYTES = 1024
 MOST_FILE_BYTES = 2**32
 """Of a file that is read whole: a table, weights."""
 
+MOST_CHECKPOINT_BYTES = 2**36
+"""A network of one's own may be large, and has the optimiser's state beside it there."""
+
 MOST_JSON_BYTES = 2**28
 """A sweep of a hundred thousand trials has less."""
 

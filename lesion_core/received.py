@@ -116,17 +116,17 @@ def _as_in(schema: pa.Schema, table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata(schema.metadata)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, most: int = MOST_FILE_BYTES) -> str:
     """SHA-256 of a regular file, which need not fit into memory.
 
     Raises:
-        Damaged: it is larger than anything that is written here: a day's reading, if it has holes.
+        Damaged: it has more than ``most`` bytes; with holes it could be hours of reading.
         ValueError: as `paths.existing`.
     """
     existing(path)
     with readable(path), path.open("rb") as file:
-        if (size := os.fstat(file.fileno()).st_size) > MOST_FILE_BYTES:
-            raise Damaged(f"{path}: {size} bytes; expected {MOST_FILE_BYTES} at most")
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise Damaged(f"{path}: {size} bytes; expected {most} at most")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

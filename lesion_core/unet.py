@@ -192,7 +192,7 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
     kind = weight.device.type
     casts = torch.amp.is_autocast_available(kind)  # not on "meta"
     with torch.autocast(kind, enabled=False) if casts else nullcontext():
-        flipped = torch.eye(3, dtype=weight.dtype, device=weight.device).flip(0)
+        flipped = weight.new_ones(3).diag().flip(0)  # where the weight is, in exported code too
         axis = F.pad(flipped, [0, 0, 0, 1]) + F.pad(flipped, [0, 0, 1, 0])
         taps = torch.kron(torch.kron(axis, axis), axis)  # 64 x 27, of zeros and ones
         kernel = taps @ weight.permute(2, 3, 4, 1, 0).reshape(27, low * out)

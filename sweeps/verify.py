@@ -26,7 +26,7 @@ if __name__ == "__main__":  # run as a script from a clone, the repository is no
 from lesion_core import durable, looks
 from lesion_core.arms import asked_rows
 from lesion_core.descriptions import SCORES_FOLDER
-from lesion_core.paths import Damaged, existing, read_json
+from lesion_core.paths import MOST_CHECKPOINT_BYTES, Damaged, existing, read_json, readable
 from lesion_core.received import inside, is_plain, sha256_of
 from sweeps import command, provenance
 from sweeps.ledger import checksums
@@ -196,7 +196,7 @@ def _check_checkpoint(root: Path, name: str, found: Found) -> None:
         return
     try:
         known: Any = read_json((root / name).with_name(PROGRESS)).get("checkpoints")
-        whole = isinstance(known, dict) and sha256_of(root / name) in known
+        whole = isinstance(known, dict) and sha256_of(root / name, MOST_CHECKPOINT_BYTES) in known
     except Damaged as error:
         found.damaged[name] = _short(root, error)
     except ValueError as error:
@@ -238,7 +238,8 @@ def _as_done_says(folder: Path, file: str) -> bool | None:
     if not isinstance(state, dict):
         return None
     existing(folder / file)
-    same_size = (folder / file).stat().st_size == state.get("bytes")  # or there may be much to read
+    with readable(folder / file):
+        same_size = (folder / file).stat().st_size == state.get("bytes")
     return same_size and sha256_of(folder / file) == state.get("sha256")
 
 

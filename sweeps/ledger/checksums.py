@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_core import durable
-from lesion_core.paths import is_there, read_bytes
+from lesion_core.paths import MOST_FILE_BYTES, existing, is_there, read_bytes, readable
 from lesion_core.received import is_plain
 
 FILE = "checksums.log"
@@ -46,12 +46,13 @@ class Recorded:
         """
         if name not in self.states:
             return None
-        content = read_bytes(root / name)
         if Path(name).name in GROWING:
+            content = _beginning(root / name, max(size for size, _ in self.states[name]))
             return any(
                 len(content) >= size and _sha256(content[:size]) == digest
                 for size, digest in self.states[name]
             )
+        content = read_bytes(root / name)
         return (len(content), _sha256(content)) in self.states[name]
 
 
@@ -95,6 +96,13 @@ def rewrite(root: Path, files: Iterable[str]) -> None:
         for content in [read_bytes(root / name)]
     ]
     durable.write_bytes(root / FILE, b"".join(lines))
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    """The first bytes of a file, which may have grown beyond any limit."""
+    existing(path)
+    with readable(path), path.open("rb") as file:
+        return file.read(min(size, MOST_FILE_BYTES))
 
 
 def _append(root: Path, lines: list[bytes]) -> None:

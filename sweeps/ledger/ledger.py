@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lesion_core import durable
 from lesion_core.arms import complete, differing, settings_of
 from lesion_core.descriptions import evaluated_epochs
-from lesion_core.paths import MOST_FILE_BYTES, Damaged, is_there, read_json
+from lesion_core.paths import MOST_CHECKPOINT_BYTES, Damaged, is_there, read_json
 from lesion_core.received import inside, is_plain, read_table
 from sweeps.ledger import checksums, lock
 from sweeps.ledger.contents import (
@@ -468,7 +468,7 @@ class Ledger:
         file = folder / "checkpoint.pt"
         if notes or not file.exists():
             return None
-        if file.stat().st_size > MOST_FILE_BYTES:
+        if file.stat().st_size > MOST_CHECKPOINT_BYTES:
             notes.append("checkpoint.pt is damaged")
             return None
         content = file.read_bytes()

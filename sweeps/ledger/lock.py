@@ -66,7 +66,8 @@ class Holder:
 
 
 _held: set[str] = set()
-"""Tokens of the locks that this process holds: it outlives one that it could not remove."""
+"""Tokens of the locks that this process holds or is taking: a file of its own that names another
+token is one that it could not remove."""
 
 
 class Lock:
@@ -107,13 +108,16 @@ class Lock:
             self._acquire()
             _drop_staging(folder, self.token)
             staging(folder, self.token).mkdir()
+            self._beat.start()
         except OSError as error:
             self._let_go()
             raise ValueError(
                 f"{self._path.parent}: cannot be written ({error.strerror or error}); choose "
                 "another folder with --results"
             ) from None
-        self._beat.start()
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(
@@ -129,11 +133,12 @@ class Lock:
     def _let_go(self) -> None:
         """Remove the lock and what was made with it, as far as it is ours and the disk lets us."""
         shutil.rmtree(staging(self._path.parent, self.token), ignore_errors=True)
-        with suppress(OSError):  # whoever comes next finds it void
+        with suppress(OSError):  # then it is void for this process, and once that is gone for all
             if owns(self._path.parent, self.token):
                 self._path.unlink(missing_ok=True)
-                for folder in self._made:  # unless something is in it, as there should be
-                    folder.rmdir()
+        with suppress(OSError):  # something is in it, as there should be
+            for folder in self._made:
+                folder.rmdir()
         _held.discard(self.token)
         if self._handle is not None:
             os.close(self._handle)
@@ -176,6 +181,7 @@ class Lock:
             with suppress(OSError):  # a file system without such locks: beats must do there
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write_all(handle, json.dumps(asdict(self._holder)).encode())
+            _held.add(self.token)  # before anybody can see it
             self._now = os.fstat(handle).st_mtime  # on the clock that beats have their times from
             try:
                 self._path.hardlink_to(new)
@@ -194,7 +200,6 @@ class Lock:
             with suppress(OSError):  # the next holder will
                 new.unlink(missing_ok=True)
         self._handle = handle
-        _held.add(self.token)
         return True
 
     def _discard(self, judged: Holder | None) -> None:

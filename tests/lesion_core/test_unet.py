@@ -101,14 +101,18 @@ def test_group_norm_of_channels_last_volumes_is_accurate(mean_over_sd):
 @pytest.mark.parametrize("sides", [(16, 16, 16), (5, 7, 3), (3, 3, 3), (1, 1, 1)])
 @pytest.mark.parametrize("channels", [8, 40])
 @pytest.mark.parametrize("mean_over_sd", [0.5, 10])
-def test_group_norm_in_bf16_is_as_near_to_the_exact_one_as_pytorchs(sides, channels, mean_over_sd):
+@pytest.mark.parametrize("mean_gradient", [0, 1.003])
+def test_group_norm_in_bf16_is_as_near_to_the_exact_one_as_pytorchs(
+    sides, channels, mean_over_sd, mean_gradient
+):
     """Value and gradients, of a batch of which one sample is nearly constant."""
     generator = torch.Generator().manual_seed(0)
     volumes = torch.randn(3, channels, *sides, generator=generator) + mean_over_sd
     volumes[1] = 0.5
     volumes[1, :, 0, 0, 0] = 1
     volumes = volumes.bfloat16().contiguous(memory_format=torch.channels_last_3d)
-    gradient = torch.randn(volumes.shape, generator=generator).bfloat16()
+    gradient = torch.randn(volumes.shape, generator=generator)
+    gradient = (gradient * 0.2 + mean_gradient).bfloat16()
     norm = GroupNorm(channels // 8, channels)
     norm.weight.data.normal_(generator=generator)
     norm.bias.data.normal_(generator=generator)
@@ -130,10 +134,25 @@ def test_group_norm_in_bf16_is_as_near_to_the_exact_one_as_pytorchs(sides, chann
     found, theirs = computed(ours, torch.bfloat16), computed(pytorchs, torch.bfloat16)
     assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
     assert found[1].is_contiguous(memory_format=torch.channels_last_3d)
-    for value, other, expected in zip(found, theirs, exact, strict=True):
+    names = ("out", "volumes", "weight", "bias")
+    for name, value, other, expected in zip(names, found, theirs, exact, strict=True):
         error = (value.double() - expected).norm() / expected.norm()
         their_error = (other.double() - expected).norm() / expected.norm()
-        assert error < max(2**-8, 1.3 * their_error)
+        limit = 2**-8
+        if name == "weight" and mean_gradient:  # of which little is left: its rounding shows
+            limit *= 6
+        assert error < max(limit, 1.3 * their_error), name
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_empty_batch_has_gradients_of_zero(bf16):
+    network = UNet3d(2, (8, 16)).to(memory_format=torch.channels_last_3d)
+    volumes = torch.zeros(0, 4, 4, 4, 2).permute(0, 4, 1, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = network(volumes)
+    assert logits.shape == (0, 1, 4, 4, 4)
+    logits.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in network.parameters())
 
 
 def test_a_value_that_is_not_a_number_spoils_its_group_alone():

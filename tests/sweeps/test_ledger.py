@@ -457,6 +457,45 @@ def test_a_second_driver_is_refused_and_the_first_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_that_could_not_be_removed_is_void_for_its_own_process(tmp_path, monkeypatch):
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk, Lock(tmp_path, "first"):
+        disk.setattr(Path, "unlink", refuse)
+    assert (tmp_path / lock.NAME).exists() and lock.holder(tmp_path) is None
+    with Lock(tmp_path, "second"):
+        assert lock.holder(tmp_path).command == "second"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("can't start new thread")])
+def test_whatever_keeps_a_lock_from_being_taken_leaves_nothing(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    with monkeypatch.context() as thread, pytest.raises(BaseException, match=r"new thread|^$"):
+        thread.setattr("threading.Thread.start", fail)
+        Lock(tmp_path / "new" / "folder", "first").__enter__()
+    assert not list(tmp_path.iterdir())
+    with Lock(tmp_path, "second"):
+        pass
+
+
+def test_a_lock_is_alive_as_soon_as_it_can_be_seen(tmp_path, monkeypatch):
+    """Where the file system has no locks of its own, its process alone knows."""
+    real, seen = Path.hardlink_to, []
+
+    def linked(self, target):
+        real(self, target)
+        seen.append(lock.holder(tmp_path))
+
+    monkeypatch.setattr(lock.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr(Path, "hardlink_to", linked)
+    with Lock(tmp_path, "first"):
+        assert [holder.command for holder in seen] == ["first"]
+
+
 def dead_process():
     finished = subprocess.Popen([sys.executable, "-c", ""])
     finished.wait()
