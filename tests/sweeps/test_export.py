@@ -108,9 +108,7 @@ def test_torchscript_computes_what_the_networks_do_and_says_how_to_use_it(root, 
     with torch.no_grad():
         assert torch.allclose(network(windows), wanted, rtol=0, atol=1e-6)
         assert torch.allclose(network(windows[:1]), wanted[:1], rtol=0, atol=1e-6)
-    with zipfile.ZipFile(
-        out / "model.ts"
-    ) as parts:  # it computes on whatever device it is moved to
+    with zipfile.ZipFile(out / "model.ts") as parts:  # what is moved to a GPU computes there
         code = "".join(parts.read(n).decode() for n in parts.namelist() if n.endswith(".py"))
     assert "forward" in code and "torch.device" not in code
     about = json.loads(extra[formats.DESCRIPTION])
